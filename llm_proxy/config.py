@@ -1,0 +1,330 @@
+"""Settings: frozen, checked at construction, resolved once. The only module that reads the environment.
+
+Order of precedence: argument, then environment (``LLM_PROXY_*``), then file (``llm-proxy.toml``), then default.
+
+::
+
+    LLM_PROXY_CACHE_BUDGET_BYTES=1000                [cache] budget_bytes = 1000
+    LLM_PROXY_SERVER_KEYS=one,two                    [server] keys = ["one", "two"]      lists: commas
+    LLM_PROXY_BACKENDS_LOCAL_BASE_URL=http://...     [backends.local] base_url = "http://..."
+    LLM_PROXY_ALIASES={"gpt-4o": "auto"}             [aliases] gpt-4o = "auto"           tables: JSON
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from ._sentences import sentence
+from ._variables import PREFIX, Steps, settings_in, variable_of
+from .errors import ConfigError
+
+__all__ = [
+    "BackendConfig",
+    "CacheConfig",
+    "Config",
+    "EncoderConfig",
+    "ObserveConfig",
+    "PriceConfig",
+    "RouteConfig",
+    "ServerConfig",
+    "environment",
+    "environment_for_child",
+    "load",
+    "settings_file",
+    "variable_of",
+]
+
+OPENAI_BASE_URL = "https://api.openai.com/v1"
+FILE_NAME = "llm-proxy.toml"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def environment(name: str) -> str | None:
+    """Value of an environment variable, or None when it is unset or empty."""
+    return os.environ.get(name) or None
+
+
+def environment_for_child(changes: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with some variables set, for a program to be started."""
+    return {**os.environ, **changes}
+
+
+def _default_directory() -> Path:
+    root = environment("XDG_CACHE_HOME")
+    try:
+        return (Path(root) if root else Path.home() / ".cache").absolute() / "llm-proxy"
+    except (RuntimeError, OSError) as exc:
+        raise ConfigError(
+            "this user has no home folder to keep the cache in; set cache.directory (LLM_PROXY_CACHE_DIRECTORY) "
+            'or cache.store = "memory"'
+        ) from exc
+
+
+def _directory(value: Path) -> Path:
+    if value == Path() or "\0" in str(value):
+        raise ValueError("must be the path of a folder")
+    try:
+        return value.expanduser().absolute()
+    except (RuntimeError, OSError) as exc:
+        raise ValueError(f"can't be resolved: {exc}") from exc
+
+
+def _base_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if is_url and parts.username is not None:
+        raise ValueError("must not hold a user or password; use api_key_env")
+    if not is_url or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError(f"must be an absolute http or https URL, e.g. {OPENAI_BASE_URL}")
+    if parts.query or parts.fragment:
+        raise ValueError("must not have a query or fragment; it ends with the path, as a rule /v1")
+    return value.rstrip("/")
+
+
+def _tenant(value: str) -> str:
+    kind, _, name = value.partition(":")
+    if value in {"api_key", "user"} or (kind in {"header", "fixed"} and name):
+        return value
+    raise ValueError(f"must be api_key, user, header:NAME or fixed:NAME, not {value!r}")
+
+
+def _variable(value: str | None) -> str | None:
+    if value is not None and not _VARIABLE.fullmatch(value):
+        raise ValueError("must be the name of an environment variable; a key itself belongs in that variable")
+    return value
+
+
+def _names(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in value:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"name {name!r} must be letters, digits and . _ - only")
+    return value
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False)
+
+
+class CacheConfig(_Frozen):
+    """What is kept, where, and what may be served from it."""
+
+    enabled: bool = Field(True, description="Look up and store answers at all.")
+    store: Literal["disk", "memory"] = Field("disk", description="Where entries live.")
+    directory: Annotated[Path, AfterValidator(_directory)] = Field(
+        default_factory=_default_directory,
+        description="Directory of the disk store, the index snapshot and the ledger; processes may share it.",
+    )
+    policy: Literal["gdsf", "lru"] = Field("gdsf", description="Which entries go when the budget is spent.")
+    budget_bytes: int = Field(1 << 30, gt=0, description="Most bytes that entries may take.")
+    max_entries: int = Field(1_000_000, gt=0, description="Most entries.")
+    max_entry_bytes: int = Field(1 << 20, gt=0, description="A larger answer is passed on and not stored.")
+    ttl_s: float | None = Field(None, gt=0, description="Age after which an entry is not served; none: never.")
+    obey_no_store: bool = Field(
+        True,
+        description="Never store an answer that the upstream sent with `Cache-Control: no-store`. Some local servers, "
+        "llama-cpp-python's for one, send it with every stream.",
+    )
+    max_temperature: float = Field(1.0, ge=0, description="A request above it bypasses the cache.")
+    tenant: Annotated[str, AfterValidator(_tenant)] = Field(
+        "api_key",
+        description="What separates callers: `api_key` (its hash), `user`, `header:NAME`, `fixed:NAME`.",
+    )
+    semantic: bool = Field(True, description="Also serve answers to equivalent questions, where extras allow.")
+    threshold: float = Field(
+        0.95,
+        ge=0,
+        le=1,
+        description="Least cosine similarity of a semantic hit; the guard must agree as well.",
+    )
+
+
+class EncoderConfig(_Frozen):
+    """What turns questions into vectors."""
+
+    kind: Literal["onnx", "sentence-transformers"] = Field("onnx", description="Which library runs it.")
+    model: str = Field("", description="Folder of the model, or a sentence-transformers name; empty: the shipped one.")
+    wait_s: float = Field(0.05, gt=0, description="Longest wait for a vector; after it the call goes on as a miss.")
+
+
+class PriceConfig(_Frozen):
+    """Prices of one model, where the price library's are wrong or absent."""
+
+    input_usd_per_mtok: float = Field(ge=0, description="Price of a million prompt tokens, dollars.")
+    output_usd_per_mtok: float = Field(ge=0, description="Price of a million completion tokens, dollars.")
+
+
+class BackendConfig(_Frozen):
+    """One OpenAI-compatible server."""
+
+    base_url: Annotated[str, AfterValidator(_base_url)] = Field(description="URL up to and with `/v1`.")
+    api_key: SecretStr | None = Field(None, description="Key to send. Prefer `api_key_env`.")
+    api_key_env: Annotated[str | None, AfterValidator(_variable)] = Field(
+        None, description="Environment variable that holds the key."
+    )
+    auth: Literal["key", "caller", "none"] | None = Field(
+        None,
+        description="Whose key is sent: the backend's own, the caller's, or none. Unset: `key` where one is "
+        "configured, `caller` for the default backend, else `none`.",
+    )
+    models: tuple[str, ...] = Field((), description="Models that this backend serves, for names without a prefix.")
+    context_tokens: int | None = Field(None, gt=0, description="Context window; longer prompts are not routed to it.")
+    has_tools: bool = Field(True, description="Whether requests with tools may be routed to it.")
+    has_images: bool = Field(True, description="Whether requests with images may be routed to it.")
+    prices: Mapping[str, PriceConfig] = Field(default_factory=dict, description="Prices by model name.")
+    timeout_s: float | None = Field(None, gt=0, description="Longest wait for a byte; unset: the caller's own.")
+    usd_per_second: float = Field(0.0, ge=0, description="What a second of waiting for this backend is worth.")
+
+    def key(self) -> str | None:
+        """The key to send, or None."""
+        if self.api_key is not None:
+            return self.api_key.get_secret_value()
+        return environment(self.api_key_env) if self.api_key_env else None
+
+
+class RouteConfig(_Frozen):
+    """A choice between models, used when a request names the route as its model."""
+
+    candidates: tuple[str, ...] = Field(min_length=1, description="`BACKEND/MODEL` names, weakest and cheapest first.")
+    long_prompt_chars: int = Field(
+        2_000, gt=0, description="A prompt of this many characters asks for the strongest candidate."
+    )
+
+
+class ServerConfig(_Frozen):
+    """The reverse proxy."""
+
+    host: str = Field("127.0.0.1", description="Address to bind; any but loopback needs `keys`.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
+    keys: tuple[SecretStr, ...] = Field((), description="Keys that callers must present as bearer token.")
+    max_body_bytes: int = Field(32 << 20, gt=0, description="A larger chat request is refused with 413.")
+
+
+class ObserveConfig(_Frozen):
+    """What is written down about calls."""
+
+    ledger: bool = Field(True, description="Keep one row a call (no prompts, no keys) for `llm-proxy stats`.")
+    ledger_rows: int = Field(1_000_000, gt=0, description="Oldest rows go beyond this many.")
+
+
+class Config(_Frozen):
+    """All settings of one engine; equal when every value is."""
+
+    cache: CacheConfig = Field(default_factory=CacheConfig, description="What is kept and served.")
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig, description="Questions to vectors.")
+    backends: Annotated[Mapping[str, BackendConfig], AfterValidator(_names)] = Field(
+        default_factory=dict, description="Servers by name."
+    )
+    default_backend: str = Field("", description="Backend of models that no other claims; empty: the first one.")
+    routes: Annotated[Mapping[str, RouteConfig], AfterValidator(_names)] = Field(
+        default_factory=dict, description="Routes by name, e.g. `auto`."
+    )
+    aliases: Mapping[str, str] = Field(
+        default_factory=dict, description='Other names for models and routes, e.g. `gpt-4o = "auto"`.'
+    )
+    server: ServerConfig = Field(default_factory=ServerConfig, description="The reverse proxy.")
+    observe: ObserveConfig = Field(default_factory=ObserveConfig, description="What is written down.")
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Config:
+        known = f"one of {sorted(self.backends)}" if self.backends else "configured under [backends]"
+        if self.default_backend and self.default_backend not in self.backends:
+            raise ValueError(f"default_backend must be {known}, not {self.default_backend!r}")
+        for route, settings in self.routes.items():
+            for candidate in settings.candidates:
+                if candidate.partition("/")[0] not in self.backends or not candidate.partition("/")[2]:
+                    raise ValueError(
+                        f"routes.{route}.candidates must be BACKEND/MODEL with BACKEND {known}, not {candidate!r}"
+                    )
+        for name, target in self.aliases.items():
+            if target in self.aliases:
+                raise ValueError(f"aliases.{name} must name a model or a route, not the alias {target!r}")
+        return self
+
+    @classmethod
+    def of(cls, **sections: Any) -> Config:
+        """A checked configuration from plain data.
+
+        Raises:
+            ConfigError: A name is unknown or a value out of range; the message says which.
+        """
+        return _checked(sections, {})
+
+
+def load(source: Config | str | Path | None = None, **arguments: Any) -> Config:
+    """Resolve settings: argument, environment, file, default.
+
+    Args:
+        source: A ready configuration (returned as it is when there are no other arguments), a path of a TOML
+            file, or None: the file named by ``LLM_PROXY_CONFIG``, else ``llm-proxy.toml`` in the working
+            directory, else none.
+        **arguments: Sections with settings that win over all, e.g. ``cache={"store": "memory"}``.
+
+    Raises:
+        ConfigError: The file is missing, is not TOML, or a setting is wrong.
+    """
+    if isinstance(source, Config):
+        return source if not arguments else Config.of(**_merged(source.model_dump(exclude_unset=True), arguments))
+    path = settings_file(source)
+    settings = {} if path is None else _from_file(path)
+    origins = dict.fromkeys(_leaves(settings), str(path))
+    for steps, variable, value in settings_in(os.environ, Config, settings):
+        for step in reversed(steps):
+            value = {step: value}
+        settings = _merged(settings, value)
+        origins[steps] = variable
+    origins = {steps: origin for steps, origin in origins.items() if steps not in set(_leaves(arguments))}
+    return _checked(_merged(settings, arguments), origins)
+
+
+def settings_file(source: str | Path | None = None) -> Path | None:
+    """The file that `load` reads for the same source, or None; a file that was named may not be there."""
+    named = source if source is not None else environment(PREFIX + "CONFIG")
+    if named is not None:
+        return Path(named)
+    # Not Path.is_file: where the working directory may not be read, that raises.
+    return Path(FILE_NAME) if os.path.isfile(FILE_NAME) else None
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as exc:
+        raise ConfigError(f"configuration file {path} can't be read: {exc.strerror or exc}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"configuration file {path} is not TOML: {exc}") from exc
+
+
+def _checked(sections: Mapping[str, Any], origins: Mapping[Steps, str]) -> Config:
+    try:
+        return Config.model_validate(sections)
+    except ValidationError as exc:
+        raise ConfigError(sentence(exc, Config, origins)) from exc
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for name, value in above.items():
+        known = result.get(name)
+        both = isinstance(value, Mapping) and isinstance(known, Mapping)
+        result[name] = _merged(known, value) if both else value  # type: ignore[arg-type]
+    return result
+
+
+def _leaves(table: Mapping[str, Any], above: Steps = ()) -> Iterator[Steps]:
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, (*above, name))
+        else:
+            yield (*above, name)

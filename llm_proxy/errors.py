@@ -1,0 +1,72 @@
+"""Every exception that llm-proxy raises, in one tree.
+
+::
+
+    LLMProxyError
+    ├── ConfigError (also ValueError)             a setting is wrong: raised at construction, before any call
+    ├── MissingDependencyError (also ImportError) an optional package is absent: the message holds the pip line
+    ├── CacheError                                the cache could not do its work: counted, logged, call forwarded
+    │   └── CacheCorruptError                     stored bytes are not what was written: counted, treated as a miss
+    ├── RouterError                               a router could not decide: counted, logged, the default is used
+    └── BackendError                              the upstream could not answer
+        ├── BackendUnavailable                    refused, reset, or no backend is configured: the proxy says 503
+        ├── BackendTimeout                        no answer in time: the proxy says 504
+        └── WireError                             bytes that are not the protocol: the proxy says 400 or 502
+
+Through the client face none of them reaches a caller of ``chat.completions``: a caller sees ``openai.*`` only.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackendError",
+    "BackendTimeout",
+    "BackendUnavailable",
+    "CacheCorruptError",
+    "CacheError",
+    "ConfigError",
+    "LLMProxyError",
+    "MissingDependencyError",
+    "RouterError",
+    "WireError",
+]
+
+
+class LLMProxyError(Exception):
+    """Base of all: catch it to catch everything that llm-proxy itself raises."""
+
+
+class ConfigError(LLMProxyError, ValueError):
+    """A setting is missing, unknown or out of range; correct the value that the message names."""
+
+
+class MissingDependencyError(LLMProxyError, ImportError):
+    """An optional package is not installed; run the pip line in the message."""
+
+
+class CacheError(LLMProxyError):
+    """The cache could not read or write; the call goes on uncached."""
+
+
+class CacheCorruptError(CacheError):
+    """Stored bytes fail their checks; run ``llm-proxy cache check --repair``."""
+
+
+class RouterError(LLMProxyError):
+    """A router could not decide; the route's default candidate is used."""
+
+
+class BackendError(LLMProxyError):
+    """The upstream could not answer."""
+
+
+class BackendUnavailable(BackendError):
+    """No connection to the upstream, or no backend serves this model."""
+
+
+class BackendTimeout(BackendError):
+    """The upstream did not answer in time."""
+
+
+class WireError(BackendError):
+    """Bytes that are not what the protocol says; the message names the offence."""

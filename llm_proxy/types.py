@@ -1,0 +1,231 @@
+"""The values that flow through the engine: frozen, typed, units in their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+__all__ = ["Bypass", "ChatRequest", "Controls", "Fingerprint", "Head", "Outcome", "Outgoing", "Usage"]
+
+JSON = dict[str, Any]
+HeaderList = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one answer, each >= 0; ``cached`` and ``reasoning`` are parts of prompt and completion."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What the caller asked of the cache by ``Cache-Control`` (RFC 9111 section 5.2.1).
+
+    Attributes:
+        no_store: Neither look up nor store.
+        no_cache: Do not look up; store and replace.
+        only_if_cached: Answer 504 rather than ask upstream.
+        max_age_s: Oldest entry that is acceptable, seconds; None for any age.
+    """
+
+    no_store: bool = False
+    no_cache: bool = False
+    only_if_cached: bool = False
+    max_age_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One chat-completion call as it came.
+
+    Attributes:
+        body: The parsed JSON object; read-only by agreement.
+        raw: The bytes it was parsed from; what is forwarded unless the route changes the model.
+        headers: Request headers, names in lower case; of repeated ones the last.
+        endpoint: URL that the call would go to by itself, without query; empty where the face has none (the proxy).
+        controls: What the caller asked of the cache.
+        timeout_s: How long the caller is ready to wait for a byte, or None for ever.
+        received_s: Unix time of arrival.
+    """
+
+    body: Mapping[str, Any]
+    raw: bytes
+    headers: Mapping[str, str]
+    endpoint: str = ""
+    controls: Controls = Controls()
+    timeout_s: float | None = None
+    received_s: float = 0.0
+
+    @property
+    def model(self) -> str:
+        """The model asked for; empty when absent or not a string."""
+        model = self.body.get("model")
+        return model if isinstance(model, str) else ""
+
+    @property
+    def messages(self) -> Sequence[Any]:
+        """The conversation; empty when absent or not a list."""
+        messages = self.body.get("messages")
+        return messages if isinstance(messages, list) else ()
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the caller wants server-sent events."""
+        return self.body.get("stream") is True
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether token counts belong in the answer: always in a plain one, on request in a streamed one."""
+        if not self.is_stream:
+            return True
+        options = self.body.get("stream_options")
+        return isinstance(options, dict) and options.get("include_usage") is True
+
+    @property
+    def form(self) -> str:
+        """Callers of one form can share the very bytes of one answer."""
+        return f"{self.is_stream}|{self.wants_usage}|{self.headers.get('accept-encoding', '')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Where an answer to a request may be found.
+
+    Attributes:
+        key: Hash of all that changes the answer, 64 hex digits.
+        scope: The same without the last user text, 64 hex digits.
+        text: The last user text, or None when only the exact key may be used.
+    """
+
+    key: str
+    scope: str
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bypass:
+    """The cache has nothing to do with this call; ``reason`` is one lower-case word or two, joined by a hyphen."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request to an upstream.
+
+    Attributes:
+        url: Absolute URL; empty means: send the caller's request as it came.
+        headers: All headers to send, names in lower case.
+        body: Bytes to send.
+        backend: Name of the backend in the configuration; empty for the caller's own upstream.
+        model: Model that is asked there.
+        timeout_s: Longest wait for a byte, or None for the caller's own.
+    """
+
+    url: str
+    headers: HeaderList
+    body: bytes
+    backend: str = ""
+    model: str = ""
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Status line and headers of an upstream's answer, with the body still to come.
+
+    Attributes:
+        status: HTTP status code.
+        headers: As received, names in lower case.
+        body: Iterator of bytes (sync) or async iterator of bytes, with ``close`` or ``aclose``; consumed once.
+        extensions: What the face's HTTP library attached; passed back untouched.
+    """
+
+    status: int
+    headers: HeaderList
+    body: Any
+    extensions: Mapping[str, Any] = field(default_factory=dict)
+
+    def header(self, name: str) -> str:
+        """Value of the last header ``name`` (lower case), or the empty string."""
+        return next((value for key, value in reversed(self.headers) if key == name), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What llm-proxy did with one call: ``response.extensions["llm_proxy"]``.
+
+    Attributes:
+        status: Where the answer came from.
+        kind: How the entry was found, on a hit.
+        detail: Why the cache was bypassed or could not be used; empty when there is nothing to say.
+        key: Exact key of the entry served or written; empty on a bypass.
+        similarity: Cosine of question and entry in [-1, 1]; 1.0 on an exact hit, None otherwise.
+        age_s: Age of the entry served, seconds.
+        backend: Backend that answered; empty for the caller's own upstream.
+        route: Route that decided; empty when the model was named.
+        model: Model that answered or was asked.
+        saved_usd: Money that this hit did not cost.
+        cost_usd: Money that this call cost, where the price is known.
+        is_stored: Whether the answer was written; None while it is still under way.
+        is_shared: Whether the call joined an identical one that was under way.
+    """
+
+    status: Literal["hit", "miss", "bypass"]
+    kind: Literal["exact", "semantic", ""] = ""
+    detail: str = ""
+    key: str = ""
+    similarity: float | None = None
+    age_s: float = 0.0
+    backend: str = ""
+    route: str = ""
+    model: str = ""
+    saved_usd: float = 0.0
+    cost_usd: float | None = None
+    is_stored: bool | None = None
+    is_shared: bool = False
+
+    def with_changes(self, **changes: Any) -> Outcome:
+        """A copy with some fields replaced."""
+        return replace(self, **changes)
+
+    @property
+    def cache_status(self) -> str:
+        """Value of the ``Cache-Status`` header. Source: RFC 9211 section 2."""
+        if self.status == "hit":
+            details = [self.kind, *([f"similarity={self.similarity:.3f}"] if self.kind == "semantic" else [])]
+            return f"llm-proxy; hit; detail={_sf_string('; '.join(details))}"
+        forwarded = "bypass" if self.status == "bypass" else "uri-miss"
+        parts = ["llm-proxy", f"fwd={forwarded}"]
+        if self.is_stored:
+            parts.append("stored")
+        if self.is_shared:
+            parts.append("collapsed")
+        if self.detail:
+            parts.append(f"detail={_sf_string(self.detail)}")
+        return "; ".join(parts)
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Response headers that say the same to any client."""
+        rows = [("cache-status", self.cache_status)]
+        if self.status == "hit":
+            rows += [("age", str(int(self.age_s))), ("x-llm-proxy-saved-usd", f"{self.saved_usd:.8f}")]
+        if self.backend:
+            rows.append(("x-llm-proxy-backend", self.backend))
+        if self.route:
+            rows.append(("x-llm-proxy-route", self.route))
+        return tuple(rows)
+
+
+def _sf_string(text: str) -> str:
+    """A quoted string as a structured field takes it: printable ASCII only. Source: RFC 8941 section 3.3.3."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:  # the usual case, at once
+        return f'"{text}"'
+    printable = "".join(char if " " <= char <= "~" else "?" for char in text)
+    return '"' + printable.replace("\\", "\\\\").replace('"', '\\"') + '"'
