@@ -1,0 +1,228 @@
+"""Chat-completion requests, bytes to `ChatRequest`, and the bits of OpenAI's and HTTP's vocabulary nearby."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from llm_proxy.errors import WireError
+from llm_proxy.types import ChatRequest, Controls, HeaderList, Usage
+
+__all__ = [
+    "MAX_DEPTH",
+    "error_body",
+    "parse_controls",
+    "parse_request",
+    "response_says_no_store",
+    "usage_of",
+]
+
+MAX_DEPTH = 200
+"""Most levels of lists and objects in a request: to serialise it again takes stack for each."""
+
+_ANY = Controls()
+# One directive: up to a comma that is not inside a quoted string. Each alternative consumes, so it is linear.
+_DIRECTIVE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+"?)+', re.DOTALL)
+
+
+def parse_request(
+    raw: bytes,
+    *,
+    headers: Mapping[str, str],
+    endpoint: str = "",
+    received_s: float = 0.0,
+    timeout_s: float | None = None,
+) -> ChatRequest:
+    """Read a chat-completion request and check what every later step relies on; unknown fields are kept.
+
+    Escaped lone surrogates are legal JSON and are kept as they are.
+
+    Args:
+        raw: Body of the request, UTF-8 JSON.
+        headers: Request headers, names in lower case; several ``cache-control`` values joined by commas.
+        endpoint: URL that the call would go to by itself; empty where the face has none.
+        received_s: Unix time of arrival.
+        timeout_s: How long the caller is ready to wait for a byte, or None for ever.
+
+    Raises:
+        WireError: The body is not UTF-8, not JSON (NaN, Infinity and a key twice in one object included: two
+            readers may differ on them, so such a body has no key), nested more than `MAX_DEPTH` levels deep,
+            or lacks a model or messages. The message says which, and what to send.
+    """
+    body = _parse_json(raw)
+    if not isinstance(body, dict):
+        raise WireError(f"request body is a JSON {_kind(body)}; send an object with 'model' and 'messages'")
+    _check_fields(body)
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_deeper(body, MAX_DEPTH):
+        _refuse_depth()
+    control = headers.get("cache-control")
+    return ChatRequest(
+        body=body,
+        raw=raw,
+        headers=headers,
+        endpoint=endpoint,
+        controls=parse_controls(control) if control else _ANY,
+        timeout_s=timeout_s,
+        received_s=received_s,
+    )
+
+
+def parse_controls(cache_control: str) -> Controls:
+    """Read the request directives no-store, no-cache, only-if-cached and max-age=N; others are ignored.
+
+    Malformed ones are ignored as well; of a repeated ``max-age`` the first counts.
+
+    Args:
+        cache_control: Value of the header; several header lines joined by commas.
+
+    Source: RFC 9111 sections 4.2.1, 5.2 and 5.2.1.
+    """
+    names: set[str] = set()
+    max_age_s: float | None = None
+    for name, argument in _directives(cache_control):
+        if name == "max-age":
+            digits = argument.strip('"')
+            if max_age_s is None and digits.isascii() and digits.isdigit():
+                max_age_s = float(digits)
+        else:
+            names.add(name)
+    return Controls(
+        no_store="no-store" in names,
+        no_cache="no-cache" in names,
+        only_if_cached="only-if-cached" in names,
+        max_age_s=max_age_s,
+    )
+
+
+def response_says_no_store(headers: HeaderList) -> bool:
+    """Whether an upstream's ``Cache-Control`` forbids keeping its answer. Source: RFC 9111 section 5.2.2.5.
+
+    Args:
+        headers: Response headers, names in lower case.
+    """
+    return any(
+        name == "cache-control" and any(directive == "no-store" for directive, _ in _directives(value))
+        for name, value in headers
+    )
+
+
+def usage_of(completion: Mapping[str, Any]) -> Usage | None:
+    """Token counts of a completion; None when it has neither prompt nor completion tokens.
+
+    A count of a wrong type or below zero is treated as absent.
+    """
+    usage = completion.get("usage")
+    if not isinstance(usage, Mapping):
+        return None
+    prompt, answer = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if prompt is None and answer is None:
+        return None
+    return Usage(
+        prompt_tokens=prompt or 0,
+        completion_tokens=answer or 0,
+        cached_tokens=_count(usage.get("prompt_tokens_details"), "cached_tokens") or 0,
+        reasoning_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens") or 0,
+    )
+
+
+def error_body(message: str, *, type: str, code: str | None = None, param: str | None = None) -> bytes:
+    """An error in the shape that OpenAI's clients read, as JSON.
+
+    Args:
+        message: What is wrong and what to do.
+        type: Class of the error, e.g. ``invalid_request_error``.
+        code: Machine-readable name, e.g. ``model_not_found``.
+        param: Field of the request that is at fault.
+    """
+    error = {"message": message, "type": type, "param": param, "code": code}
+    return json.dumps({"error": error}, separators=(",", ":")).encode()
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        times = Counter(name for name, _ in pairs)
+        twice = next(name for name in times if times[name] > 1)
+        raise WireError(f"request body has the key {_shown(twice)} twice in one object; send each key once")
+    return result
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise WireError(f"request body holds {name}, which is not JSON; send a number or null")
+
+
+def _refuse_depth() -> NoReturn:
+    raise WireError(f"request body is nested more than {MAX_DEPTH} levels deep; send a flatter one")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+
+
+def _parse_json(raw: bytes) -> Any:
+    try:
+        return _DECODER.decode(raw.decode())
+    except UnicodeDecodeError as exc:
+        byte = raw[exc.start]
+        raise WireError(f"request body is not UTF-8: byte {byte:#04x} at offset {exc.start}; send UTF-8 JSON") from exc
+    except RecursionError:
+        _refuse_depth()
+    except ValueError as exc:  # JSONDecodeError, and integers beyond Python's limit of digits
+        raise WireError(f"request body is not JSON: {exc}; send one JSON object") from exc
+
+
+def _check_fields(body: Mapping[str, Any]) -> None:
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise WireError(f"'model' is {_shown(model)}; send the name of a model")
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise WireError(f"'messages' is {_shown(messages)}; send a list of at least one message")
+    for position, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise WireError(f"messages[{position}] is {_shown(message)}; send an object with 'role' and 'content'")
+
+
+def _is_deeper(value: Any, limit: int) -> bool:
+    """Whether lists and objects nest more than ``limit`` levels; level by level, so without recursion."""
+    level = [value]
+    for _ in range(limit):
+        inner: list[Any] = []
+        for item in level:
+            inner += [child for child in _children(item) if isinstance(child, (dict, list))]
+        if not inner:
+            return False
+        level = inner
+    return True
+
+
+def _children(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value
+
+
+def _directives(value: str) -> list[tuple[str, str]]:
+    parts = _DIRECTIVE.findall(value) if '"' in value else value.split(",")
+    pairs = (part.partition("=") for part in parts)
+    return [(name.strip().lower(), argument.strip()) for name, _, argument in pairs]
+
+
+def _count(source: Any, name: str) -> int | None:
+    value = source.get(name) if isinstance(source, Mapping) else None
+    return value if type(value) is int and value >= 0 else None
+
+
+def _kind(value: Any) -> str:
+    names = {list: "list", str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
+    return names[type(value)]
+
+
+def _shown(value: Any) -> str:
+    """A value for an error message: short, printable, and never a whole prompt."""
+    if value is None:
+        return "absent or null"
+    text = ascii(value) if isinstance(value, (str, int, float)) else type(value).__name__
+    if value in ([], {}):
+        text = "empty"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llm_proxy.errors import WireError
+from llm_proxy.types import Controls, Usage
+from llm_proxy.wire.chat import (
+    MAX_DEPTH,
+    error_body,
+    parse_controls,
+    parse_request,
+    response_says_no_store,
+    usage_of,
+)
+
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+def body(**fields: object) -> bytes:
+    return json.dumps({"model": "m", "messages": MESSAGES, **fields}).encode()
+
+
+def nested(levels: int) -> bytes:
+    """A request of exactly ``levels`` levels: the object, and a field of nested lists."""
+    return b'{"model":"m","messages":[{}],"x":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
+
+
+def test_a_request_keeps_what_came() -> None:
+    raw = body(stream=True, stream_options={"include_usage": True}, new_field={"a": [1]})
+    headers = {"cache-control": "no-cache", "x-other": "1"}
+    request = parse_request(raw, headers=headers, endpoint="https://a/v1", received_s=5.0, timeout_s=2.0)
+    assert request.raw is raw
+    assert request.body["new_field"] == {"a": [1]}
+    assert (request.model, request.messages) == ("m", MESSAGES)
+    assert request.is_stream
+    assert request.wants_usage
+    assert (request.endpoint, request.received_s, request.timeout_s) == ("https://a/v1", 5.0, 2.0)
+    assert request.headers is headers
+    assert request.controls == Controls(no_cache=True)
+    assert parse_request(raw, headers={}).controls == Controls()
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b'{"model":"\xff"}', "byte 0xff at offset 10"),
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b'{"model":"m"} x', "not JSON"),
+        (b'{"model":"m","messages":[{}],"n":' + b"9" * 5000 + b"}", "not JSON"),
+        (b'{"model":"m","messages":[{}],"temperature":NaN}', "NaN"),
+        (b'{"model":"m","messages":[{}],"temperature":-Infinity}', "-Infinity"),
+        (b'{"model":"m","messages":[{}],"a":{"k":1,"k":1}}', "'k' twice"),
+        (b'{"model":"m","messages":[{}],"model":"m"}', "'model' twice"),
+        (b'{"model":"m","messages":[{}],"\\ud800":1,"\\ud800":1}', r"'\\ud800' twice"),
+        (b"[]", "JSON list"),
+        (b"null", "JSON null"),
+        (b"1.5", "JSON number"),
+        (b'"text"', "JSON string"),
+        (b"true", "JSON boolean"),
+        (b"{}", "'model' is absent or null"),
+        (b'{"model":7,"messages":[{}]}', "'model' is 7"),
+        (b'{"model":"","messages":[{}]}', "'model' is ''"),
+        (b'{"model":["m"],"messages":[{}]}', "'model' is list"),
+        (b'{"model":"m"}', "'messages' is absent or null"),
+        (b'{"model":"m","messages":[]}', "'messages' is empty"),
+        (b'{"model":"m","messages":{}}', "'messages' is empty"),
+        (b'{"model":"m","messages":{"role":"user"}}', "'messages' is dict"),
+        (b'{"model":"m","messages":[{},"hi"]}', r"messages\[1\] is 'hi'"),
+        (b'{"model":"m","messages":["' + b"x" * 500 + b'"]}', r"x\.\.\.; send an object"),
+        (nested(MAX_DEPTH + 1), "more than 200 levels"),
+        (b'{"model":' + b"[" * 200_000, "more than 200 levels"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused(raw: bytes, said: str) -> None:
+    with pytest.raises(WireError, match=said) as caught:
+        parse_request(raw, headers={})
+    assert len(str(caught.value)) < 300
+
+
+def test_nesting_up_to_the_limit_and_many_shallow_objects_are_read() -> None:
+    assert parse_request(nested(MAX_DEPTH), headers={}).model == "m"
+    assert parse_request(body(tools=[{"a": [{}]} for _ in range(300)]), headers={}).model == "m"
+
+
+def test_lone_surrogates_are_legal() -> None:
+    raw = b'{"model":"m","messages":[{"role":"user","content":"\\ud800 \\ude00"}]}'
+    assert parse_request(raw, headers={}).messages[0]["content"] == "\ud800 \ude00"
+
+
+@given(st.binary())
+def test_random_bytes_are_refused(raw: bytes) -> None:
+    with pytest.raises(WireError):
+        parse_request(raw, headers={})
+
+
+@pytest.mark.parametrize(
+    ("value", "controls"),
+    [
+        ("", Controls()),
+        ("no-store", Controls(no_store=True)),
+        ("No-Cache, ONLY-IF-CACHED", Controls(no_cache=True, only_if_cached=True)),
+        (" max-age = 60 ,no-store", Controls(no_store=True, max_age_s=60.0)),
+        ('max-age="60"', Controls(max_age_s=60.0)),
+        ("max-age=0, max-age=9", Controls(max_age_s=0.0)),
+        ("max-age=soon, max-age=-1, max-age=, max-age, max-age=1.5, max-age=²", Controls()),
+        ("max-age=" + "9" * 5000, Controls(max_age_s=float("inf"))),
+        ("max-stale=5, no-transform, ,=,x", Controls()),
+        ('community="a, no-store, \\", no-cache", only-if-cached', Controls(only_if_cached=True)),
+        ('x="unterminated, no-store', Controls()),
+        ('x="\\', Controls()),
+    ],
+)
+def test_controls(value: str, controls: Controls) -> None:
+    assert parse_controls(value) == controls
+
+
+@given(st.text(alphabet='ab"\\,=; -', max_size=200))
+def test_controls_of_any_text(value: str) -> None:
+    assert parse_controls(value) == Controls()
+
+
+def test_no_store_in_a_response() -> None:
+    assert response_says_no_store([("cache-control", "private"), ("cache-control", "max-age=0, No-Store")])
+    assert not response_says_no_store([("cache-control", "no-cache"), ("x", "no-store")])
+    assert not response_says_no_store([])
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (None, None),
+        ("many", None),
+        ({}, None),
+        ({"prompt_tokens": "4", "completion_tokens": True}, None),
+        ({"prompt_tokens": -1, "completion_tokens": 2.0}, None),
+        ({"prompt_tokens": 4}, Usage(4, 0)),
+        ({"prompt_tokens": None, "completion_tokens": 0}, Usage(0, 0)),
+        (
+            {
+                "prompt_tokens": 4,
+                "completion_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 2},
+                "completion_tokens_details": {"reasoning_tokens": 3},
+            },
+            Usage(4, 5, 2, 3),
+        ),
+        (
+            {
+                "prompt_tokens": 4,
+                "completion_tokens": 5,
+                "prompt_tokens_details": [],
+                "completion_tokens_details": {"reasoning_tokens": "3"},
+            },
+            Usage(4, 5),
+        ),
+    ],
+)
+def test_usage(usage: object, expected: Usage | None) -> None:
+    assert usage_of({"usage": usage}) == expected
+
+
+def test_usage_may_be_absent() -> None:
+    assert usage_of({}) is None
+
+
+def test_errors_have_the_shape_of_openai() -> None:
+    raw = error_body("no such \ud800 model", type="invalid_request_error", code="model_not_found", param="model")
+    assert json.loads(raw) == {
+        "error": {
+            "message": "no such \ud800 model",
+            "type": "invalid_request_error",
+            "param": "model",
+            "code": "model_not_found",
+        }
+    }
+    assert json.loads(error_body("m", type="t"))["error"]["code"] is None
