@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m benchmarks.NAME``; each prints a table, and one JSON object with ``--json``."""

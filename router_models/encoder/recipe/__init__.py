@@ -1,0 +1,1 @@
+"""How the encoder was made; `python -m router_models.encoder.recipe --help`."""
