@@ -1,0 +1,318 @@
+"""Exact and semantic lookup, admission and eviction: keeps the store and what this process knows of it in step.
+
+A lookup by key goes straight to the store, so what another process wrote or removed counts at once. A lookup by
+meaning asks the index in memory, which follows the store's log, and then verifies what it found in the store.
+
+Two kinds of locks. `Upkeep.writing` belongs to whoever writes or follows, one thread at a time, store and memory
+together; lookups never wait for it. The rest is short locks around memory, never held while a store works.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from llm_proxy.errors import CacheCorruptError
+
+from .check import check
+from .entry import Entry, decode_entry, encode_entry
+from .guard import agree
+from .results import Listing, Lookup, Refused, Stats
+from .upkeep import Upkeep, readable
+from .view import View, stored_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .index import Neighbour, VectorIndex
+    from .policies.base import Policy
+    from .results import CheckReport
+    from .stores.base import Store
+    from .upkeep import Clock
+
+__all__ = ["Cache"]
+
+NEIGHBOURS = 8
+_REMOVE_AT_ONCE = 1_000
+_INDEX_ERROR = 0.001  # the index keeps vectors in half precision; similarities are computed anew from the entry
+_ROUNDING = 1e-6
+
+
+class Cache:
+    """Answers by key and by meaning, within a budget. Every verb may raise `CacheError`; none raises anything else.
+
+    Args:
+        store: The durable truth; closed with the cache.
+        policy: Which entries go when the budget is spent.
+        budget_bytes: Most bytes that entries may take, > 0; see `llm_proxy.cache.view.stored_bytes`.
+        max_entries: Most entries, > 0.
+        max_entry_bytes: A longer record is not stored, > 0.
+        clock: Clocks for expiry (Unix time) and for what is done now and then.
+        new_index: Makes an index of so many dimensions; None: exact lookups only.
+        snapshot_path: Where the view is saved for the next process; None: nowhere.
+        threshold: Least cosine similarity of a semantic hit, in [0, 1].
+        problems: What is known to be amiss before it begins.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        policy: Policy,
+        budget_bytes: int,
+        max_entries: int,
+        max_entry_bytes: int,
+        clock: Clock,
+        new_index: Callable[[int], VectorIndex] | None = None,
+        snapshot_path: Path | None = None,
+        threshold: float = 0.95,
+        problems: Collection[str] = (),
+    ) -> None:
+        self._store, self._clock = store, clock
+        self._budget_bytes, self._max_entries, self._max_entry_bytes = budget_bytes, max_entries, max_entry_bytes
+        self._snapshot_path, self._threshold = snapshot_path, threshold
+        self._view = View(policy, new_index, problems)
+        self._upkeep = Upkeep(
+            store,
+            self._view,
+            clock=clock,
+            budget_bytes=budget_bytes,
+            max_entries=max_entries,
+            snapshot_path=snapshot_path,
+        )
+        self._is_closed = False
+
+    # -- looking up ----------------------------------------------------------------------------------------------
+
+    def get(self, key: str) -> Entry | None:
+        """The entry under an exact key, unless expired; a damaged one counts as absent, and both are removed later."""
+        try:
+            record = self._store.get(key)
+            entry = None if record is None else decode_entry(record)
+        except CacheCorruptError:
+            self._upkeep.doom(key, "corrupt")
+            return None
+        if entry is None:
+            return None
+        reason = "corrupt" if entry.key != key else "expired" if entry.is_expired(self._clock.time()) else ""
+        if reason:
+            self._upkeep.doom(key, reason)
+            return None
+        return entry
+
+    def nearest(
+        self, scope: str, text: str, vector: NDArray[np.float32], *, encoder: str, max_age_s: float | None = None
+    ) -> Lookup:
+        """The nearest entry of a scope that may be served for a question.
+
+        Args:
+            scope: The question's scope.
+            text: The question.
+            vector: Its vector, shape ``(dim,)``, float32, unit norm.
+            encoder: Name of the encoder that made it.
+            max_age_s: Oldest entry that is acceptable, seconds; None for any age.
+        """
+        if not self._view.is_semantic or not text:
+            return Lookup()
+        if self._upkeep.writing.acquire(blocking=False):  # else a writer is at it, and follows as well
+            try:
+                self._upkeep.adopt(encoder, len(vector))
+                self._upkeep.follow()
+            finally:
+                self._upkeep.writing.release()
+        index = self._view.index
+        if index is None or self._view.encoder != encoder:
+            return Lookup()
+        question = _Question(scope, text, vector, encoder, max_age_s)
+        refused: list[Refused] = []
+        for neighbour in index.search(scope, vector, NEIGHBOURS):
+            if neighbour.similarity < self._threshold - _INDEX_ERROR:
+                refused.append(Refused(neighbour.key, neighbour.similarity, "similarity"))
+                break
+            entry = self.get(neighbour.key)
+            if entry is None:
+                continue  # removed, by another process or for its age, and not yet out of the index
+            similarity = question.similarity(entry, neighbour)
+            reason = self._refusal(question, entry, similarity)
+            if not reason:
+                return Lookup(entry, min(1.0, similarity), tuple(refused))
+            refused.append(Refused(entry.key, similarity, reason))
+        return Lookup(None, refused[0].similarity if refused else 0.0, tuple(refused))
+
+    def _refusal(self, question: _Question, entry: Entry, similarity: float) -> str:
+        if entry.scope != question.scope:
+            return "scope"
+        if entry.encoder != question.encoder:
+            return "encoder"
+        if not similarity >= self._threshold - _ROUNDING:  # written so that NaN is refused
+            return "similarity"
+        if question.max_age_s is not None and entry.age_s(self._clock.time()) > question.max_age_s:
+            return "age"
+        return agree(question.text, entry.text)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    def admit(self, entry: Entry) -> bool:
+        """Store an entry and give up others for it; whether it is there afterwards.
+
+        It is not when it is larger than an entry or the whole budget may be, or worth less than all that is kept.
+        """
+        with self._upkeep.writing:
+            self._upkeep.follow()
+            is_kept = self._write(entry)
+            self._upkeep.tend()
+        return is_kept
+
+    def attach(self, key: str, *, scope: str, vector: NDArray[np.float32], encoder: str, seen_chars: int) -> bool:
+        """Give a stored entry the vector that was not ready in time; whether the entry is still there.
+
+        Args:
+            key: Its key.
+            scope: Its scope, as the encoder's window narrows it.
+            vector: Shape ``(dim,)``, float32, unit norm.
+            encoder: Name of the encoder that made it.
+            seen_chars: Leading characters of the text that the vector stands for.
+        """
+        with self._upkeep.writing:
+            entry = self.get(key)
+            if entry is None:
+                return False
+            return self._write(replace(entry, scope=scope, vector=vector, encoder=encoder, seen_chars=seen_chars))
+
+    def hit(self, key: str, hits: int = 1) -> None:
+        """Count hits of an entry. They reach the store together, a second later, with this verb or another."""
+        if self._upkeep.hit(key, hits) and self._upkeep.writing.acquire(blocking=False):
+            try:
+                self._upkeep.tend()
+            finally:
+                self._upkeep.writing.release()
+
+    def remove(self, keys: Collection[str]) -> int:
+        """Remove entries, unfindable at once; returns how many were there."""
+        wanted = list(dict.fromkeys(keys))
+        removed = 0
+        for start in range(0, len(wanted), _REMOVE_AT_ONCE):
+            with self._upkeep.writing:
+                removed += self._upkeep.discard(wanted[start : start + _REMOVE_AT_ONCE])
+        return removed
+
+    def clear(self) -> int:
+        """Remove all entries; returns how many there were."""
+        return self.remove([row.key for row in self._store.scan()])
+
+    # -- looking at it -------------------------------------------------------------------------------------------
+
+    def entries(self) -> Iterator[Listing]:
+        """All entries that can be read, expired ones included, in any order."""
+        self.open()
+        for row in self._store.scan():
+            entry = readable(row.record)
+            if entry is not None:
+                size_bytes = stored_bytes(len(row.record), entry.vector.nbytes if entry.vector is not None else 0)
+                hits = max(row.hits, self._view.hits(row.key))
+                yield Listing(entry, hits, size_bytes, self._view.priority(row.key))
+
+    def lacking(self, encoder: str) -> Iterator[Entry]:
+        """Entries whose text has no vector of this encoder, for `attach`.
+
+        Not those whose text was longer than another encoder's window: their scope says so and can't be taken back.
+        """
+        for row in self._store.scan():
+            entry = readable(row.record)
+            if entry is None or not entry.text or (entry.encoder == encoder and entry.vector is not None):
+                continue
+            if entry.vector is None or entry.seen_chars >= len(entry.text):
+                yield entry
+
+    def stats(self) -> Stats:
+        """The cache at this moment."""
+        self.open()
+        view, index, counts = self._view, self._view.index, self._upkeep.counts()
+        return Stats(
+            entries=len(view),
+            vectors=view.vectors,
+            scopes=index.scopes if index is not None else 0,
+            used_bytes=view.used_bytes,
+            budget_bytes=self._budget_bytes,
+            max_entries=self._max_entries,
+            store_bytes=self._store.size_bytes(),
+            encoder=view.encoder,
+            evicted=counts["evicted"],
+            expired=counts["expired"],
+            corrupt=counts["corrupt"] + self._store.refused,
+            problems=tuple(view.problems),
+        )
+
+    def check(self, *, repair: bool = False) -> CheckReport:
+        """Read everything and compare; with ``repair`` remove what is damaged and build the index anew.
+
+        Reads every record, so it takes seconds for a large cache; lookups go on meanwhile, writes wait.
+        """
+        self.open()
+        with self._upkeep.writing:
+            report = self._checked(repair=repair)
+            if report.is_clean or not repair:
+                return report
+            self._upkeep.begin_again()
+            return replace(report, is_repaired=self._checked(repair=True).is_clean)
+
+    def _checked(self, *, repair: bool = False) -> CheckReport:
+        catch_up = partial(self._upkeep.catch_up, spare_damaged=not repair)
+        return check(self._store, self._view, self._snapshot_path, catch_up=catch_up, repair=repair)
+
+    # -- keeping in step -----------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Bring memory up to the store: from the snapshot, else by reading it all. Other verbs need not wait for it.
+
+        It is not required: lookups and writes do the same in small slices. Call it in the background to have it done.
+        """
+        self._view.prepare()
+        is_current = False
+        while not is_current:
+            with self._upkeep.writing:
+                is_current = self._upkeep.follow(now=True)
+
+    def maintain(self) -> None:
+        """Do at once what waits: catch up with the store, write hits, remove what expired, save the snapshot."""
+        self.open()
+        with self._upkeep.writing:
+            self._upkeep.tend(now=True)
+
+    def close(self) -> None:
+        """Write what is pending, save the snapshot, and close the store; calling it again is safe."""
+        with self._upkeep.writing:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            try:
+                self._upkeep.finish()
+            finally:
+                self._store.close()
+
+    def _write(self, entry: Entry) -> bool:
+        record = encode_entry(entry)
+        size_bytes = stored_bytes(len(record), entry.vector.nbytes if entry.vector is not None else 0)
+        if len(record) > self._max_entry_bytes or size_bytes > self._budget_bytes:
+            return False
+        return self._upkeep.write(entry, record)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    scope: str
+    text: str
+    vector: NDArray[np.float32]
+    encoder: str
+    max_age_s: float | None
+
+    def similarity(self, entry: Entry, neighbour: Neighbour) -> float:
+        """The cosine to full precision, where the entry still is the one that the index knows."""
+        if entry.vector is None or entry.vector.shape != self.vector.shape:
+            return neighbour.similarity
+        return float(entry.vector @ self.vector)

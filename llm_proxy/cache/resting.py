@@ -1,0 +1,78 @@
+"""A cache that is left alone for a while after it failed, so that a sick disk does not cost every call a time-out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from llm_proxy.errors import CacheCorruptError, CacheError
+
+from .results import Lookup
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .base import AnswerCache, Found
+    from .entry import Entry
+
+__all__ = ["RestingCache"]
+
+T = TypeVar("T")
+
+
+class RestingCache:
+    """Wraps a cache; raises its errors, then answers "nothing there" for ``rest_s`` seconds without asking it.
+
+    Args:
+        cache: The cache to ask.
+        monotonic: Clock, seconds.
+        rest_s: How long it is left alone after an error. A damaged record is no reason to rest.
+    """
+
+    def __init__(self, cache: AnswerCache, *, monotonic: Callable[[], float], rest_s: float = 5.0) -> None:
+        self._cache, self._monotonic, self._rest_s = cache, monotonic, rest_s
+        self._rests_until = float("-inf")
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether the cache is being left alone."""
+        return self._monotonic() < self._rests_until
+
+    def get(self, key: str) -> Entry | None:
+        """The entry under an exact key; None while resting."""
+        return self._tried(lambda: self._cache.get(key), None)
+
+    def nearest(
+        self, scope: str, text: str, vector: NDArray[np.float32], *, encoder: str, max_age_s: float | None
+    ) -> Found:
+        """The nearest entry that may be served; none while resting."""
+        nothing: Found = Lookup(None)
+        return self._tried(
+            lambda: self._cache.nearest(scope, text, vector, encoder=encoder, max_age_s=max_age_s), nothing
+        )
+
+    def admit(self, entry: Entry) -> bool:
+        """Store an entry; False while resting."""
+        return self._tried(lambda: self._cache.admit(entry), False)
+
+    def attach(self, key: str, *, scope: str, vector: NDArray[np.float32], encoder: str, seen_chars: int) -> bool:
+        """Give an entry its vector; False while resting."""
+        return self._tried(
+            lambda: self._cache.attach(key, scope=scope, vector=vector, encoder=encoder, seen_chars=seen_chars), False
+        )
+
+    def hit(self, key: str) -> None:
+        """Count a hit; without effect while resting."""
+        self._tried(lambda: self._cache.hit(key), None)
+
+    def _tried(self, call: Callable[[], T], otherwise: T) -> T:
+        if self.is_resting:
+            return otherwise
+        try:
+            return call()
+        except CacheCorruptError:
+            raise
+        except CacheError:
+            self._rests_until = self._monotonic() + self._rest_s
+            raise

@@ -1,0 +1,92 @@
+"""The store seam: the durable truth of the cache, and a log that others can follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+__all__ = ["Change", "Changes", "Store", "Stored"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One row of a store: the key, its record (see `llm_proxy.cache.entry`) and how often it was hit."""
+
+    key: str
+    record: bytes
+    hits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One step of a store's log. ``hits`` is the number of further hits of a touch, else 0."""
+
+    sequence: int
+    operation: Literal["put", "touch", "remove"]
+    key: str
+    hits: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The log after some sequence number.
+
+    Attributes:
+        steps: Oldest first.
+        sequence: Number of the last step that exists; ask with it next time.
+        complete: False when older steps were trimmed: the follower must `scan` instead.
+        store: Random name that the store got when it was made; another name than last time means that it was
+            replaced, and that sequence numbers of before mean nothing.
+    """
+
+    steps: tuple[Change, ...]
+    sequence: int
+    complete: bool = True
+    store: str = ""
+
+
+class Store(Protocol):
+    """Bytes by key, durable where the store is; safe for several threads, and for several processes where it says so.
+
+    Every verb raises `CacheError` when the store can't do its work; no other exception leaves a store.
+    """
+
+    @property
+    def refused(self) -> int:
+        """How many rows were passed over so far because no store of this kind writes such."""
+
+    def get(self, key: str) -> bytes | None:
+        """The record of ``key``, or None; `CacheCorruptError` when its row is not one that this store writes."""
+
+    def put(self, key: str, record: bytes) -> int:
+        """Write or replace a record and log it, both or neither; acknowledged (durable) on return.
+
+        Hits counted so far are kept. Returns the sequence number of the step.
+        """
+
+    def touch(self, hits: Mapping[str, int]) -> int:
+        """Add hits to keys, as one step; keys that are gone are passed over.
+
+        Returns the sequence number of the step, or 0 when no key is there any more.
+        """
+
+    def remove(self, keys: Collection[str]) -> int:
+        """Remove keys and log them; returns how many were there."""
+
+    def scan(self) -> Iterator[Stored]:
+        """All rows, in any order; rows written meanwhile may or may not appear."""
+
+    def changes(self, since: int) -> Changes:
+        """What was logged after sequence number ``since`` (0: from the start)."""
+
+    def size_bytes(self) -> int:
+        """Bytes that the rows take, records and bookkeeping; free space inside the store counts too."""
+
+    def check(self, *, repair: bool = False) -> tuple[str, ...]:
+        """Faults of the store's own structure, a sentence each; ``repair`` puts right or removes what is faulty."""
+
+    def close(self) -> None:
+        """Release files and connections; calling it again is safe."""

@@ -1,0 +1,302 @@
+"""Budget, hits, removal and failures, over the memory store with a clock that stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from llm_proxy.cache.cache import Cache
+from llm_proxy.cache.policies.lru import LRU
+from llm_proxy.cache.stores.disk import DiskStore
+from llm_proxy.errors import CacheError
+
+from .helpers import (
+    ENCODER,
+    CountingStore,
+    FakeClock,
+    entry_of,
+    find,
+    key_of,
+    new_cache,
+    size_of,
+    vector_of,
+)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store() -> CountingStore:
+    return CountingStore()
+
+
+@pytest.fixture
+def cache(store: CountingStore, clock: FakeClock) -> Cache:
+    return new_cache(store, clock)
+
+
+# -- budget ------------------------------------------------------------------------------------------------------
+
+
+def test_too_large_is_not_stored() -> None:
+    entry = entry_of("a", completion=b"x" * 5_000)
+    assert not new_cache(max_entry_bytes=5_000).admit(entry)
+    assert new_cache(max_entry_bytes=6_000).admit(entry)
+    assert not new_cache(budget_bytes=size_of(entry) - 1).admit(entry)
+    assert new_cache(budget_bytes=size_of(entry)).admit(entry)
+
+
+def test_the_least_worthy_goes() -> None:
+    entries = [entry_of(name, cost_usd=cost) for name, cost in (("a", 0.002), ("b", 0.001), ("c", 0.003))]
+    cache = new_cache(budget_bytes=2 * size_of(entries[0]))
+    assert [cache.admit(entry) for entry in entries] == [True, True, True]
+    assert cache.get(key_of("b")) is None
+    assert find(cache, entry_of("b")).entry is None
+    assert find(cache, entry_of("a")).entry is not None
+    assert (cache.stats().evicted, cache.stats().entries) == (1, 2)
+    assert cache.stats().used_bytes <= cache.stats().budget_bytes
+
+
+def test_the_newcomer_may_be_the_least_worthy() -> None:
+    cache = new_cache(max_entries=2)
+    assert cache.admit(entry_of("a", cost_usd=0.01))
+    assert cache.admit(entry_of("b", cost_usd=0.01))
+    assert not cache.admit(entry_of("c", cost_usd=0.0001))
+    assert cache.get(key_of("c")) is None
+
+
+def test_hits_keep_an_entry() -> None:
+    cache = new_cache(max_entries=2)
+    cache.admit(entry_of("a"))
+    cache.admit(entry_of("b"))
+    cache.hit(key_of("a"), 3)
+    cache.hit(key_of("unknown"))
+    assert cache.admit(entry_of("c", cost_usd=0.002))
+    assert cache.get(key_of("a")) is not None
+    assert cache.get(key_of("b")) is None
+
+
+def test_lru() -> None:
+    cache = new_cache(max_entries=2, policy=LRU())
+    for name in "ab":
+        cache.admit(entry_of(name))
+    cache.hit(key_of("a"))
+    cache.admit(entry_of("c"))
+    assert [cache.get(key_of(name)) is not None for name in "abc"] == [True, False, True]
+
+
+def test_an_entry_that_grows_makes_room() -> None:
+    entries = [entry_of(name) for name in "abc"]
+    cache = new_cache(budget_bytes=sum(map(size_of, entries)))
+    for entry in entries:
+        cache.admit(entry)
+    assert cache.admit(entry_of("c", completion=b"x" * 500, cost_usd=1.0))
+    assert cache.stats().entries == 2
+    assert cache.stats().used_bytes <= cache.stats().budget_bytes
+
+
+def test_costs_that_are_none_count_nothing() -> None:
+    cache = new_cache(max_entries=1)
+    for cost in (float("nan"), float("inf"), -1.0):
+        cache.admit(entry_of("a", cost_usd=cost))
+    assert cache.admit(entry_of("b", cost_usd=1e-8))
+
+
+def test_a_policy_that_forgot_its_keys_does_not_stop_the_service() -> None:
+    class Forgetful(LRU):
+        def victim(self) -> str | None:
+            return None
+
+    cache = new_cache(max_entries=1, policy=Forgetful())
+    cache.admit(entry_of("a"))
+    assert cache.admit(entry_of("b"))
+
+
+# -- hits --------------------------------------------------------------------------------------------------------
+
+
+def test_hits_are_written_together(cache: Cache, store: CountingStore, clock: FakeClock) -> None:
+    cache.admit(entry_of("a"))
+    for _ in range(10):
+        cache.hit(key_of("a"))
+    assert "touch" not in store.calls
+    clock.advance(1.0)
+    cache.hit(key_of("a"))
+    assert store.calls.count("touch") == 1
+    assert next(store.scan()).hits == 11
+    assert [listing.hits for listing in cache.entries()] == [11]
+    clock.advance(1.0)
+    cache.admit(entry_of("b"))  # nothing is pending
+    assert store.calls.count("touch") == 1
+
+
+def test_many_hits_are_written_in_pieces(
+    cache: Cache, store: CountingStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_proxy.cache.upkeep._FLUSH_KEYS", 4)
+    for number in range(15):
+        cache.admit(entry_of(number))
+        cache.hit(key_of(number))
+    for expected in (4, 8):
+        clock.advance(1.0)
+        cache.hit(key_of(0))
+        assert sum(row.hits > 0 for row in store.scan()) == expected
+    cache.maintain()
+    assert all(row.hits > 0 for row in store.scan())
+    assert sum(row.hits for row in store.scan()) == 17
+
+
+def test_hits_are_written_when_it_closes(cache: Cache, store: CountingStore) -> None:
+    cache.admit(entry_of("a"))
+    cache.hit(key_of("a"))
+    cache.close()
+    assert store.calls[-1] == "touch"
+    cache.close()
+
+
+def test_a_hit_does_not_wait_for_a_writer(cache: Cache, store: CountingStore, clock: FakeClock) -> None:
+    cache.admit(entry_of("a"))
+    clock.advance(5.0)
+    with cache._upkeep.writing:
+        cache.hit(key_of("a"))
+    assert "touch" not in store.calls
+
+
+def test_hits_that_could_not_be_written_are_kept(cache: Cache, store: CountingStore, clock: FakeClock) -> None:
+    cache.admit(entry_of("a"))
+    cache.hit(key_of("a"))
+    store.failing = {"touch"}
+    clock.advance(1.0)
+    with pytest.raises(CacheError):
+        cache.hit(key_of("a"))
+    cache.hit(key_of("a"))  # not tried again with every hit
+    store.failing = set()
+    clock.advance(1.0)
+    cache.hit(key_of("a"))
+    assert next(store.scan()).hits == 4
+
+
+# -- other verbs -------------------------------------------------------------------------------------------------
+
+
+def test_attach(cache: Cache) -> None:
+    cache.admit(entry_of("a", vector=None, encoder="", scope=key_of("wide")))
+    vector = vector_of("a")
+    assert cache.attach(key_of("a"), scope=key_of("scope"), vector=vector, encoder=ENCODER, seen_chars=1)
+    assert find(cache, entry_of("a")).entry is not None
+    assert not cache.attach(key_of("gone"), scope=key_of("scope"), vector=vector, encoder=ENCODER, seen_chars=1)
+    assert cache.stats().vectors == 1
+    assert list(cache.lacking(ENCODER)) == []
+
+
+def test_remove_and_clear(cache: Cache) -> None:
+    for number in range(5):
+        cache.admit(entry_of(number))
+    assert cache.remove([key_of(1), key_of(1), key_of("gone")]) == 1
+    assert cache.get(key_of(1)) is None
+    assert find(cache, entry_of(1)).entry is None
+    assert cache.remove([]) == 0
+    assert cache.clear() == 4
+    stats = cache.stats()
+    assert (stats.entries, stats.vectors, stats.used_bytes, stats.scopes) == (0, 0, 0, 0)
+
+
+def test_listings(cache: Cache, store: CountingStore) -> None:
+    cache.admit(entry_of("a", cost_usd=0.002))
+    cache.admit(entry_of("b", vector=None, encoder=""))
+    store.put("damaged", b"")
+    cache.hit(key_of("a"))
+    found = {listing.entry.text: listing for listing in cache.entries()}
+    assert found["what is a"].hits == 1
+    assert found["what is b"].hits == 0
+    assert found["what is a"].size_bytes == size_of(entry_of("a", cost_usd=0.002))
+    one, other = found["what is a"].priority, found["what is b"].priority
+    assert one is not None
+    assert other is not None
+    assert one > other
+
+
+def test_lacking(cache: Cache, store: CountingStore) -> None:
+    cache.admit(entry_of("has"))
+    cache.admit(entry_of("lacks", vector=None, encoder=""))
+    cache.admit(entry_of("old", encoder="encoder@0"))
+    cache.admit(entry_of("no text", text="", vector=None))
+    store.put("damaged", b"")
+    assert {entry.text for entry in cache.lacking(ENCODER)} == {"what is lacks", "what is old"}
+
+
+@pytest.mark.parametrize("verb", ["get", "put", "changes"])
+def test_a_failing_store_is_told(cache: Cache, store: CountingStore, clock: FakeClock, verb: str) -> None:
+    cache.admit(entry_of("a"))
+    clock.advance(0.06)
+    store.failing = {verb}
+    verbs: dict[str, Callable[[], object]] = {
+        "get": lambda: cache.get(key_of("a")),
+        "put": lambda: cache.admit(entry_of("b")),
+        "changes": lambda: find(cache, entry_of("a")),
+    }
+    with pytest.raises(CacheError, match=f"{verb} fails"):
+        verbs[verb]()
+    store.failing = set()
+    clock.advance(0.06)
+    assert cache.get(key_of("a")) is not None
+    assert cache.admit(entry_of("b"))
+    assert find(cache, entry_of("a")).entry is not None
+    assert cache.check().is_clean
+
+
+def test_what_could_not_be_removed_is_removed_later(store: CountingStore, clock: FakeClock) -> None:
+    cache = new_cache(store, clock, max_entries=1)
+    cache.admit(entry_of("a"))
+    store.failing = {"remove"}
+    with pytest.raises(CacheError):
+        cache.admit(entry_of("b", cost_usd=0.1))
+    assert find(cache, entry_of("a")).entry is None
+    store.failing = set()
+    cache.maintain()
+    assert [row.key for row in store.scan()] == [key_of("b")]
+    assert cache.stats().evicted == 1
+
+
+def test_closing_a_broken_store(cache: Cache, store: CountingStore) -> None:
+    cache.admit(entry_of("a"))
+    cache.hit(key_of("a"))
+    store.failing = {"touch"}
+    with pytest.raises(CacheError, match="touch fails"):
+        cache.close()
+    with pytest.raises(CacheError, match="closed"):
+        cache.get(key_of("a"))
+    cache.close()
+
+
+def test_closing_what_was_never_used(tmp_path: Path) -> None:
+    new_cache(DiskStore(tmp_path / "entries"), snapshot_path=tmp_path / "index.snapshot").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_that_do_everything_at_once(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path / "entries")
+    cache = new_cache(store, budget_bytes=100 * size_of(entry_of("0-0")), snapshot_path=tmp_path / "index.snapshot")
+
+    def work(number: int) -> None:
+        for count in range(60):
+            entry = entry_of(f"{number}-{count}")
+            cache.admit(entry)
+            found = find(cache, entry)
+            assert found.entry is None or found.entry.key == entry.key
+            cache.get(entry.key)
+            cache.hit(entry.key)
+            if count % 9 == 0:
+                cache.remove([entry.key])
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    assert cache.check().is_clean
+    assert cache.stats().used_bytes <= cache.stats().budget_bytes
+    cache.close()
