@@ -1,0 +1,1 @@
+"""Upstream servers: how to ask them and what they cost."""

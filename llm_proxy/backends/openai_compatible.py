@@ -1,0 +1,62 @@
+"""A request for an OpenAI-compatible server: its URL, its key, its model, everything else as the caller sent it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from llm_proxy.errors import BackendUnavailable
+from llm_proxy.types import Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from llm_proxy.config import BackendConfig
+    from llm_proxy.types import ChatRequest, HeaderList
+
+__all__ = ["HOP_BY_HOP", "headers_for", "outgoing_for"]
+
+# Source: RFC 9110 section 7.6.1; host and content-length are made anew for the new request.
+HOP_BY_HOP = frozenset({
+    "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+    "proxy-authenticate", "proxy-authorization", "host", "content-length",
+})  # fmt: skip
+_KEY_HEADERS = frozenset({"authorization", "api-key", "x-api-key"})
+_CREDENTIALS = _KEY_HEADERS | {"cookie", "openai-organization", "openai-project"}
+
+
+def outgoing_for(
+    request: ChatRequest, *, name: str, backends: Mapping[str, BackendConfig], default: str, model: str
+) -> Outgoing:
+    """The request that asks ``model`` at the backend ``name``.
+
+    Raises:
+        BackendUnavailable: No backend is configured under this name.
+    """
+    backend = backends.get(name)
+    if backend is None:
+        raise BackendUnavailable(f"no backend serves the model {request.model!r}; configure one under [backends]")
+    is_same = model in ("", request.model)
+    return Outgoing(
+        url=backend.base_url + "/chat/completions",
+        headers=headers_for(backend, request.headers.items(), is_default=name == default),
+        body=request.raw if is_same else json.dumps({**request.body, "model": model}).encode(),
+        backend=name,
+        model=model or request.model,
+        timeout_s=backend.timeout_s,
+    )
+
+
+def headers_for(backend: BackendConfig, headers: Iterable[tuple[str, str]], *, is_default: bool) -> HeaderList:
+    """The caller's headers (names in lower case) as a backend gets them.
+
+    The caller's credentials go only where the configuration lets them: ``auth = "caller"``, which is what the
+    default backend without a key of its own has. A caller who brings none then gets the backend's key, if any.
+    """
+    key = backend.key()
+    auth = backend.auth or ("key" if key else "caller" if is_default else "none")
+    rows = [(name, value) for name, value in headers if name not in HOP_BY_HOP]
+    if auth == "caller" and (key is None or any(name in _KEY_HEADERS for name, _ in rows)):
+        return rows
+    kept = [(name, value) for name, value in rows if name not in _CREDENTIALS]
+    return kept if auth == "none" or key is None else [*kept, ("authorization", f"Bearer {key}")]

@@ -1,0 +1,291 @@
+"""Drives flows: `Driver` calls, `AsyncDriver` awaits. With `llm_proxy.pull` the only place where the two differ.
+
+Sync callers share answers between threads, async callers within one event loop; the two never wait for each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never, cast
+from weakref import WeakValueDictionary
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+
+from .engine.effects import Await, Background, Board, Compute, Effect, Flow, Forward, Late, Launch
+from .engine.flights import Flight, Ticket
+from .engine.ports import Live, Ready
+from .pull import AsyncFlight, AsyncReader, Reader, SharedFlight, SyncFlight
+from .types import Head, Outcome, Outgoing
+
+if TYPE_CHECKING:
+    from .engine.ports import Answer
+    from .types import HeaderList
+
+__all__ = ["AsyncDriver", "Driver", "Flights", "Served"]
+
+T = TypeVar("T")
+Send = Callable[[Outgoing], Head]
+AsyncSend = Callable[[Outgoing], Awaitable[Head]]
+
+_THREADS = 16  # that async callers' work may take at a time, apart from those of the application
+_LANDED = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An answer as a face hands it on.
+
+    Attributes:
+        status: HTTP status code.
+        headers: All response headers, names in lower case.
+        body: The whole body, or what of it is there when ``rest`` follows.
+        rest: The body still to come, an iterator (sync) or async iterator of bytes; None when ``body`` is all.
+        close: To be called (sync) or awaited (async) when ``rest`` will not be read any further; safe to repeat.
+        outcome: What was done.
+        extensions: What the face's HTTP library attached to the upstream's response.
+    """
+
+    status: int
+    headers: HeaderList
+    outcome: Outcome
+    body: bytes = b""
+    rest: Any = None
+    close: Callable[[], Any] | None = None
+    extensions: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Flights:
+    """The answers under way, by who can share them and by key; thread-safe."""
+
+    def __init__(self) -> None:
+        # Reentrant: the garbage collector may end a dropped call, and with it a flight, at any place.
+        self._lock = threading.RLock()
+        self._table: WeakValueDictionary[tuple[Hashable, ...], Flight] = WeakValueDictionary()
+        self._landed: dict[str, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def board(self, domain: Hashable, ticket: Ticket, make: Callable[[Callable[[Flight], None]], Flight]) -> Any:
+        """A seat in the flight of the ticket's key, opened by ``make`` when there is none to join.
+
+        Callers share only with those who are as patient: what is too late for one is too late for all.
+
+        Args:
+            domain: Who can share; None for nobody.
+            ticket: The caller's.
+            make: Makes a flight from what it calls once nobody can join it any more.
+        """
+        key = ticket.fingerprint.key
+        place = (domain, ticket.request.timeout_s, key)
+        with self._lock:
+            known = self._table.get(place) if domain is not None else None
+            seat = known.join() if known is not None and not known.is_left else None
+            if seat is not None:
+                return known, seat
+            flight = make(lambda over: self._landed_at(place, over))
+            flight.has_forerunner = key in self._landed
+            if domain is not None:
+                self._table[place] = flight
+        return flight, flight.join()
+
+    def _landed_at(self, place: tuple[Hashable, ...], flight: Flight) -> None:
+        with self._lock:
+            if self._table.get(place) is flight:
+                del self._table[place]
+            self._landed[flight.ticket.fingerprint.key] = None
+            if len(self._landed) > _LANDED:
+                del self._landed[next(iter(self._landed))]
+
+
+class Driver:
+    """Drives flows on the calling thread.
+
+    Args:
+        flights: Table of the answers under way.
+        pool: Where work with a time limit, and background work, is done.
+    """
+
+    def __init__(self, flights: Flights, pool: Callable[[], Executor]) -> None:
+        self._flights, self._pool = flights, pool
+
+    def run(self, flow: Flow[T], send: Send | None = None) -> T:
+        """The flow's result; ``send`` forwards requests and raises what its HTTP library raises."""
+        try:
+            effect = next(flow)
+            while True:
+                try:
+                    result = self._perform(effect, send)
+                except BaseException as exc:  # noqa: BLE001 - every outcome belongs to the flow
+                    effect = flow.throw(exc)
+                else:
+                    effect = flow.send(result)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        finally:
+            flow.close()
+
+    def serve(self, flow: Flow[Answer], send: Send) -> Served:
+        """Drive `Engine.answer` and give what a face can hand on; a plain answer is read to its end first."""
+        answer = self.run(flow, send)
+        if isinstance(answer, Ready):
+            return _ready(answer)
+        if answer.flight is None or answer.seat is None:
+            return _live(answer, rest=answer.head.body, close=getattr(answer.head.body, "close", None))
+        flight = _sync(answer.flight)
+        reader = Reader(flight, answer.seat)
+        if _is_stream(answer.head):
+            return _live(answer, rest=reader, close=reader.close)
+        body = b"".join(_until_overflow(flight, reader))
+        return _live(answer, body, None if reader.is_closed else reader, reader.close)
+
+    def _perform(self, effect: Effect, send: Send | None) -> Any:
+        match effect:
+            case Compute(call, None):
+                return call()
+            case Compute(call, wait_s):
+                return _within(self._pool().submit(call), wait_s)
+            case Background(call):
+                return self._pool().submit(call)
+            case Board(ticket, is_shareable):
+                domain = "threads" if is_shareable else None
+                return self._flights.board(domain, ticket, lambda on_over: SyncFlight(ticket, on_over, self.run))
+            case Await(flight, to_the_end, wait_s):
+                return _sync(flight).wait(wait_s, to_the_end=to_the_end)
+            case Forward(outgoing):
+                return _given(send)(outgoing)
+            case Launch(outgoing, flight, opened):
+                return _sync(flight).launch(lambda: _given(send)(outgoing), opened)
+            case _:
+                assert_never(effect)
+
+
+class AsyncDriver:
+    """Drives flows in the calling task; see `Driver`. Under trio, answers are not shared."""
+
+    def __init__(self, flights: Flights, pool: Callable[[], Executor]) -> None:
+        self._flights, self._pool = flights, pool
+
+    async def run(self, flow: Flow[T], send: AsyncSend | None = None) -> T:
+        """The flow's result; see `Driver.run`."""
+        try:
+            effect = next(flow)
+            while True:
+                try:
+                    result = await self._perform(effect, send)
+                except BaseException as exc:  # noqa: BLE001 - every outcome belongs to the flow
+                    effect = flow.throw(exc)
+                else:
+                    effect = flow.send(result)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        finally:
+            flow.close()
+
+    async def serve(self, flow: Flow[Answer], send: AsyncSend) -> Served:
+        """Drive `Engine.answer`; see `Driver.serve`."""
+        answer = await self.run(flow, send)
+        if isinstance(answer, Ready):
+            return _ready(answer)
+        if answer.flight is None or answer.seat is None:
+            return _live(answer, rest=answer.head.body, close=getattr(answer.head.body, "aclose", None))
+        flight = _async(answer.flight)
+        reader = AsyncReader(flight, answer.seat)
+        if _is_stream(answer.head):
+            return _live(answer, rest=reader, close=reader.aclose)
+        parts: list[bytes] = []
+        async for chunk in reader:
+            parts.append(chunk)
+            if flight.is_overflowed:
+                break
+        return _live(answer, b"".join(parts), None if reader.is_closed else reader, reader.aclose)
+
+    async def _perform(self, effect: Effect, send: AsyncSend | None) -> Any:
+        match effect:
+            case Compute(call, wait_s):
+                return await _in_thread(call, wait_s)
+            case Background(call):
+                return self._pool().submit(call)
+            case Board(ticket, is_shareable):
+                loop = _asyncio_loop() if is_shareable else None
+                kind = AsyncFlight if loop is None else SharedFlight
+                return self._flights.board(loop, ticket, lambda on_over: kind(ticket, on_over, self.run))
+            case Await(flight, to_the_end, wait_s):
+                return await _async(flight).wait(wait_s, to_the_end=to_the_end)
+            case Forward(outgoing):
+                return await _given(send)(outgoing)
+            case Launch(outgoing, flight, opened):
+                return await _async(flight).launch(lambda: _given(send)(outgoing), opened)
+            case _:
+                assert_never(effect)
+
+
+def _ready(answer: Ready) -> Served:
+    return Served(answer.status, answer.headers, answer.outcome, answer.body)
+
+
+def _live(answer: Live, body: bytes = b"", rest: Any = None, close: Callable[[], Any] | None = None) -> Served:
+    head, outcome = answer.head, answer.outcome
+    return Served(head.status, (*head.headers, *outcome.headers), outcome, body, rest, close, head.extensions)
+
+
+def _is_stream(head: Head) -> bool:
+    return head.header("content-type").startswith("text/event-stream")
+
+
+def _until_overflow(flight: Flight, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+        if flight.is_overflowed:
+            return
+
+
+def _within(future: Future[Any], wait_s: float | None) -> Any:
+    try:
+        return future.result(wait_s)
+    except TimeoutError as exc:
+        if future.done():  # it came at the last moment, or it is the call that timed out
+            return future.result()
+        future.cancel()
+        raise Late from exc
+
+
+_limiter: RunVar[anyio.CapacityLimiter] = RunVar("llm_proxy_threads")
+
+
+async def _in_thread(call: Callable[[], Any], wait_s: float | None) -> Any:
+    limiter = _limiter.get(None)
+    if limiter is None:
+        limiter = anyio.CapacityLimiter(_THREADS)
+        _limiter.set(limiter)
+    with anyio.move_on_after(wait_s):
+        return await anyio.to_thread.run_sync(call, abandon_on_cancel=wait_s is not None, limiter=limiter)
+    raise Late
+
+
+def _given(send: T | None) -> T:
+    if send is None:
+        raise RuntimeError("this flow forwards a request, and no way to send one was given")
+    return send
+
+
+def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
+    """The running asyncio loop, or None under another async library."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _sync(flight: Flight) -> SyncFlight:
+    return cast("SyncFlight", flight)  # `board` on this side makes no other
+
+
+def _async(flight: Flight) -> AsyncFlight:
+    return cast("AsyncFlight", flight)

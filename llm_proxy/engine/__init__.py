@@ -1,0 +1,1 @@
+"""The pure core: decides what to do next and never does it."""

@@ -1,0 +1,133 @@
+"""What the core may ask for. The engine yields these and never acts itself; `llm_proxy.drive` performs them.
+
+The single ``Any`` of the generator protocol stays in this file: flows call the typed helpers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from llm_proxy.types import Head, Outgoing
+
+    from .flights import Flight, Seat, Ticket
+
+__all__ = [
+    "Await",
+    "Background",
+    "Board",
+    "Compute",
+    "Effect",
+    "Flow",
+    "Forward",
+    "Late",
+    "Launch",
+    "await_flight",
+    "background",
+    "board",
+    "compute",
+    "forward",
+    "launch",
+]
+
+T = TypeVar("T")
+
+
+class Late(Exception):
+    """Thrown into a flow whose `Compute` took longer than it may; the work itself may still end by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Call a function that takes more than about 0.5 ms; at most ``wait_s`` seconds, else `Late` is thrown in."""
+
+    call: Callable[[], Any]
+    wait_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """Call a function some time soon; nobody waits for it and it must not raise."""
+
+    call: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Join the flight of this ticket's key, or open one that others can join. Answer: ``(Flight, Seat)``."""
+
+    ticket: Ticket
+    is_shareable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Wait until a flight that somebody else leads is open or over, at most ``wait_s`` seconds.
+
+    With ``to_the_end``, wait on until the answer is settled, over, or larger than may be kept; who waits pulls,
+    too. Nothing is taken from the caller's seat.
+    """
+
+    flight: Flight
+    to_the_end: bool
+    wait_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Send a request upstream. Answer: its `Head`."""
+
+    outgoing: Outgoing
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Send a request upstream for all who share a flight. Answer: its `Head`.
+
+    ``opened`` is called with the head before anybody reads it, also when the flow itself is gone because its caller
+    left while others wait. A request that fails fails the flight.
+    """
+
+    outgoing: Outgoing
+    flight: Flight
+    opened: Callable[[Head], None]
+
+
+Effect = Compute | Background | Board | Await | Forward | Launch
+Flow = Generator[Effect, Any, T]
+
+
+def compute(call: Callable[[], T], wait_s: float | None = None) -> Flow[T]:
+    """Yield `Compute`; returns what ``call`` returns, raises what it raises, or `Late`."""
+    result: T = yield Compute(call, wait_s)
+    return result
+
+
+def background(call: Callable[[], object]) -> Flow[None]:
+    """Yield `Background`."""
+    yield Background(call)
+
+
+def board(ticket: Ticket, *, is_shareable: bool) -> Flow[tuple[Flight, Seat]]:
+    """Yield `Board`; ``flight.ticket is ticket`` says that this caller leads."""
+    place: tuple[Flight, Seat] = yield Board(ticket, is_shareable)
+    return place
+
+
+def await_flight(flight: Flight, *, to_the_end: bool, wait_s: float | None) -> Flow[None]:
+    """Yield `Await`; look at the flight afterwards: it may still be pending when ``wait_s`` passed."""
+    yield Await(flight, to_the_end, wait_s)
+
+
+def forward(outgoing: Outgoing) -> Flow[Head]:
+    """Yield `Forward`; raises what the face's HTTP library raises."""
+    head: Head = yield Forward(outgoing)
+    return head
+
+
+def launch(outgoing: Outgoing, flight: Flight, opened: Callable[[Head], None]) -> Flow[Head]:
+    """Yield `Launch`; raises what the face's HTTP library raises."""
+    head: Head = yield Launch(outgoing, flight, opened)
+    return head

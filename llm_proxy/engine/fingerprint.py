@@ -1,0 +1,124 @@
+"""What makes two requests the same: scope, exact key and the text to compare, or a reason to stay out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from llm_proxy.types import Bypass, Fingerprint
+
+if TYPE_CHECKING:
+    from llm_proxy.config import CacheConfig
+    from llm_proxy.types import ChatRequest
+
+__all__ = ["fingerprint", "narrowed", "tenant_of"]
+
+# They name the caller, the transport or the bill, and do not change what the model is asked.
+_NOT_IN_SCOPE = frozenset({
+    "user", "metadata", "store", "stream", "stream_options", "service_tier",
+    "safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
+})  # fmt: skip
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def fingerprint(request: ChatRequest, *, destination: str, settings: CacheConfig) -> Fingerprint | Bypass:
+    """Where an answer to ``request`` may be found, or why the cache has nothing to do with it.
+
+    The scope is a SHA-256 over canonical JSON (keys sorted, integral parameters as integers) of the tenant, the
+    destination and every field of the body that changes the answer, without the last user text; the key adds it.
+
+    Args:
+        request: The call.
+        destination: Identity of the route, or of the upstream and the model.
+        settings: ``max_temperature`` and ``tenant`` are read.
+
+    Raises:
+        RecursionError: The body is nested too deeply for canonical JSON.
+        ValueError: It holds a number that JSON has no word for, such as what Python reads ``1e999`` as.
+    """
+    reason = _bypass_reason(request, settings)
+    if reason:
+        return Bypass(reason)
+    last, parts = _split(request.messages[-1])
+    body = {name: _number(value) for name, value in request.body.items() if name not in _NOT_IN_SCOPE}
+    body.pop("model", None)
+    body["messages"] = [*request.messages[:-1], last]
+    scope = _digest([tenant_of(request, settings.tenant), destination, body])
+    if not parts:
+        return Fingerprint(key=scope, scope=scope, text=None)
+    text = "\n".join(parts)
+    is_semantic = bool(text.strip()) and not _is_exact_only(request.body)
+    return Fingerprint(key=_digest([scope, parts]), scope=scope, text=text if is_semantic else None)
+
+
+def narrowed(scope: str, text: str, seen_chars: int) -> str:
+    """The scope to search when a vector stands for the first ``seen_chars`` characters only.
+
+    The unseen rest becomes part of the scope, so that two long texts meet only where it is equal.
+    """
+    return scope if seen_chars >= len(text) else _digest([scope, text[seen_chars:]])
+
+
+def tenant_of(request: ChatRequest, rule: str) -> str:
+    """Who is asking, as a short public name: a hash where the name is a secret.
+
+    Args:
+        request: The call.
+        rule: ``api_key``, ``user``, ``header:NAME`` or ``fixed:NAME``.
+    """
+    kind, _, name = rule.partition(":")
+    if kind == "fixed":
+        return f"fixed:{name}"
+    if kind == "user":
+        return f"user:{request.body.get('user') or ''}"
+    if kind == "header":
+        return f"header:{request.headers.get(name.lower(), '')}"
+    secret = request.headers.get("authorization") or request.headers.get("api-key") or ""
+    return "key:" + hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _bypass_reason(request: ChatRequest, settings: CacheConfig) -> str:
+    if not settings.enabled:
+        return "disabled"
+    if request.controls.no_store:
+        return "no-store"
+    if not request.messages or not isinstance(request.messages[-1], Mapping):
+        return "no-messages"
+    temperature = request.body.get("temperature")
+    if isinstance(temperature, (int, float)) and temperature > settings.max_temperature:
+        return "temperature"
+    return ""
+
+
+def _is_exact_only(body: Mapping[str, Any]) -> bool:
+    n = body.get("n")
+    return bool(
+        (isinstance(n, int) and n > 1) or body.get("logprobs") or body.get("modalities") not in (None, ["text"])
+    )
+
+
+def _split(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """The last message without its text, and the parts of the text when it is a user's and nothing but text."""
+    content = message.get("content")
+    if message.get("role") != "user":
+        return message, []
+    if isinstance(content, str):
+        return {**message, "content": ""}, [content]
+    if isinstance(content, list) and all(_is_text_part(part) for part in content):
+        # One text part is what several SDKs send for a plain string: both are the same question.
+        return {**message, "content": ""}, [part["text"] for part in content]
+    return message, []
+
+
+def _is_text_part(part: object) -> bool:
+    return isinstance(part, dict) and part.keys() == {"type", "text"} and isinstance(part["text"], str)
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(_CANONICAL.encode(value).encode("ascii")).hexdigest()

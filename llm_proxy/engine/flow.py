@@ -1,0 +1,331 @@
+"""The life of a call, top to bottom: `Engine.answer`; at the terminal event, `llm_proxy.engine.settle`.
+
+The engine is pure: it yields effects (`llm_proxy.engine.effects`) and never does I/O itself. Trouble inside it
+never breaks a call: it is counted, logged once, and the call is forwarded as it came.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from llm_proxy.backends.openai_compatible import outgoing_for
+from llm_proxy.errors import CacheError, LLMProxyError, WireError
+from llm_proxy.types import Bypass, Fingerprint, Outcome, Outgoing
+from llm_proxy.wire.chat import error_body
+from llm_proxy.wire.recorder import recorder_for
+from llm_proxy.wire.replay import replay
+
+from .effects import Flow, Late, await_flight, board, compute, forward, launch
+from .fingerprint import fingerprint, narrowed
+from .flights import Flight, Seat, Ticket
+from .ports import Answer, Live, Ready
+
+if TYPE_CHECKING:
+    from llm_proxy.cache.base import AnswerCache, Found
+    from llm_proxy.cache.entry import Entry
+    from llm_proxy.config import Config
+    from llm_proxy.observe.events import Troubles
+    from llm_proxy.route.base import Destination
+    from llm_proxy.route.select import Selector
+    from llm_proxy.types import ChatRequest, Head
+
+    from .ports import Clock, QuestionEncoder
+    from .settle import Settler
+
+__all__ = ["Engine"]
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call on its way through `Engine.answer`."""
+
+    request: ChatRequest
+    destination: Destination
+    started_s: float
+    bypass: str = ""
+    detail: str = ""
+    ticket: Ticket | None = None
+    flight: Flight | None = None
+    seat: Seat | None = None
+    is_sent: bool = False
+
+    @property
+    def outcome(self) -> Outcome:
+        """What there is to say while nothing was found."""
+        return Outcome(
+            "bypass" if self.bypass else "miss",
+            detail=self.bypass or self.detail,
+            key=self.ticket.fingerprint.key if self.ticket else "",
+            backend=self.destination.backend,
+            route=self.destination.route,
+            model=self.destination.model or self.request.model,
+        )
+
+    @property
+    def led(self) -> Flight | None:
+        """The flight that this call leads, if it leads one."""
+        return self.flight if self.flight is not None and self.flight.ticket is self.ticket else None
+
+    def leave(self) -> None:
+        """Give the seat up, if there is one."""
+        if self.flight is not None and self.seat is not None:
+            self.flight.leave(self.seat)
+        self.flight = self.seat = None
+
+
+class Engine:
+    """Decides what becomes of a call. One a runtime, shared by all faces; thread-safe as far as its parts are."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        cache: AnswerCache | None,
+        encoder: QuestionEncoder | None,
+        selector: Selector,
+        settler: Settler,
+        clock: Clock,
+        troubles: Troubles,
+    ) -> None:
+        self._config = config
+        self._cache, self._encoder, self._selector, self._settler = cache, encoder, selector, settler
+        self._clock, self._troubles = clock, troubles
+
+    def answer(self, request: ChatRequest) -> Flow[Answer]:
+        """The life of a call: 1 fingerprint, 2 exact lookup, 3 in-flight, 4 encode, 5 neighbours, 6 route, 8 forward.
+
+        Step 9 is `Settler.settle`; step 7, drafting, will have flows of its own.
+
+        Raises:
+            BackendUnavailable: No backend is configured for the model.
+            Exception: Whatever the face's HTTP library raises while forwarding, unchanged.
+        """
+        call = _Call(request, self._selector.resolve(request), self._clock.monotonic())
+        try:
+            answer = yield from self._from_cache(call)
+            if answer is None:
+                answer = yield from self._from_upstream(call)
+        except BaseException as exc:
+            self._give_up(call, exc)
+            raise
+        return answer
+
+    def _from_cache(self, call: _Call) -> Flow[Answer | None]:
+        try:
+            return (yield from self._look_up(call))
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the call is forwarded as it came
+            self._troubles.note(_part_of(exc), exc)
+            call.detail = "trouble"
+            if call.ticket is None:
+                call.bypass = "trouble"
+            if call.led is None:
+                call.leave()
+            return None
+
+    def _give_up(self, call: _Call, exc: BaseException) -> None:
+        """The call ends without an answer: its caller left, or the upstream gave none."""
+        led = call.led
+        if led is not None and (not call.is_sent or isinstance(exc, Exception)):
+            led.fail()
+        if led is None or (led.is_over and not led.ticket.is_settled):  # else its flight books it
+            error = type(exc).__name__ if isinstance(exc, Exception) else "aborted"
+            self._settler.passed(call.request, call.outcome, call.started_s, status=0, error=error)
+        call.leave()
+
+    # -- 1 to 5: from the cache ----------------------------------------------------------------------------------
+
+    def _look_up(self, call: _Call) -> Flow[Answer | None]:
+        controls = call.request.controls
+        found = fingerprint(call.request, destination=call.destination.identity, settings=self._config.cache)
+        if isinstance(found, Bypass) or self._cache is None:
+            call.bypass = found.reason if isinstance(found, Bypass) else "disabled"
+            return self._absent(call) if controls.only_if_cached else None
+        ticket = call.ticket = self._new_ticket(call, found)
+        if controls.no_cache:
+            call.flight, call.seat = yield from board(ticket, is_shareable=False)
+            return None
+        hit = self._exact(call, ticket, self._cache)
+        if hit is not None:
+            return hit
+        if controls.only_if_cached:
+            return (yield from self._semantic(call, ticket)) or self._absent(call)
+        shared = yield from self._board(call, ticket)
+        if shared is not None:
+            return shared
+        if call.led is not None and call.led.has_forerunner:
+            hit = self._exact(call, ticket, self._cache)
+        return hit or (yield from self._semantic(call, ticket))
+
+    def _exact(self, call: _Call, ticket: Ticket, cache: AnswerCache) -> Ready | None:
+        try:
+            entry = cache.get(ticket.fingerprint.key)
+            if entry is None or not self._may_serve(entry, call.request):
+                return None
+            return self._hit(call, entry, Outcome("hit", "exact", similarity=1.0))
+        except (CacheError, WireError) as exc:  # what can't be read is asked for again, and replaced
+            self._troubles.note("cache", exc)
+            call.detail = "trouble"
+            return None
+
+    def _board(self, call: _Call, ticket: Ticket, *, is_again: bool = False) -> Flow[Answer | None]:
+        """Join an identical call under way; None when this call has to find its answer by itself."""
+        request = call.request
+        flight, seat = call.flight, call.seat = yield from board(ticket, is_shareable=True)
+        if flight.ticket is ticket:
+            return None
+        is_same_form = flight.ticket.request.form == request.form
+        # A plain answer is handed on whole, so there is time to see it fail. A stream is passed on as it comes.
+        to_the_end = not (is_same_form and request.is_stream)
+        yield from await_flight(flight, to_the_end=to_the_end, wait_s=request.timeout_s)
+        if is_same_form and flight.head is not None and flight.error is None:
+            seat.left = partial(self._settler.followed, request, flight.ticket, call.started_s)
+            return Live(flight.head, flight.ticket.outcome, flight, seat, is_shared=True)
+        call.leave()
+        if flight.entry is not None and self._may_serve(flight.entry, request):
+            known = flight.ticket.outcome
+            kind, similarity = (known.kind, known.similarity) if known.status == "hit" else ("exact", 1.0)
+            return self._hit(call, flight.entry, Outcome("hit", kind, similarity=similarity, is_shared=True))
+        if flight.entry is not None and not is_again:
+            # A good answer, but without the token counts that this form needs: all who need them ask once more.
+            return (yield from self._board(call, ticket, is_again=True))
+        # Trouble is not shared: each who waited goes by itself.
+        call.flight, call.seat = yield from board(ticket, is_shareable=False)
+        return None
+
+    def _semantic(self, call: _Call, ticket: Ticket) -> Flow[Answer | None]:
+        encoder, cache, text = self._encoder, self._cache, ticket.fingerprint.text
+        if text is None or cache is None or encoder is None or encoder.is_open:
+            return None
+        search = partial(self._search, ticket, text, cache=cache, encoder=encoder)
+        try:
+            found = yield from compute(search, self._config.encoder.wait_s)
+        except Late:
+            encoder.note_timeout()
+            call.detail = "encoder-late"
+            return None
+        if found is None:
+            call.detail = "encoder-failed"
+            return None
+        encoder.note_success()
+        if found.entry is not None and self._may_serve(found.entry, call.request):
+            return self._hit(call, found.entry, Outcome("hit", "semantic", similarity=found.similarity))
+        if found.refusal:
+            call.detail = f"refused={found.refusal}; similarity={found.similarity:.3f}"
+        return None
+
+    def _search(self, ticket: Ticket, text: str, *, cache: AnswerCache, encoder: QuestionEncoder) -> Found | None:
+        """Steps 4 and 5 in one piece: a second hop to a worker thread would cost more than the search itself."""
+        try:
+            encoding = ticket.encoding = encoder.encode(text)
+        except LLMProxyError as exc:
+            self._troubles.note("encoder", exc)
+            return None
+        scope = narrowed(ticket.fingerprint.scope, text, encoding.seen_chars)
+        max_age_s = ticket.request.controls.max_age_s
+        return cache.nearest(scope, text, encoding.vector, encoder=encoder.name, max_age_s=max_age_s)
+
+    def _may_serve(self, entry: Entry, request: ChatRequest) -> bool:
+        max_age_s = request.controls.max_age_s
+        now_s = self._clock.time()
+        if entry.is_expired(now_s) or (max_age_s is not None and entry.age_s(now_s) > max_age_s):
+            return False
+        return entry.has_usage or not request.wants_usage
+
+    def _hit(self, call: _Call, entry: Entry, outcome: Outcome) -> Ready:
+        request = call.request
+        outcome = outcome.with_changes(
+            key=entry.key,
+            age_s=entry.age_s(self._clock.time()),
+            backend=entry.backend,
+            route=call.destination.route,
+            model=entry.model,
+            saved_usd=entry.cost_usd,
+        )
+        replayed = replay(entry.completion, request)
+        if call.led is not None:
+            call.led.ticket.outcome = outcome
+            call.led.answer(entry)
+        call.leave()
+        self._settler.hit(request, entry, outcome, call.started_s)
+        return Ready(200, (("content-type", replayed.content_type), *outcome.headers), replayed.body, outcome)
+
+    def _absent(self, call: _Call) -> Ready:
+        """Source: RFC 9111 section 5.2.1.7."""
+        outcome = call.outcome
+        self._settler.passed(call.request, outcome, call.started_s, status=504)
+        body = error_body("no stored answer, and only-if-cached was asked for", type="cache_miss", code="not_cached")
+        # The openai client retries a 504 unless it is told not to.
+        headers = (("content-type", "application/json"), ("x-should-retry", "false"), *outcome.headers)
+        return Ready(504, headers, body, outcome)
+
+    # -- 6 to 8: from upstream -----------------------------------------------------------------------------------
+
+    def _from_upstream(self, call: _Call) -> Flow[Answer]:
+        outgoing = self._route(call)
+        outcome, led = call.outcome, call.led
+        call.is_sent = True
+        if led is None:
+            head = yield from forward(outgoing)
+        else:
+            led.ticket.outcome = outcome
+            head = yield from launch(outgoing, led, partial(self._opened, led))
+            if led.head is not None:
+                return Live(head, outcome, led, call.seat)
+        self._settler.passed(call.request, outcome, call.started_s, status=head.status)
+        return Live(head, outcome)
+
+    def _route(self, call: _Call) -> Outgoing:
+        request, destination = call.request, call.destination
+        if destination.route:
+            call.destination = destination = self._decided(call, destination)
+        elif not destination.backend and request.endpoint:
+            return Outgoing(url="", headers=(), body=_renamed(request, destination.model), model=request.model)
+        return outgoing_for(
+            request,
+            name=destination.backend,
+            backends=self._config.backends,
+            default=self._selector.default_backend,
+            model=destination.model,
+        )
+
+    def _decided(self, call: _Call, destination: Destination) -> Destination:
+        encoding = call.ticket.encoding if call.ticket else None
+        try:
+            decision = self._selector.decide(call.request, destination, encoding)
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the strongest candidate is asked
+            self._troubles.note("router", exc)
+            decision = self._selector.fallback(destination)
+        return replace(destination, backend=decision.backend, model=decision.model)
+
+    def _opened(self, flight: Flight, head: Head) -> None:
+        limit_bytes = self._config.cache.max_entry_bytes
+        recorder = recorder_for(head.headers, limit_bytes=limit_bytes) if head.status == 200 else None
+        if recorder is None:
+            flight.fail()
+            return
+        flight.ticket.recorder, flight.ticket.head_headers = recorder, head.headers
+        flight.open(head)
+
+    def _new_ticket(self, call: _Call, found: Fingerprint) -> Ticket:
+        request = call.request
+        return Ticket(
+            request=request,
+            fingerprint=found,
+            outcome=call.outcome,
+            started_s=call.started_s,
+            settle=self._settler.settle,
+            lost=self._settler.lost,
+            base_url=request.endpoint.partition("?")[0].removesuffix("/chat/completions"),
+        )
+
+
+def _part_of(trouble: Exception) -> str:
+    """The part of llm-proxy that an exception speaks of."""
+    return "cache" if isinstance(trouble, LLMProxyError) else "engine"
+
+
+def _renamed(request: ChatRequest, model: str) -> bytes:
+    return request.raw if not model else json.dumps({**request.body, "model": model}).encode()

@@ -1,0 +1,207 @@
+"""What happens once an answer is complete: admission, store, index, eviction, and the event of the call."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from llm_proxy.cache.entry import Entry
+from llm_proxy.errors import CacheError, LLMProxyError
+from llm_proxy.observe.events import CallEvent
+from llm_proxy.types import Usage
+from llm_proxy.wire.chat import response_says_no_store, usage_of
+
+from . import admission
+from .effects import Flow, background, compute
+from .fingerprint import narrowed
+from .ports import as_shared
+
+if TYPE_CHECKING:
+    from llm_proxy.backends.prices import Prices
+    from llm_proxy.cache.base import AnswerCache
+    from llm_proxy.config import CacheConfig
+    from llm_proxy.observe.events import Sink, Troubles
+    from llm_proxy.types import JSON, ChatRequest, Outcome
+
+    from .flights import Ticket
+    from .ports import Clock, QuestionEncoder
+
+__all__ = ["Settler", "attach_vector"]
+
+_VAGUE = ("aborted", "incomplete")  # most clients leave when a body turns out to be no answer
+_CHARS_PER_TOKEN = 4  # rule of thumb, for answers whose upstream does not count tokens
+
+
+class Settler:
+    """Ends calls. One a runtime; thread-safe as far as its parts are."""
+
+    def __init__(
+        self,
+        settings: CacheConfig,
+        *,
+        cache: AnswerCache | None,
+        encoder: QuestionEncoder | None,
+        prices: Prices,
+        clock: Clock,
+        troubles: Troubles,
+        sink: Sink,
+    ) -> None:
+        self._settings = settings
+        self._cache, self._encoder, self._prices = cache, encoder, prices
+        self._clock, self._troubles, self._sink = clock, troubles, sink
+
+    def settle(self, ticket: Ticket) -> Flow[None]:
+        """Store a complete answer where it may be stored; runs once, before its terminal chunk is handed on."""
+        if ticket.is_settled:
+            return
+        ticket.is_settled = True
+        completion: JSON | None = None
+        try:
+            completion = ticket.recorder.completion() if ticket.recorder else None
+            yield from self._store(ticket, completion)
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: a caller never pays for the cache
+            self._troubles.note("cache", exc)
+            ticket.outcome = ticket.outcome.with_changes(is_stored=False, detail="trouble")
+        finally:  # also when the last caller leaves while the store is writing
+            self._emit(ticket, usage=usage_of(completion) if completion else None)
+
+    def lost(self, ticket: Ticket, reason: str) -> None:
+        """Book an answer that ended without its terminal event; nothing is stored.
+
+        Args:
+            ticket: The call's; what its recorder says of the body comes first.
+            reason: ``aborted``, ``incomplete``, or the name of the error that broke it off.
+        """
+        if ticket.is_settled:
+            return
+        ticket.is_settled = True
+        known = ticket.recorder.reason if ticket.recorder and reason in _VAGUE else "unfinished"
+        ticket.outcome = ticket.outcome.with_changes(is_stored=False)
+        if known == "too-large":  # nothing is wrong with it
+            ticket.outcome = ticket.outcome.with_changes(detail=known)
+        else:
+            ticket.error = reason if known == "unfinished" else f"body-{known}"
+        self._emit(ticket)
+
+    def followed(self, request: ChatRequest, ticket: Ticket, started_s: float) -> None:
+        """Book a call that shared the answer of an identical one, ``ticket``'s; its tokens are booked there."""
+        self._sink(
+            CallEvent(
+                at_s=request.received_s,
+                outcome=as_shared(ticket.outcome),
+                latency_s=self._clock.monotonic() - started_s,
+                is_stream=request.is_stream,
+                error=ticket.error if ticket.is_settled else "aborted",
+            )
+        )
+
+    def hit(self, request: ChatRequest, entry: Entry, outcome: Outcome, started_s: float) -> None:
+        """Book a hit; the entry's worth grows by it."""
+        try:
+            if self._cache is not None:
+                self._cache.hit(entry.key)
+        except CacheError as exc:
+            self._troubles.note("cache", exc)
+        latency_s = self._clock.monotonic() - started_s
+        self._sink(
+            CallEvent(
+                at_s=request.received_s,
+                outcome=outcome,
+                latency_s=latency_s,
+                saved_s=max(0.0, entry.latency_s - latency_s),
+                is_stream=request.is_stream,
+            )
+        )
+
+    def passed(self, request: ChatRequest, outcome: Outcome, started_s: float, *, status: int, error: str = "") -> None:
+        """Book a call whose answer is not recorded: bypassed, refused or failed."""
+        latency_s = self._clock.monotonic() - started_s
+        self._sink(
+            CallEvent(request.received_s, outcome, latency_s, 0.0, status, is_stream=request.is_stream, error=error)
+        )
+
+    def _emit(self, ticket: Ticket, *, usage: Usage | None = None) -> None:
+        self._sink(
+            CallEvent(
+                at_s=ticket.request.received_s,
+                outcome=ticket.outcome,
+                latency_s=self._clock.monotonic() - ticket.started_s,
+                usage=usage,
+                is_stream=ticket.request.is_stream,
+                error=ticket.error,
+            )
+        )
+
+    def _store(self, ticket: Ticket, completion: JSON | None) -> Flow[None]:
+        choices = ticket.request.body.get("n")
+        reason = admission.rejection(completion, choices=choices if isinstance(choices, int) else 1)
+        if completion is None or reason:
+            ticket.outcome = ticket.outcome.with_changes(is_stored=False, detail=ticket.outcome.detail or reason)
+            return
+        if self._cache is None:
+            return
+        is_stored = yield from compute(partial(self._admit, ticket, completion, self._cache))
+        ticket.outcome = ticket.outcome.with_changes(is_stored=is_stored)
+        entry = ticket.entry
+        if is_stored and entry is not None and entry.text and entry.vector is None and self._encoder is not None:
+            yield from background(partial(self._attach, entry, self._cache, self._encoder))
+
+    def _admit(self, ticket: Ticket, completion: JSON, cache: AnswerCache) -> bool:
+        entry = self._entry(ticket, completion)
+        ticket.outcome = ticket.outcome.with_changes(cost_usd=entry.cost_usd, model=entry.model)
+        ticket.entry = entry
+        if self._settings.obey_no_store and response_says_no_store(ticket.head_headers):
+            ticket.outcome = ticket.outcome.with_changes(detail="no-store")
+            return False
+        return cache.admit(entry)
+
+    def _entry(self, ticket: Ticket, completion: JSON) -> Entry:
+        request, outcome, print_ = ticket.request, ticket.outcome, ticket.fingerprint
+        now_s = self._clock.time()
+        usage = usage_of(completion)
+        raw = (ticket.recorder.raw_completion() if ticket.recorder else None) or b""
+        model = completion.get("model")
+        model = model if isinstance(model, str) and model else outcome.model
+        text = "" if print_.text is None or admission.is_tool_call(completion) else print_.text
+        encoding = ticket.encoding if text else None
+        return Entry(
+            key=print_.key,
+            scope=narrowed(print_.scope, text, encoding.seen_chars) if encoding else print_.scope,
+            text=text,
+            completion=raw,
+            created_s=now_s,
+            expires_s=None if self._settings.ttl_s is None else now_s + self._settings.ttl_s,
+            model=model,
+            backend=outcome.backend,
+            cost_usd=self._cost_usd(usage or _estimate(request, raw), model, ticket) or 0.0,
+            latency_s=self._clock.monotonic() - ticket.started_s,
+            has_usage=usage is not None or request.wants_usage,
+            encoder=self._encoder.name if encoding and self._encoder else "",
+            vector=encoding.vector if encoding else None,
+            seen_chars=encoding.seen_chars if encoding else 0,
+        )
+
+    def _cost_usd(self, usage: Usage, model: str, ticket: Ticket) -> float | None:
+        return self._prices.cost_usd(usage, model=model, backend=ticket.outcome.backend, base_url=ticket.base_url)
+
+    def _attach(self, entry: Entry, cache: AnswerCache, encoder: QuestionEncoder) -> None:
+        try:
+            attach_vector(entry, cache=cache, encoder=encoder)
+        except LLMProxyError as exc:
+            self._troubles.note("encoder", exc)
+
+
+def attach_vector(entry: Entry, *, cache: AnswerCache, encoder: QuestionEncoder) -> None:
+    """Encode the text of a stored entry, which has its scope not narrowed, and give it the vector."""
+    encoding = encoder.encode(entry.text)
+    cache.attach(
+        entry.key,
+        scope=narrowed(entry.scope, entry.text, encoding.seen_chars),
+        vector=encoding.vector,
+        encoder=encoder.name,
+        seen_chars=encoding.seen_chars,
+    )
+
+
+def _estimate(request: ChatRequest, raw: bytes) -> Usage:
+    return Usage(len(request.raw) // _CHARS_PER_TOKEN, len(raw) // _CHARS_PER_TOKEN)

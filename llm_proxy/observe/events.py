@@ -1,0 +1,68 @@
+"""One typed event a call: what every log line, statistic and metric is made from. No prompts, no keys."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol
+
+from llm_proxy.types import Outcome, Usage
+
+__all__ = ["CallEvent", "Sink", "Troubles"]
+
+logger = logging.getLogger("llm_proxy")
+
+
+@dataclass(frozen=True, slots=True)
+class CallEvent:
+    """One finished call.
+
+    Attributes:
+        at_s: Unix time of arrival.
+        outcome: What was done.
+        latency_s: From arrival to the terminal event, >= 0.
+        saved_s: Time that a hit did not take: the latency of the answer it replays less its own, >= 0.
+        http_status: Status the caller got; 0 when no answer came.
+        usage: Token counts, where the answer has them.
+        is_stream: Whether the caller asked for a stream.
+        error: Why the call did not end as it should: ``aborted``, the name of a transport error, or empty.
+    """
+
+    at_s: float
+    outcome: Outcome
+    latency_s: float
+    saved_s: float = 0.0
+    http_status: int = 200
+    usage: Usage | None = None
+    is_stream: bool = False
+    error: str = ""
+
+
+class Sink(Protocol):
+    """Takes events; must be fast, thread-safe and must not raise."""
+
+    def __call__(self, event: CallEvent, /) -> None:
+        """Take one event."""
+
+
+class Troubles:
+    """Counts what went wrong inside llm-proxy and logs each kind once; thread-safe."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def note(self, kind: str, error: BaseException) -> None:
+        """Count one trouble of a kind, e.g. ``cache``; the first of its kind is logged as a warning."""
+        with self._lock:
+            self.counts[kind] += 1
+            is_first = self.counts[kind] == 1
+        if is_first:
+            logger.warning(
+                "llm-proxy: %s is in trouble, calls go on without it (%s: %s)",
+                kind,
+                type(error).__name__,
+                error,
+            )

@@ -1,0 +1,199 @@
+"""The ledger: one row a call in a SQLite file, from which ``llm-proxy stats`` reads. No prompts, no keys.
+
+Rows are written in batches by a timer's thread, so that a call never waits for the disk and a row is there
+``flush_s`` after its call; a killed process loses the rows of its last second. Several processes may write one file.
+The ledger is advice, not truth: when it can't be written, calls go on, and the trouble is counted.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+from llm_proxy.errors import CacheError
+
+from .events import CallEvent, Troubles
+from .totals import totals
+
+__all__ = ["Ledger", "totals"]
+
+_SCHEMA = """
+CREATE TABLE calls (
+  id INTEGER PRIMARY KEY, at_s REAL NOT NULL, status TEXT NOT NULL, kind TEXT NOT NULL, detail TEXT NOT NULL,
+  model TEXT NOT NULL, backend TEXT NOT NULL, route TEXT NOT NULL, latency_s REAL NOT NULL, saved_s REAL NOT NULL,
+  saved_usd REAL NOT NULL, cost_usd REAL, similarity REAL, http_status INTEGER NOT NULL, error TEXT NOT NULL,
+  prompt_tokens INTEGER, completion_tokens INTEGER, is_stream INTEGER NOT NULL)
+"""
+_INSERT = "INSERT INTO calls VALUES (NULL" + ", ?" * 17 + ")"
+_TRIM = "DELETE FROM calls WHERE id <= (SELECT MAX(id) FROM calls) - ?"
+APPLICATION_ID = 0x4C50_4C31  # "LPL1": tells a ledger from any other SQLite file. Source: sqlite.org/fileformat.html
+
+_BUSY_S = 1.0  # longest wait for another process's write
+_REST_S = 10.0  # how long a file that refused a batch is left alone
+_MOST_PENDING = 50_000
+_MOST_CHARS = 200
+_MOST_COUNT = 1 << 53  # SQLite's integers end at 2^63, JSON's exact ones here; an upstream may claim any number
+
+
+class Cancellable(Protocol):
+    """Something that is going to happen."""
+
+    def cancel(self) -> None:
+        """Let it not happen; safe when it already has."""
+
+
+class Ledger:
+    """Appends events to a file; thread-safe, and usable on both sides of a fork.
+
+    Args:
+        path: The SQLite file; made, with its folder, on the first write, readable by its owner only.
+        monotonic: Clock, seconds.
+        max_rows: Oldest rows go beyond this many.
+        troubles: Where a failing disk is counted.
+        flush_s: Longest time between a call and its row.
+        later: Runs a function once after some seconds, elsewhere; by default a timer's thread.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        monotonic: Callable[[], float],
+        max_rows: int,
+        troubles: Troubles,
+        flush_s: float = 1.0,
+        later: Callable[[float, Callable[[], None]], Cancellable] | None = None,
+    ) -> None:
+        self._path, self._monotonic, self._max_rows, self._flush_s = path, monotonic, max_rows, flush_s
+        self._troubles, self._later = troubles, later or _timer
+        self._resting_until = -math.inf
+        self._pending: list[tuple[Any, ...]] = []
+        self._timer: Cancellable | None = None
+        self._reset()
+
+    def __call__(self, event: CallEvent) -> None:
+        """Take one event; never waits for the disk and never raises."""
+        if self._pid != os.getpid():
+            self._reset()  # a forked child: the rows under way are its parent's, the locks may be held for ever
+        row = _row(event)
+        with self._lock:
+            is_full = len(self._pending) >= _MOST_PENDING
+            if not is_full:
+                self._pending.append(row)
+            if self._timer is None:
+                self._arm()
+        if is_full:
+            self._troubles.note("ledger", CacheError(f"ledger {self._path} can't keep up; rows are lost"))
+
+    def flush(self) -> None:
+        """Write what is pending; a failure is counted and the batch dropped, unless the file was only busy."""
+        with self._writing:
+            with self._lock:
+                rows, self._pending, self._timer = self._pending, [], None
+            if not rows or self._monotonic() < self._resting_until:
+                return
+            try:
+                self._write(rows)
+            except (sqlite3.Error, OSError, CacheError) as exc:
+                self._failed(rows, exc)
+
+    def close(self) -> None:
+        """Write what is pending, now; calling it again is safe, and so is a late event."""
+        with self._lock:
+            timer = self._timer
+        if timer is not None:
+            timer.cancel()
+        self.flush()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._pending, self._timer = [], None
+
+    def _arm(self) -> None:
+        try:
+            self._timer = self._later(self._flush_s, self.flush)
+        except RuntimeError as exc:  # no thread to be had: the next event tries again, and `close` writes
+            self._troubles.note("ledger", exc)
+
+    def _failed(self, rows: list[tuple[Any, ...]], exc: Exception) -> None:
+        if getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+            with self._lock:
+                self._pending = (rows + self._pending)[:_MOST_PENDING]
+                if self._timer is None:
+                    self._arm()
+            return
+        self._resting_until = self._monotonic() + _REST_S
+        self._troubles.note("ledger", exc)
+
+    def _write(self, rows: list[tuple[Any, ...]]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not self._path.exists():
+            os.close(os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600))
+        # A connection per batch: one a second is cheap, nothing stays open, and a folder that was removed and made
+        # anew is found again.
+        with closing(sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            _make_ours(connection, self._path)
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(_INSERT, rows)
+            connection.execute(_TRIM, (self._max_rows,))
+            connection.execute("COMMIT")
+
+
+def _make_ours(connection: sqlite3.Connection, path: Path) -> None:
+    """Lay out an empty file; refuse one that another program made, before anything in it changes."""
+    if _is_laid_out(connection, path):
+        return
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN IMMEDIATE")
+    if not _is_laid_out(connection, path):  # again, now that no other process can do it meanwhile
+        connection.execute(_SCHEMA)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("COMMIT")
+
+
+def _is_laid_out(connection: sqlite3.Connection, path: Path) -> bool:
+    if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
+        return True
+    if connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+        raise CacheError(f"{path} is not a ledger of llm-proxy; move it away or set another cache.directory")
+    return False
+
+
+def _timer(after_s: float, function: Callable[[], None]) -> Cancellable:
+    timer = threading.Timer(after_s, function)
+    timer.daemon = True  # it must not keep the process; `close` writes what it would have written
+    timer.name = "llm-proxy-ledger"
+    timer.start()
+    return timer
+
+
+def _row(event: CallEvent) -> tuple[Any, ...]:
+    outcome, usage = event.outcome, event.usage
+    return (
+        _real(event.at_s), outcome.status, outcome.kind, _text(outcome.detail), _text(outcome.model),
+        _text(outcome.backend), _text(outcome.route), _real(event.latency_s), _real(event.saved_s),
+        _real(outcome.saved_usd), None if outcome.cost_usd is None else _real(outcome.cost_usd), outcome.similarity,
+        event.http_status, _text(event.error), _count(usage.prompt_tokens) if usage else None,
+        _count(usage.completion_tokens) if usage else None, int(event.is_stream),
+    )  # fmt: skip
+
+
+def _text(value: str) -> str:
+    """Text that SQLite takes: a model's name is whatever the caller sent, lone surrogates included."""
+    return value[:_MOST_CHARS].encode("utf-8", "replace").decode()
+
+
+def _real(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
+
+
+def _count(value: int) -> int:
+    return max(0, min(value, _MOST_COUNT))

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from llm_proxy.backends.prices import Prices, is_loopback
+from llm_proxy.config import Config
+from llm_proxy.types import Usage
+
+OPENAI = "https://api.openai.com/v1"
+USAGE = Usage(1_000_000, 1_000_000)
+BACKENDS = Config.of(
+    backends={
+        "own": {
+            "base_url": "https://own.test/v1",
+            "prices": {"m": {"input_usd_per_mtok": 2, "output_usd_per_mtok": 8}},
+        },
+        "local": {
+            "base_url": "http://localhost:1/v1",
+            "prices": {"rented": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 0}},
+        },
+        "openai": {"base_url": OPENAI},
+    }
+).backends
+
+
+def cost(model: str, usage: Usage = USAGE, **where: Any) -> float | None:
+    return Prices(BACKENDS).cost_usd(usage, model=model, **where)
+
+
+class TestConfigured:
+    def test_prices_come_first(self) -> None:
+        assert cost("m", backend="own") == 10
+        assert cost("m", Usage(500_000, 0), backend="own") == 1
+        assert cost("rented", backend="local") == 1
+
+    def test_a_model_on_this_machine_is_free(self) -> None:
+        assert cost("gpt-4o-mini", backend="local") == 0
+        assert cost("gpt-4o-mini", base_url="http://127.0.0.1:11434/v1") == 0
+
+
+class TestListed:
+    def test_a_known_model_has_its_price(self) -> None:
+        listed = cost("gpt-4o-mini", base_url=OPENAI)
+        assert listed == pytest.approx(0.75)
+        assert cost("gpt-4o-mini", backend="openai") == listed
+        assert cost("gpt-4o-mini-2024-07-18", base_url=OPENAI) == listed
+
+    def test_cached_tokens_cost_less_and_are_never_more_than_all(self) -> None:
+        some, all_of_it = Usage(1_000_000, 0, 500_000), Usage(1_000_000, 0, 1_000_000)
+        listed = [cost("gpt-4o-mini", usage, base_url=OPENAI) for usage in (Usage(1_000_000), some, all_of_it)]
+        assert listed == sorted(listed, reverse=True)
+        assert cost("gpt-4o-mini", Usage(1_000_000, 0, 9_000_000), base_url=OPENAI) == listed[2]
+
+    def test_a_reseller_is_taken_for_the_maker(self) -> None:
+        assert cost("gpt-4o-mini", base_url="https://reseller.test/v1") == cost("gpt-4o-mini", base_url=OPENAI)
+        assert cost("gpt-4o-mini", backend="own") == cost("gpt-4o-mini", base_url=OPENAI)
+
+    def test_an_unknown_model_is_said_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        prices = Prices(BACKENDS)
+        with caplog.at_level(logging.WARNING, logger="llm_proxy"):
+            for _ in range(3):
+                assert prices.cost_usd(USAGE, model="unheard-of", base_url=OPENAI) is None
+            assert prices.cost_usd(USAGE, model="", base_url=OPENAI) is None
+        assert [record.getMessage().split(";")[0] for record in caplog.records] == [
+            "no price is known for model 'unheard-of'", "no price is known for model ''",
+        ]  # fmt: skip
+
+    def test_warming_says_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
+        Prices(BACKENDS).warm()
+        assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://localhost:8080/v1", True),
+        ("http://127.0.0.1/v1", True),
+        ("http://127.9.9.9/v1", True),
+        ("http://[::1]:80/", True),
+        ("http://0.0.0.0:1", True),
+        ("https://api.openai.com/v1", False),
+        ("http://127.0.0.1.evil.test/", False),
+        ("http://localhost.evil.test/", False),
+        ("//[::1", False),
+        ("", False),
+        ("/v1", False),
+    ],
+)
+def test_this_machine(url: str, expected: bool) -> None:
+    assert is_loopback(url) is expected

@@ -1,0 +1,168 @@
+"""What the tests of the engine and its drivers share: its parts as small stand-ins, and values to send through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llm_proxy.backends.prices import Prices
+from llm_proxy.cache.entry import Entry
+from llm_proxy.config import Config
+from llm_proxy.engine.flow import Engine
+from llm_proxy.engine.settle import Settler
+from llm_proxy.errors import CacheError
+from llm_proxy.observe.events import CallEvent, Troubles
+from llm_proxy.route.select import Selector
+from llm_proxy.testing import FakeClock, FakeEncoder
+from llm_proxy.types import ChatRequest, Head
+from llm_proxy.wire.chat import parse_request
+
+__all__ = ["FakeCache", "Found", "Rig", "body_of", "completion", "entry", "events_of", "head", "request"]
+
+ENDPOINT = "https://api.openai.com/v1/chat/completions"
+
+
+@dataclass
+class Found:
+    entry: Entry | None = None
+    similarity: float = 0.0
+    refusal: str = ""
+
+
+class FakeCache:
+    """The cache's verbs over a dict; the neighbour is what `found` says."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.attached: dict[str, Any] = {}
+        self.hits: list[str] = []
+        self.searches: list[tuple[str, str]] = []
+        self.found = Found()
+        self.failing: set[str] = set()
+        self.keeps = True
+
+    def _try(self, verb: str) -> None:
+        if verb in self.failing:
+            raise CacheError(f"{verb} fails")
+
+    def get(self, key: str) -> Entry | None:
+        self._try("get")
+        return self.entries.get(key)
+
+    def nearest(self, scope: str, text: str, vector: Any, *, encoder: str, max_age_s: float | None) -> Found:
+        self._try("nearest")
+        self.searches.append((scope, text))
+        return self.found
+
+    def admit(self, entry: Entry) -> bool:
+        self._try("admit")
+        if self.keeps:
+            self.entries[entry.key] = entry
+        return self.keeps
+
+    def attach(self, key: str, *, scope: str, vector: Any, encoder: str, seen_chars: int) -> bool:
+        self._try("attach")
+        self.attached[key] = scope, vector, encoder, seen_chars
+        return True
+
+    def hit(self, key: str) -> None:
+        self._try("hit")
+        self.hits.append(key)
+
+
+@dataclass
+class Rig:
+    """An engine among stand-ins."""
+
+    sections: Mapping[str, Any] = field(default_factory=dict)
+    encoder: Any = field(default_factory=FakeEncoder)
+    cache: Any = field(default_factory=FakeCache)
+    clock: FakeClock = field(default_factory=FakeClock)
+    events: list[CallEvent] = field(default_factory=list)
+    troubles: Troubles = field(default_factory=Troubles)
+
+    def __post_init__(self) -> None:
+        self.config = Config.of(**self.sections)
+        self.selector = Selector(self.config)
+        self.settler = Settler(
+            self.config.cache,
+            cache=self.cache,
+            encoder=self.encoder,
+            prices=Prices(self.config.backends),
+            clock=self.clock,
+            troubles=self.troubles,
+            sink=self.events.append,
+        )
+        self.engine = Engine(
+            self.config,
+            cache=self.cache,
+            encoder=self.encoder,
+            selector=self.selector,
+            settler=self.settler,
+            clock=self.clock,
+            troubles=self.troubles,
+        )
+
+    @property
+    def event(self) -> CallEvent:
+        """The only event so far."""
+        (event,) = self.events
+        return event
+
+
+def request(
+    text: str = "hi", *, control: str = "", endpoint: str = ENDPOINT, timeout_s: float | None = None, **fields: Any
+) -> ChatRequest:
+    """A call with one user message, or what ``fields`` say."""
+    body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **fields}
+    headers = {"authorization": "Bearer k", **({"cache-control": control} if control else {})}
+    return parse_request(json.dumps(body).encode(), headers=headers, endpoint=endpoint, timeout_s=timeout_s)
+
+
+def completion(text: str | None = "hello", *, finish: str = "stop", **fields: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    value = {"id": "c1", "object": "chat.completion", "created": 1, "model": "gpt-4o-mini", "choices": [choice]}
+    return {**value, "usage": usage, **fields}
+
+
+def body_of(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def events_of(*pieces: str, is_done: bool = True, finish: str | None = "stop") -> list[bytes]:
+    """A stream of these pieces of text."""
+    deltas = [({"content": piece}, None) for piece in pieces] + ([({}, finish)] if finish else [])
+    rows = [
+        {
+            "id": "c1",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": "gpt-4o-mini",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
+        }
+        for delta, reason in deltas
+    ]
+    return [b"data: %s\n\n" % body_of(row) for row in rows] + ([b"data: [DONE]\n\n"] if is_done else [])
+
+
+def entry(key: str = "k" * 64, **fields: Any) -> Entry:
+    values: dict[str, Any] = {
+        "scope": "s" * 64,
+        "text": "hi",
+        "completion": body_of(completion()),
+        "created_s": FakeClock().time() - 60,
+        "model": "gpt-4o-mini",
+        "cost_usd": 0.25,
+        "latency_s": 2.0,
+        "has_usage": True,
+    }
+    return Entry(key=key, **{**values, **fields})
+
+
+def head(body: Any = (), *, status: int = 200, content_type: str = "application/json", **headers: str) -> Head:
+    rows = [("content-type", content_type), *((name.replace("_", "-"), value) for name, value in headers.items())]
+    return Head(status, rows, body)

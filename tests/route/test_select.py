@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llm_proxy.config import Config
+from llm_proxy.errors import RouterError
+from llm_proxy.route.base import Decision, Destination, Score
+from llm_proxy.route.select import Selector
+from tests.fakes import ENDPOINT, request
+
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+IMAGES = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
+SECTIONS: Any = {
+    "backends": {
+        "cloud": {"base_url": "https://cloud.test/v1", "models": ["big", "shared"]},
+        "local": {"base_url": "http://localhost:1/v1", "models": ["shared"], "has_tools": False, "context_tokens": 100},
+        "blind": {"base_url": "http://localhost:2/v1", "has_images": False},
+    },
+    "default_backend": "local",
+    "routes": {
+        "auto": {"candidates": ["local/tiny", "blind/mid", "cloud/big/2"]},
+        "small": {"candidates": ["local/tiny"]},
+    },
+    "aliases": {"gpt-4o": "auto", "mini": "cloud/mini", "nick": "gpt-4o-mini"},
+}
+
+
+class Fixed:
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def score(self, call: Any, encoding: Any) -> Score:
+        return Score(self.value, "fixed")
+
+
+def selector(value: float = 0.0, **sections: Any) -> Selector:
+    config = Config.of(**{**SECTIONS, **sections})
+    return Selector(config, routers={name: Fixed(value) for name in config.routes})
+
+
+def at(backend: str, model: str) -> Destination:
+    base_url = SECTIONS["backends"][backend]["base_url"]
+    return Destination(identity=f"{base_url}|{model}", backend=backend, model=model)
+
+
+def own(model: str, renamed: str = "") -> Destination:
+    return Destination(identity=f"https://api.openai.com/v1|{renamed or model}", model=renamed)
+
+
+class TestResolve:
+    @pytest.mark.parametrize(
+        ("model", "endpoint", "expected"),
+        [
+            ("auto", ENDPOINT, Destination("route:auto", route="auto")),
+            ("gpt-4o", "", Destination("route:auto", route="auto")),
+            ("cloud/any", ENDPOINT, at("cloud", "any")),
+            ("cloud/a/b", ENDPOINT, at("cloud", "a/b")),
+            ("mini", ENDPOINT, at("cloud", "mini")),
+            ("big", ENDPOINT, at("cloud", "big")),
+            ("shared", "", at("cloud", "shared")),
+            ("other", "", at("local", "other")),
+            ("nobody/x", "", at("local", "nobody/x")),
+            ("cloud/", "", at("local", "cloud/")),
+            ("other", ENDPOINT, own("other")),
+            ("nick", ENDPOINT, own("nick", "gpt-4o-mini")),
+        ],
+    )
+    def test_a_name_leads_somewhere(self, model: str, endpoint: str, expected: Destination) -> None:
+        assert selector().resolve(request(model=model, endpoint=endpoint)) == expected
+
+    def test_an_alias_shares_the_answers_of_what_it_stands_for(self) -> None:
+        one, two = (selector().resolve(request(model=model)) for model in ("nick", "gpt-4o-mini"))
+        assert one.identity == two.identity
+        changed = selector(aliases={"nick": "gpt-5"}).resolve(request(model="nick"))
+        assert changed.identity != one.identity
+
+    def test_the_default_is_the_first_backend_unless_configured(self) -> None:
+        assert selector().default_backend == "local"
+        assert selector(default_backend="").default_backend == "cloud"
+        assert Selector(Config()).default_backend == ""
+        assert Selector(Config()).resolve(request(model="m", endpoint="")) == Destination("|m", model="m")
+
+
+class TestDecide:
+    def decide(self, value: float, route: str = "auto", **options: Any) -> str:
+        chosen = selector(value).decide(request(**options), Destination("x", route=route), None)
+        assert (chosen.score, chosen.reason) == (value, "fixed")
+        return f"{chosen.backend}/{chosen.model}"
+
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [(0, "local/tiny"), (1 / 3, "local/tiny"), (0.34, "blind/mid"), (0.67, "cloud/big/2"), (1, "cloud/big/2")],
+    )
+    def test_the_candidate_at_the_scores_quantile(self, value: float, expected: str) -> None:
+        assert self.decide(value) == expected
+
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            ({"tools": TOOLS}, "blind/mid"),
+            ({"messages": IMAGES}, "local/tiny"),
+            ({"messages": IMAGES, "tools": TOOLS}, "cloud/big/2"),
+            ({"text": "x" * 400}, "local/tiny"),
+            ({"text": "x" * 404}, "blind/mid"),
+        ],
+    )
+    def test_who_cannot_serve_it_is_passed_over(self, options: dict[str, Any], expected: str) -> None:
+        assert self.decide(0, **options) == expected
+
+    def test_the_quantile_is_of_those_who_can(self) -> None:
+        assert self.decide(1, messages=IMAGES) == "cloud/big/2"
+        assert self.decide(1, text="x" * 404) == "cloud/big/2"
+
+    def test_nobody_can(self) -> None:
+        with pytest.raises(RouterError, match=r"route 'small': no candidate of \['local/tiny'\] takes this request"):
+            self.decide(0, "small", tools=TOOLS)
+
+    def test_the_rules_decide_where_nothing_else_does(self) -> None:
+        chosen = Selector(Config.of(**SECTIONS)).decide(request(tools=TOOLS), Destination("x", route="auto"), None)
+        assert chosen == Decision("cloud", "big/2", "tools", 0.7)
+
+    def test_the_fallback_is_the_strongest(self) -> None:
+        assert selector().fallback(Destination("x", route="auto")) == Decision("cloud", "big/2", "default", 1.0)

@@ -1,0 +1,42 @@
+"""Real HTTP servers on loopback for tests, in a thread, ended with the block."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+__all__ = ["Served", "serving"]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running server and the application it serves."""
+
+    url: str
+    app: Any
+
+
+@contextmanager
+def serving(app: Any, *, lifespan: str = "off") -> Iterator[Served]:
+    """Serve an ASGI application on a free loopback port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="critical", lifespan=lifespan, timeout_graceful_shutdown=2)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        deadline = time.monotonic() + 10
+        while not server.started and time.monotonic() < deadline:
+            time.sleep(0.005)
+        yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", app)
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
