@@ -1,0 +1,269 @@
+"""Moving bytes over ASGI: a request's body, noticing that its caller has left, and answers that may break off."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from email.utils import formatdate
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from llm_proxy.wire.chat import error_body
+from llm_proxy.wire.sse import encode_event
+
+from ._http import httpx
+
+if TYPE_CHECKING:
+    from llm_proxy.drive import Served
+    from llm_proxy.types import HeaderList
+
+__all__ = [
+    "BROKEN", "Caller", "EventTail", "Receive", "Refused", "Scope", "Send", "is_foreign_page", "is_local", "relay",
+]  # fmt: skip
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+logger = logging.getLogger("llm_proxy")
+BROKEN = (httpx.TransportError, ConnectionError)
+"""What reading an upstream's answer may raise; the second of them where the reading itself was interrupted."""
+_GRACE_S = 0.05  # most hits are over by then, and a listener for each would cost more than the hit
+_MAX_HELD_BYTES = 64 << 10
+_UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class Refused(Exception):
+    """The proxy itself answers with an error.
+
+    Args:
+        status: HTTP status code.
+        message: What is wrong and what to do.
+        code: Machine-readable name.
+        must_close: Whether the connection can't be used any further.
+    """
+
+    def __init__(self, status: int, message: str, *, code: str | None = None, must_close: bool = False) -> None:
+        super().__init__(message)
+        self.status, self.code, self.must_close = status, code, must_close
+
+
+class Caller:
+    """Who sent the request that the current task handles.
+
+    Once the body was read, `watch` cancels the task when the caller leaves; ``is_gone`` then says why.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._handler = asyncio.current_task()
+        self._timer: asyncio.TimerHandle | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self.is_gone = False
+        self.has_sent_all = False
+
+    async def body(self, *, limit_bytes: int, announced: str = "") -> bytes:
+        """The request's body, whole.
+
+        Args:
+            limit_bytes: Most bytes to take in.
+            announced: Value of ``content-length``, or empty.
+
+        Raises:
+            Refused: It is too large (413), if it says so before anything is read; or the caller left (499).
+        """
+        too_large = Refused(413, f"the request body is larger than {limit_bytes} bytes", code="request_too_large")
+        if announced.isdigit() and (len(announced) > 18 or int(announced) > limit_bytes):
+            raise too_large
+        parts, size, more = [], 0, True
+        while more:
+            chunk, more = await self._next()
+            size += len(chunk)
+            if size > limit_bytes:
+                raise too_large
+            parts.append(chunk)
+        return b"".join(parts)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The request's body as it comes in.
+
+        Raises:
+            Refused: The caller left before its end (499).
+        """
+        more = True
+        while more:
+            chunk, more = await self._next()
+            if chunk:
+                yield chunk
+
+    def watch(self) -> None:
+        """Notice from now on when the caller leaves; nobody may read the body any more. Repeating it is safe."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_GRACE_S, self._listen_in_background)
+
+    def stop(self) -> None:
+        """Listen no more."""
+        for waiting in (self._timer, self._listener):
+            if waiting is not None:
+                waiting.cancel()
+
+    async def _next(self) -> tuple[bytes, bool]:
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise Refused(499, "the caller left before the end of its request")
+        more = message.get("more_body", False)
+        if not more:
+            self.has_sent_all = True
+            self.watch()
+        return message.get("body", b""), more
+
+    def _listen_in_background(self) -> None:
+        self._listener = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.is_gone = True
+        if self._handler is not None:
+            self._handler.cancel()
+
+
+class EventTail:
+    """Holds the unfinished event of a stream back, so that an error event can follow a whole one.
+
+    Any split of the bytes gives the same events. An event of more than 64 KiB is passed on as it comes.
+    """
+
+    def __init__(self) -> None:
+        self.held = b""
+        """What was not passed on yet."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take in bytes; returns what may be passed on, perhaps nothing."""
+        data = self.held + chunk
+        end = _end_of_events(data)
+        if len(data) - end > _MAX_HELD_BYTES:
+            end = len(data)
+        self.held = data[end:]
+        return data[:end]
+
+
+def _end_of_events(data: bytes) -> int:
+    if data.endswith(b"\n\n"):
+        return len(data)
+    end = 0
+    for mark in (b"\n\n", b"\r\n\r\n", b"\r\r"):
+        found = data.rfind(mark)
+        end = max(end, found + len(mark) if found >= 0 else 0)
+    # Lines without data make no event: a comment that keeps the connection alive must not wait for the next one.
+    is_comment = data.endswith((b"\n", b"\r")) and data.find(b"data", end) < 0
+    return len(data) if is_comment else end
+
+
+async def relay(served: Served, send: Send, *, is_chat: bool) -> None:
+    """Send an answer. One that breaks off half-way ends as visibly for the caller as it did for us.
+
+    Args:
+        served: The answer; it is closed in any case.
+        send: ASGI's.
+        is_chat: Whether a stream that breaks off may end with OpenAI's error event.
+    """
+    if served.rest is None:
+        rows = [row for row in served.headers if row[0] != "content-length"]
+        await _send_start(send, served.status, [*rows, ("content-length", str(len(served.body)))])
+        await send({"type": "http.response.body", "body": served.body})
+        return
+    tail = EventTail() if is_chat and _is_event_stream(served.headers) else None
+    try:
+        await _send_start(send, served.status, served.headers)
+        await _pass_on(served, send, tail)
+        last = tail.held if tail else b""
+    except BROKEN as exc:
+        logger.warning("llm-proxy: an answer broke off in mid-stream (%s: %s)", type(exc).__name__, exc)
+        if tail is None:
+            return  # unfinished: the server closes the connection
+        last = _broken_off(exc)
+    finally:
+        if served.close is not None:
+            await served.close()
+    await send({"type": "http.response.body", "body": last})
+
+
+async def _pass_on(served: Served, send: Send, tail: EventTail | None) -> None:
+    if served.body:
+        await send({"type": "http.response.body", "body": served.body, "more_body": True})
+    async for chunk in served.rest:
+        ready = chunk if tail is None else tail.feed(chunk)
+        if ready:
+            await send({"type": "http.response.body", "body": ready, "more_body": True})
+
+
+def _broken_off(exc: Exception) -> bytes:
+    message = f"the upstream broke off in mid-stream ({type(exc).__name__})"
+    return b"\n\n" + encode_event(error_body(message, type="upstream_error", code="stream_interrupted"))
+
+
+def _is_event_stream(headers: HeaderList) -> bool:
+    """Whether an event may be appended: plain server-sent events; into compressed ones nothing can be written."""
+    values = dict(headers)
+    is_plain = values.get("content-encoding", "identity") == "identity" and "content-length" not in values
+    return is_plain and values.get("content-type", "").startswith("text/event-stream")
+
+
+async def _send_start(send: Send, status: int, headers: HeaderList) -> None:
+    rows = [(name.encode("latin-1"), _safe(value.encode("latin-1", "replace"))) for name, value in headers]
+    if all(name != "date" for name, _ in headers):
+        rows.append((b"date", _date(int(time.time()))))
+    await send({"type": "http.response.start", "status": status, "headers": rows})
+
+
+def _safe(value: bytes) -> bytes:
+    # Configured names and upstreams may hold control characters; a server would refuse to send the answer at all.
+    return _UNSAFE.sub(b"?", value).strip() if _UNSAFE.search(value) else value
+
+
+@lru_cache(maxsize=1)
+def _date(now_s: int) -> bytes:
+    return formatdate(now_s, usegmt=True).encode()
+
+
+def is_foreign_page(headers: Mapping[str, str]) -> bool:
+    """Whether a browser may be sending this for a page that is not of this machine.
+
+    A proxy without keys answers whoever reaches it; a web page must not be one of them: neither by a request
+    across origins, nor by a host name of its own that it lets point to a loopback address.
+
+    Args:
+        headers: Request headers, names in lower case.
+    """
+    origin = headers.get("origin")
+    is_across = not is_local(origin) if origin is not None else headers.get("sec-fetch-site") == "cross-site"
+    host = headers.get("host", "")
+    return is_across or (bool(host) and not is_local(f"//{host}", is_host=True))
+
+
+@lru_cache(maxsize=256)
+def is_local(url: str, *, is_host: bool = False) -> bool:
+    """Whether a URL names this machine.
+
+    Args:
+        url: The URL; its path does not matter.
+        is_host: It was made of a ``Host`` header: IP addresses and names below ``.internal`` are good as well,
+            since nobody can let one of his own names stand for them.
+    """
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    if host == "localhost" or host.endswith(".localhost") or (is_host and host.endswith(".internal")):
+        return True
+    try:
+        return ip_address(host).is_loopback or is_host
+    except ValueError:
+        return False

@@ -1,0 +1,255 @@
+"""The reverse proxy as a plain ASGI callable: chat completions through the engine, every other path untouched.
+
+::
+
+    POST /v1/chat/completions   the engine
+    GET  /v1/models             models of all backends, routes and aliases
+    *    /healthz  /readyz      alive; able to serve
+    *                           passed to the default backend, streaming both ways
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from llm_proxy.backends.openai_compatible import headers_for
+from llm_proxy.drive import Served
+from llm_proxy.errors import BackendError, BackendTimeout, BackendUnavailable, ConfigError, WireError
+from llm_proxy.types import Head, Outcome, Outgoing
+from llm_proxy.wire.chat import error_body, parse_request
+
+from ._asgi_io import BROKEN, Caller, Refused, is_foreign_page, relay
+from ._http import httpx
+from ._models import list_models, named_model
+from ._upstream import Upstream, end_to_end, passed_url, translated
+
+if TYPE_CHECKING:
+    from llm_proxy.runtime import Runtime
+    from llm_proxy.types import ChatRequest, HeaderList
+
+    from ._asgi_io import Receive, Scope, Send
+
+__all__ = ["ProxyApp"]
+
+_CHAT_PATH = "/v1/chat/completions"
+_MODELS_PATH = "/v1/models"
+_JSON = ("content-type", "application/json")
+
+
+class ProxyApp:
+    """The proxy; serve it with any asyncio ASGI server, or `llm_proxy.faces.serve.serve`.
+
+    Args:
+        runtime: What serves the calls; started and closed with the application.
+        transport: What sends requests upstream; by default the transport of the installed httpx family.
+
+    Raises:
+        ConfigError: The configuration names no backend, an empty key, or would send the proxy's own keys on; see
+            `llm_proxy.faces.serve.server_config`.
+    """
+
+    def __init__(self, runtime: Runtime, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._runtime = runtime
+        self._keys = [key.get_secret_value().encode() for key in runtime.config.server.keys]
+        _check(runtime)
+        self._upstream = Upstream(transport)
+        self._is_started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one scope. Source: ASGI 3.0."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            self._start()
+            await self._http(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        caller = Caller(receive)
+        headers = _joined(scope["headers"])
+        try:
+            try:
+                served = await self._answer(scope, headers, caller)
+            except (Refused, BackendError, *BROKEN) as exc:
+                served = _refusal(exc, is_body_awaited="expect" in headers and not caller.has_sent_all)
+            await relay(served, send, is_chat=scope["path"] == _CHAT_PATH)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not caller.is_gone or task is None:
+                raise
+            task.uncancel()
+        finally:
+            caller.stop()
+
+    async def _answer(self, scope: Scope, headers: Mapping[str, str], caller: Caller) -> Served:
+        method, path = scope["method"], scope["path"]
+        if path == "/healthz":
+            return _json(200, {"status": "ok"})
+        if path == "/readyz":
+            return self._readiness()
+        self._admit(headers)
+        if method in {"CONNECT", "TRACE"}:
+            raise Refused(405, f"{method} is not for this proxy")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # Whoever stands in front may see its end elsewhere. Source: RFC 9112 section 6.1.
+            raise Refused(400, "a request has content-length or transfer-encoding, not both", must_close=True)
+        # A coded body can't be read here; the backend may know the coding.
+        if path == _CHAT_PATH and method == "POST" and "content-encoding" not in headers:
+            return await self._chat(scope, headers, caller)
+        if path.startswith(_MODELS_PATH) and method == "GET":
+            caller.watch()
+            served = await self._models(path, headers)
+            if served is not None:
+                return served
+        return await self._pass(scope, headers, caller)
+
+    def _admit(self, headers: Mapping[str, str]) -> None:
+        if not self._keys:
+            if is_foreign_page(headers):
+                raise Refused(403, "requests of web pages from elsewhere need a key: set server.keys", code="foreign")
+            return
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        named = headers.get("api-key") or headers.get("x-api-key") or ""
+        given = (token.strip() if scheme.lower() == "bearer" else named).encode("latin-1")
+        matches = [hmac.compare_digest(given, key) for key in self._keys]  # all of them: equal time for any key
+        if True not in matches:
+            raise Refused(401, "this proxy needs one of its own keys as bearer token", code="invalid_api_key")
+
+    async def _chat(self, scope: Scope, headers: Mapping[str, str], caller: Caller) -> Served:
+        runtime = self._runtime
+        limit_bytes = runtime.config.server.max_body_bytes
+        raw = await caller.body(limit_bytes=limit_bytes, announced=headers.get("content-length", ""))
+        query = scope["query_string"].decode("latin-1")
+        call = self._parsed(raw, scope, has_query=bool(query))
+
+        async def send(outgoing: Outgoing) -> Head:
+            return await self._upstream.send(replace(outgoing, url=f"{outgoing.url}?{query}") if query else outgoing)
+
+        return await runtime.async_driver.serve(runtime.engine.answer(call), send)
+
+    def _parsed(self, raw: bytes, scope: Scope, *, has_query: bool) -> ChatRequest:
+        try:
+            call = parse_request(
+                raw, headers=dict(_merged(end_to_end(scope["headers"]))), received_s=self._runtime.clock.time()
+            )
+        except WireError as exc:
+            raise Refused(400, str(exc)) from exc
+        # A query may change the answer, and no key knows it.
+        return replace(call, controls=replace(call.controls, no_store=True)) if has_query else call
+
+    async def _models(self, path: str, headers: Mapping[str, str]) -> Served | None:
+        if path == _MODELS_PATH:
+            rows = await list_models(self._runtime, headers, self._upstream.send)
+        else:
+            rows = named_model(self._runtime, path.removeprefix(_MODELS_PATH + "/"))
+        return None if rows is None else _json(200, rows)
+
+    async def _pass(self, scope: Scope, headers: Mapping[str, str], caller: Caller) -> Served:
+        """Hand a request that is not ours to the default backend, body and answer streaming."""
+        name = self._runtime.selector.default_backend
+        backend = self._runtime.config.backends[name]
+        path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        has_body = "content-length" in headers or "transfer-encoding" in headers
+        length = [("content-length", headers["content-length"])] if "content-length" in headers else []
+        outgoing = Outgoing(
+            url=passed_url(backend, path, scope["query_string"].decode("latin-1")),
+            headers=[*headers_for(backend, end_to_end(scope["headers"]), is_default=True), *length],
+            body=b"",
+            backend=name,
+            timeout_s=backend.timeout_s,
+        )
+        if not has_body:
+            caller.watch()
+        content = caller.chunks() if has_body else None
+        head = await self._upstream.send(outgoing, method=scope["method"], content=content)
+        caller.watch()
+        outcome = Outcome("bypass", detail="path", backend=name)
+        return Served(head.status, (*head.headers, *outcome.headers), outcome, b"", head.body, head.body.aclose)
+
+    def _readiness(self) -> Served:
+        runtime = self._runtime
+        state = {
+            "status": "ok",
+            "cache": "off" if runtime.cache is None else "ok",
+            "encoder": "off" if runtime.encoder is None else "ok" if runtime.encoder.is_ready else "loading",
+            "troubles": dict(runtime.troubles.counts),
+        }
+        return _json(200, state)
+
+    def _start(self) -> None:
+        # Not only in `_lifespan`: an application that mounts this one may not pass the startup on.
+        if not self._is_started:
+            self._is_started = True
+            self._runtime.start()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self._start()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self._upstream.aclose()
+                await asyncio.to_thread(self._runtime.close)
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def _check(runtime: Runtime) -> None:
+    config, default = runtime.config, runtime.selector.default_backend
+    if not default:
+        raise ConfigError("no backend is configured; name one under [backends], or use server_config(config)")
+    if not config.server.keys:
+        return
+    if any(not key.get_secret_value().strip() for key in config.server.keys):
+        raise ConfigError("server.keys holds an empty key, which anybody would present")
+    probe = ("authorization", "the proxy's own")
+    for name, backend in config.backends.items():
+        if probe in headers_for(backend, [probe], is_default=name == default):
+            raise ConfigError(f"backend {name!r} would get the keys of this proxy; use server_config(config)")
+
+
+def _merged(headers: HeaderList) -> Mapping[str, str]:
+    """Headers by name; repeated ones as one list. Source: RFC 9110 section 5.3, RFC 9113 section 8.2.3."""
+    values: dict[str, str] = {}
+    for name, value in headers:
+        glue = "; " if name == "cookie" else ", "
+        values[name] = f"{values[name]}{glue}{value}" if name in values else value
+    return values
+
+
+def _joined(rows: list[tuple[bytes, bytes]]) -> Mapping[str, str]:
+    return _merged([(name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")) for name, value in rows])
+
+
+def _refusal(exc: Exception, *, is_body_awaited: bool) -> Served:
+    must_close = is_body_awaited  # else what comes of the body would be taken for the next request
+    if isinstance(exc, Refused):
+        status, kind, code = exc.status, "invalid_request_error", exc.code
+        must_close = must_close or exc.must_close
+    else:
+        exc = exc if isinstance(exc, BackendError) else translated(exc)
+        kind = "upstream_error"
+        status, code = next((row[1:] for row in _STATUSES if isinstance(exc, row[0])), (502, "upstream_broken"))
+    headers = [_JSON]
+    if status == 401:
+        headers.append(("www-authenticate", "Bearer"))
+    if must_close:
+        headers.append(("connection", "close"))
+    return Served(status, headers, Outcome("bypass", detail="refused"), error_body(str(exc), type=kind, code=code))
+
+
+_STATUSES: tuple[tuple[type[BackendError], int, str], ...] = (
+    (BackendTimeout, 504, "upstream_timeout"),
+    (BackendUnavailable, 503, "upstream_unavailable"),
+)
+
+
+def _json(status: int, value: Any) -> Served:
+    return Served(status, [_JSON], Outcome("bypass"), json.dumps(value).encode())

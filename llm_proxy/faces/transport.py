@@ -1,0 +1,195 @@
+"""Transports for any client that takes an ``http_client``: chat completions go through the engine, the rest passes.
+
+Example:
+    >>> import httpx2
+    >>> from llm_proxy import ProxyTransport
+    >>> client = httpx2.Client(transport=ProxyTransport())
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+from llm_proxy.errors import WireError
+from llm_proxy.runtime import Settings, runtime_for
+from llm_proxy.types import Head
+from llm_proxy.wire.chat import parse_request
+
+from ._http import byte_streams, httpx, module_of
+
+if TYPE_CHECKING:
+    from llm_proxy.drive import Served
+    from llm_proxy.runtime import Runtime
+    from llm_proxy.types import ChatRequest, HeaderList, Outgoing
+
+__all__ = ["AsyncProxyTransport", "ProxyTransport"]
+
+_PATH = "/chat/completions"
+_LIMIT_BYTES = 64 << 20  # no provider takes as much: a larger body is passed on unread
+_LENGTHS = (b"content-length", b"transfer-encoding")
+
+
+class ProxyTransport(httpx.BaseTransport):
+    """Answers what it can from the cache and forwards the rest.
+
+    Args:
+        inner: What sends requests; by default the family's own transport.
+        llm_proxy: Settings: a `Config`, plain data of the same shape, the path of a TOML file, a `Runtime`, or
+            None for ``llm-proxy.toml`` and the environment.
+
+    Raises:
+        ConfigError: A setting is wrong.
+    """
+
+    def __init__(self, inner: httpx.BaseTransport | None = None, *, llm_proxy: Settings = None) -> None:
+        self.runtime = runtime_for(llm_proxy)
+        self.inner: Any = inner
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer or forward one request; the outcome is in ``response.extensions["llm_proxy"]``."""
+        inner = self.inner = self.inner or module_of(request).HTTPTransport()
+        call = _parsed(request, request.read(), self.runtime) if _is_chat(request) else None
+        if call is None:
+            response: httpx.Response = inner.handle_request(request)
+            return response
+
+        def send(outgoing: Outgoing) -> Head:
+            return _head(inner.handle_request(_rebuilt(request, outgoing)))
+
+        served = self.runtime.driver.serve(self.runtime.engine.answer(call), send)
+        return _response(request, served, 0)
+
+    def close(self) -> None:
+        """Close the inner transport; the cache stays open for the other clients of this process."""
+        if self.inner is not None:
+            self.inner.close()
+
+    def __enter__(self) -> Self:
+        if self.inner is not None:
+            self.inner.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        if self.inner is not None:
+            self.inner.__exit__(*exc_info)
+
+
+class AsyncProxyTransport(httpx.AsyncBaseTransport):
+    """The same for async clients; see `ProxyTransport`."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport | None = None, *, llm_proxy: Settings = None) -> None:
+        self.runtime = runtime_for(llm_proxy)
+        self.inner: Any = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer or forward one request; the outcome is in ``response.extensions["llm_proxy"]``."""
+        inner = self.inner = self.inner or module_of(request).AsyncHTTPTransport()
+        call = _parsed(request, await request.aread(), self.runtime) if _is_chat(request) else None
+        if call is None:
+            response: httpx.Response = await inner.handle_async_request(request)
+            return response
+
+        async def send(outgoing: Outgoing) -> Head:
+            return _head(await inner.handle_async_request(_rebuilt(request, outgoing)))
+
+        served = await self.runtime.async_driver.serve(self.runtime.engine.answer(call), send)
+        return _response(request, served, 1)
+
+    async def aclose(self) -> None:
+        """Close the inner transport; the cache stays open for the other clients of this process."""
+        if self.inner is not None:
+            await self.inner.aclose()
+
+    async def __aenter__(self) -> Self:
+        if self.inner is not None:
+            await self.inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        if self.inner is not None:
+            await self.inner.__aexit__(*exc_info)
+
+
+def _is_chat(request: httpx.Request) -> bool:
+    return request.method == "POST" and request.url.path.endswith(_PATH)
+
+
+def _parsed(request: httpx.Request, raw: bytes, runtime: Runtime) -> ChatRequest | None:
+    """The call, or None when the body is not one: upstream then says what is wrong with it."""
+    if len(raw) > _LIMIT_BYTES:
+        return None
+    timeout = request.extensions.get("timeout") or {}
+    try:
+        return parse_request(
+            raw,
+            headers=_joined(request.headers.raw),
+            endpoint=str(request.url),
+            received_s=runtime.clock.time(),
+            timeout_s=timeout.get("read"),
+        )
+    except WireError:
+        return None
+
+
+def _joined(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in headers:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
+
+
+def _rebuilt(request: httpx.Request, outgoing: Outgoing) -> httpx.Request:
+    """The request to send: the caller's own object unless the engine changed where it goes or what it says."""
+    if not outgoing.url and outgoing.body == request.content:
+        return request
+    headers: Any = _raw(outgoing.headers)
+    if not outgoing.url:
+        headers = [row for row in request.headers.raw if row[0].lower() != b"content-length"]
+    extensions = dict(request.extensions)
+    if outgoing.timeout_s is not None:
+        extensions["timeout"] = {**extensions.get("timeout", {}), "read": outgoing.timeout_s}
+    rebuilt: httpx.Request = module_of(request).Request(
+        "POST", outgoing.url or request.url, headers=headers, content=outgoing.body, extensions=extensions
+    )
+    return rebuilt
+
+
+def _head(response: httpx.Response) -> Head:
+    rows = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.raw]
+    return Head(response.status_code, rows, response.stream, response.extensions)
+
+
+def _response(request: httpx.Request, served: Served, side: int) -> httpx.Response:
+    module = module_of(request)
+    headers = _raw(served.headers)
+    if served.rest is None:
+        stream = module.ByteStream(served.body)
+        if not any(name in _LENGTHS for name, _ in headers):
+            headers.append((b"content-length", str(len(served.body)).encode()))
+    elif isinstance(served.rest, (module.SyncByteStream, module.AsyncByteStream)):
+        stream = served.rest
+    else:
+        rest = (_chained, _achained)[side](served.body, served.rest) if served.body else served.rest
+        stream = byte_streams(module)[side](rest, served.close)
+    response: httpx.Response = module.Response(
+        served.status, headers=headers, stream=stream, extensions={**served.extensions, "llm_proxy": served.outcome}
+    )
+    return response
+
+
+def _raw(headers: HeaderList) -> list[tuple[bytes, bytes]]:
+    # As bytes: the family would take text for ASCII, and refuse what it received itself.
+    return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
+
+
+def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+async def _achained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk
