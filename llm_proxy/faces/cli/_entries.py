@@ -1,0 +1,204 @@
+"""The entries of a cache directory, for people: found by a prefix of their key, sorted, put into words.
+
+The store is read as it is. A `Cache` would keep its own budget, and a command must not evict what a proxy with other
+settings keeps.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import string
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from llm_proxy.errors import CacheCorruptError, CacheError, ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llm_proxy.cache.entry import Entry
+    from llm_proxy.cache.stores.base import Stored
+    from llm_proxy.cache.stores.disk import DiskStore
+    from llm_proxy.config import Config
+
+__all__ = ["Row", "Sort", "answer_of", "found", "keys_of", "listed", "opened", "place_of"]
+
+_KEY_CHARS = 64
+_LEAST_CHARS = 4
+_QUESTION_CHARS = 200
+_FILE = "cache.db"
+
+
+class Sort(StrEnum):
+    """What a list of entries begins with."""
+
+    age = "age"
+    cost = "cost"
+    hits = "hits"
+    size = "size"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a list.
+
+    Attributes:
+        key: The exact key.
+        created_s: Unix time at which the answer was complete.
+        expires_s: Unix time after which it is not served, or None.
+        hits: How often it was served.
+        size_bytes: What it takes of the budget.
+        cost_usd: What asking again is expected to cost.
+        model: Model that answered.
+        question: Its first 200 characters.
+    """
+
+    key: str
+    created_s: float
+    expires_s: float | None
+    hits: int
+    size_bytes: int
+    cost_usd: float
+    model: str
+    question: str
+
+
+def place_of(config: Config) -> Path:
+    """The directory of the disk store.
+
+    Raises:
+        ConfigError: The entries are not on disk.
+    """
+    from llm_proxy.cache.build import ENTRIES_NAME
+
+    if config.cache.store != "disk":
+        raise ConfigError(
+            f'cache.store is "{config.cache.store}": its entries live inside the running program and end with it'
+        )
+    return config.cache.directory / ENTRIES_NAME
+
+
+@contextmanager
+def opened(config: Config) -> Iterator[DiskStore | None]:
+    """The store; None when nothing was ever stored there, and nothing is made then."""
+    from llm_proxy.cache.stores.disk import DiskStore
+
+    place = place_of(config)
+    try:
+        (place / _FILE).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    except OSError as exc:
+        raise CacheError(f"the cache in {place} can't be read: {exc.strerror}") from exc
+    store = DiskStore(place)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def listed(store: DiskStore, *, sort: Sort, limit: int) -> tuple[list[Row], int]:
+    """The first rows by a criterion, the largest or newest first, and how many entries there are in all."""
+    count = 0
+
+    def rows() -> Iterator[Row]:
+        nonlocal count
+        for stored in store.scan():
+            row = _row(stored)
+            if row is not None:
+                count += 1
+                yield row
+
+    ranks = {
+        Sort.age: lambda row: (row.created_s, row.key),
+        Sort.cost: lambda row: (row.cost_usd, row.key),
+        Sort.hits: lambda row: (row.hits, row.created_s, row.key),
+        Sort.size: lambda row: (row.size_bytes, row.key),
+    }
+    first = heapq.nlargest(limit, rows(), key=ranks[sort])
+    return first, count
+
+
+def found(store: DiskStore | None, prefix: str) -> tuple[Entry, Row]:
+    """The entry whose key begins with ``prefix``.
+
+    Raises:
+        CacheError: There is none, or more than one, or its record is damaged.
+    """
+    from llm_proxy.cache.entry import decode_entry
+
+    (key,) = keys_of(store, [prefix])
+    stored = next((row for row in _scanned(store) if row.key == key), None)
+    try:
+        entry = decode_entry(stored.record) if stored is not None else None
+    except CacheCorruptError as exc:
+        raise CacheError(f"entry {key} is damaged: {exc}; run llm-proxy cache check --repair") from exc
+    row = _row(stored) if stored is not None else None
+    if entry is None or row is None:
+        raise CacheError(f"entry {key} was removed meanwhile")
+    return entry, row
+
+
+def keys_of(store: DiskStore | None, prefixes: Iterable[str]) -> list[str]:
+    """The full keys that prefixes mean, each once, in their order.
+
+    Raises:
+        CacheError: A prefix is no key, means none, or more than one.
+    """
+    wanted = list(dict.fromkeys(prefix.strip().lower() for prefix in prefixes))
+    for prefix in wanted:
+        if not _LEAST_CHARS <= len(prefix) <= _KEY_CHARS or not set(prefix) <= set(string.hexdigits):
+            raise CacheError(f"{prefix!r} is no key: give {_LEAST_CHARS} to {_KEY_CHARS} hex digits of cache ls")
+    matches: dict[str, list[str]] = {prefix: [] for prefix in wanted}
+    for stored in _scanned(store):
+        for prefix in wanted:
+            if stored.key.startswith(prefix):
+                matches[prefix].append(stored.key)
+    for prefix, keys in matches.items():
+        if not keys:
+            raise CacheError(f"no entry has a key that begins with {prefix}; llm-proxy cache ls lists them")
+        if len(keys) > 1:
+            some = ", ".join(key[:16] for key in keys[:5])
+            raise CacheError(f"{len(keys)} entries have a key that begins with {prefix}: {some}; give more digits")
+    return list(dict.fromkeys(keys[0] for keys in matches.values()))
+
+
+def answer_of(entry: Entry) -> tuple[Any, str]:
+    """The completion as data, None where it can't be read, and what the model said in its first choice."""
+    try:
+        completion = json.loads(entry.completion)
+        message = completion["choices"][0]["message"]
+        said = message.get("content")
+        calls = message.get("tool_calls")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None, ""
+    return completion, said if isinstance(said, str) else json.dumps(calls) if calls else ""
+
+
+def _scanned(store: DiskStore | None) -> Iterable[Stored]:
+    return () if store is None else store.scan()
+
+
+def _row(stored: Stored) -> Row | None:
+    from llm_proxy.cache.entry import decode_entry
+    from llm_proxy.cache.view import stored_bytes
+
+    try:
+        entry = decode_entry(stored.record)
+    except CacheCorruptError:
+        return None
+    return Row(
+        key=stored.key,
+        created_s=entry.created_s,
+        expires_s=entry.expires_s,
+        hits=stored.hits,
+        size_bytes=stored_bytes(len(stored.record), entry.vector.nbytes if entry.vector is not None else 0),
+        cost_usd=entry.cost_usd,
+        model=entry.model,
+        question=entry.text[:_QUESTION_CHARS],
+    )

@@ -1,0 +1,103 @@
+"""``llm-proxy serve``: the reverse proxy in the foreground."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ._shared import Json, Shared, emit, say, settings, visible
+
+if TYPE_CHECKING:
+    from llm_proxy.config import Config
+
+__all__ = ["exact_only", "serve"]
+
+_NEEDED = {
+    "onnx": ("numpy", "faiss", "onnxruntime", "tokenizers"),
+    "sentence-transformers": ("numpy", "faiss", "sentence_transformers"),
+}
+_EXTRA = {"onnx": "cpu", "sentence-transformers": "sentence-transformers"}
+
+
+def serve(
+    context: typer.Context,
+    host: Annotated[str | None, typer.Option(help="Address to bind; any but loopback needs server.keys.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the reverse proxy until Ctrl-C.
+
+    Any OpenAI client, in any language, uses it by its base URL. Without
+    backends in the settings, calls go to OpenAI with the caller's key.
+
+    Examples:
+        llm-proxy serve
+        llm-proxy serve --port 0 --json
+        llm-proxy --config proxy.toml serve --host 0.0.0.0
+    """
+    from llm_proxy.config import load
+    from llm_proxy.faces.serve import serve as run_server
+    from llm_proxy.faces.serve import server_config
+
+    if config is not None:
+        context.obj = Shared(config)
+    resolved = settings(context)
+    warning = exact_only(resolved)
+
+    def ready(bound_host: str, bound_port: int) -> None:
+        # Where it really listens: a backend on the configured port may be another server.
+        bound = load(resolved, server={"host": bound_host, "port": bound_port})
+        facts = _facts(server_config(bound), bound_host, bound_port, is_semantic=not warning)
+        with contextlib.suppress(OSError):  # nobody reads: the server is there all the same
+            emit(facts) if as_json else _greet(facts)
+
+    if warning:
+        say(warning)
+    run_server(resolved, host=host, port=port, ready=ready)
+
+
+def exact_only(config: Config) -> str:
+    """Why only repeated questions will be answered and not equivalent ones, with the remedy; empty when both will."""
+    if not config.cache.enabled or not config.cache.semantic:
+        return ""
+    missing = [name for name in _NEEDED[config.encoder.kind] if importlib.util.find_spec(name) is None]
+    if not missing:
+        return ""
+    return (
+        f"llm-proxy: {', '.join(missing)} not installed: only repeated questions are answered from the cache, "
+        f'not equivalent ones; pip install "llm-proxy[{_EXTRA[config.encoder.kind]}]"'
+    )
+
+
+def _facts(config: Config, host: str, port: int, *, is_semantic: bool) -> dict[str, Any]:
+    authority = f"[{host}]" if ":" in host else host
+    cache = config.cache
+    return {
+        "url": f"http://{authority}:{port}",
+        "base_url": f"http://{authority}:{port}/v1",
+        "host": host,
+        "port": port,
+        "needs_key": bool(config.server.keys),
+        "cache": "off" if not cache.enabled else cache.store,
+        "directory": str(cache.directory) if cache.enabled and cache.store == "disk" else None,
+        "semantic": cache.enabled and cache.semantic and is_semantic,
+        "backends": {name: backend.base_url for name, backend in config.backends.items()},
+        "routes": list(config.routes),
+    }
+
+
+def _greet(facts: dict[str, Any]) -> None:
+    where = f" in {facts['directory']}" if facts["directory"] else ""
+    kinds = "exact and semantic hits" if facts["semantic"] else "exact hits"
+    cache = "off" if facts["cache"] == "off" else f"{facts['cache']}{where}: {kinds}"
+    backends = ", ".join(f"{name} ({url})" for name, url in facts["backends"].items())
+    lines = [f"llm-proxy listens on {facts['url']}", f"  backends  {backends}"]
+    lines += [f"  routes    {', '.join(facts['routes'])}"] if facts["routes"] else []
+    lines += [f"  cache     {cache}", f"  clients   export OPENAI_BASE_URL={facts['base_url']}"]
+    lines += ["            export OPENAI_API_KEY=<one of server.keys>"] if facts["needs_key"] else []
+    typer.echo("\n".join([*map(visible, lines), "Ctrl-C ends it."]))
