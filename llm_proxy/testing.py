@@ -59,6 +59,7 @@ class FakeEncoder:
 
     is_open = False
     is_ready = True
+    slowest_s = float("inf")
 
     def __init__(self, dim: int = 64, *, window_chars: int = 1 << 20, error: Exception | None = None) -> None:
         self.dim, self.window_chars, self.error = dim, window_chars, error

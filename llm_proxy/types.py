@@ -9,6 +9,7 @@ from typing import Any, Literal
 __all__ = ["Bypass", "ChatRequest", "Controls", "Fingerprint", "Head", "Outcome", "Outgoing", "Usage"]
 
 JSON = dict[str, Any]
+HitKind = Literal["exact", "semantic", ""]
 HeaderList = Sequence[tuple[str, str]]
 
 
@@ -177,7 +178,7 @@ class Outcome:
     """
 
     status: Literal["hit", "miss", "bypass"]
-    kind: Literal["exact", "semantic", ""] = ""
+    kind: HitKind = ""
     detail: str = ""
     key: str = ""
     similarity: float | None = None

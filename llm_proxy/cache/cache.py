@@ -10,7 +10,7 @@ together; lookups never wait for it. The rest is short locks around memory, neve
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from llm_proxy.errors import CacheCorruptError
@@ -41,6 +41,7 @@ NEIGHBOURS = 8
 _REMOVE_AT_ONCE = 1_000
 _INDEX_ERROR = 0.001  # the index keeps vectors in half precision; similarities are computed anew from the entry
 _ROUNDING = 1e-6
+_REMEMBERED_BYTES = 32_768
 
 
 class Cache:
@@ -93,7 +94,7 @@ class Cache:
         """The entry under an exact key, unless expired; a damaged one counts as absent, and both are removed later."""
         try:
             record = self._store.get(key)
-            entry = None if record is None else decode_entry(record)
+            entry = None if record is None else _decoded(record)
         except CacheCorruptError:
             self._upkeep.doom(key, "corrupt")
             return None
@@ -301,6 +302,16 @@ class Cache:
         if len(record) > self._max_entry_bytes or size_bytes > self._budget_bytes:
             return False
         return self._upkeep.write(entry, record)
+
+
+def _decoded(record: bytes) -> Entry:
+    return _remembered(record) if len(record) <= _REMEMBERED_BYTES else decode_entry(record)
+
+
+@lru_cache(maxsize=256)
+def _remembered(record: bytes) -> Entry:
+    """Popular entries are read again and again; the same bytes are the same entry."""
+    return decode_entry(record)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ _ENDS = frozenset(".!?:\n")
 _ZEROS = {word: "0" * (len(str(value)) - 1) for word, value in LARGE.items() if word != "dozen"}
 
 _TOWARDS = frozenset({"to", "into"})
+_REMEMBERED_CHARS = 2_000
 _LARGEST = 10**15  # a longer row of number words is read as several
 
 _Number = tuple[str, str]
@@ -87,7 +88,7 @@ def agree(one: str, other: str) -> str:
     """
     if one == other:
         return ""
-    a, b = _read(one), _read(other)
+    a, b = _reading(one), _reading(other)
     if a.quotes != b.quotes and sorted(a.quotes) != sorted(b.quotes):
         return "quotes"
     if not _same_numbers(a, b):
@@ -100,6 +101,16 @@ def agree(one: str, other: str) -> str:
 
 
 # -- reading -----------------------------------------------------------------------------------------------------
+
+
+def _reading(text: str) -> _Reading:
+    return _remembered(text) if len(text) <= _REMEMBERED_CHARS else _read(text)
+
+
+@lru_cache(maxsize=512)
+def _remembered(text: str) -> _Reading:
+    """A question is compared with several neighbours, and popular entries with several questions."""
+    return _read(text)
 
 
 def _read(text: str) -> _Reading:

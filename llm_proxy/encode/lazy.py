@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LazyEncoder", "build"]
 
+_WINDOWFUL = "a text that fills the window " * 100
 _LATE_BEFORE_OPEN = 5
 
 
@@ -48,6 +49,7 @@ class LazyEncoder:
         self._failure: LLMProxyError | None = None
         self._retry_at_s = self._open_until_s = -float("inf")
         self._late_in_a_row, self._is_started = 0, False
+        self._slowest_s = float("inf")
         self._loading = Lock()  # held while loading; the state below has its own
         self._state = Lock()
 
@@ -75,6 +77,14 @@ class LazyEncoder:
         return self._encoder is not None
 
     @property
+    def slowest_s(self) -> float:
+        """The longest that one text has taken, seconds: a text as long as the window first, then any; inf before.
+
+        It tells whether an encoder is quick enough to be called without a thread to wait for it.
+        """
+        return self._slowest_s
+
+    @property
     def is_open(self) -> bool:
         """Whether it has been late so often that callers should not wait for it now."""
         with self._state:
@@ -98,7 +108,11 @@ class LazyEncoder:
         Raises:
             LLMProxyError: What the load raised, or the encoder.
         """
-        return (self._encoder or self._loaded_now()).encode(text)
+        encoder = self._encoder or self._loaded_now()
+        started_s = self._monotonic()
+        encoding = encoder.encode(text)
+        self._slowest_s = max(self._slowest_s, self._monotonic() - started_s)
+        return encoding
 
     def note_timeout(self) -> None:
         """Count a vector that came too late."""
@@ -120,7 +134,11 @@ class LazyEncoder:
 
     def _warm(self) -> None:
         try:
-            self._loaded_now().encode("warm")  # the first run of a session takes longer than the others
+            encoder = self._loaded_now()
+            encoder.encode(_WINDOWFUL)  # the first run of a session takes longer than the others
+            started_s = self._monotonic()
+            encoder.encode(_WINDOWFUL)
+            self._slowest_s = self._monotonic() - started_s
         except LLMProxyError:
             return  # kept for the next caller of `encode`, who says so where it is counted
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from llm_proxy.backends.openai_compatible import outgoing_for
 from llm_proxy.errors import CacheError, LLMProxyError, WireError
-from llm_proxy.types import Bypass, Fingerprint, Outcome, Outgoing
+from llm_proxy.types import Bypass, Fingerprint, HitKind, Outcome, Outgoing
 from llm_proxy.wire.chat import error_body
 from llm_proxy.wire.recorder import recorder_for
 from llm_proxy.wire.replay import replay
@@ -164,7 +164,7 @@ class Engine:
             entry = cache.get(ticket.fingerprint.key)
             if entry is None or not self._may_serve(entry, call.request):
                 return None
-            return self._hit(call, entry, Outcome("hit", "exact", similarity=1.0))
+            return self._hit(call, entry, "exact", 1.0)
         except (CacheError, WireError) as exc:  # what can't be read is asked for again, and replaced
             self._troubles.note("cache", exc)
             call.detail = "trouble"
@@ -187,7 +187,7 @@ class Engine:
         if flight.entry is not None and self._may_serve(flight.entry, request):
             known = flight.ticket.outcome
             kind, similarity = (known.kind, known.similarity) if known.status == "hit" else ("exact", 1.0)
-            return self._hit(call, flight.entry, Outcome("hit", kind, similarity=similarity, is_shared=True))
+            return self._hit(call, flight.entry, kind, similarity, is_shared=True)
         if flight.entry is not None and not is_again:
             # A good answer, but without the token counts that this form needs: all who need them ask once more.
             return (yield from self._board(call, ticket, is_again=True))
@@ -200,8 +200,11 @@ class Engine:
         if text is None or cache is None or encoder is None or encoder.is_open:
             return None
         search = partial(self._search, ticket, text, cache=cache, encoder=encoder)
+        wait_s = self._config.encoder.wait_s
+        # An encoder that never came near the limit is called directly: a hop to a thread takes a tenth of its time.
+        is_quick = encoder.slowest_s <= wait_s / 2
         try:
-            found = yield from compute(search, self._config.encoder.wait_s)
+            found = yield from compute(search, None if is_quick else wait_s)
         except Late:
             encoder.note_timeout()
             call.detail = "encoder-late"
@@ -211,7 +214,7 @@ class Engine:
             return None
         encoder.note_success()
         if found.entry is not None and self._may_serve(found.entry, call.request):
-            return self._hit(call, found.entry, Outcome("hit", "semantic", similarity=found.similarity))
+            return self._hit(call, found.entry, "semantic", found.similarity)
         if found.refusal:
             call.detail = f"refused={found.refusal}; similarity={found.similarity:.3f}"
         return None
@@ -234,15 +237,21 @@ class Engine:
             return False
         return entry.has_usage or not request.wants_usage
 
-    def _hit(self, call: _Call, entry: Entry, outcome: Outcome) -> Ready:
+    def _hit(
+        self, call: _Call, entry: Entry, kind: HitKind, similarity: float | None, *, is_shared: bool = False
+    ) -> Ready:
         request = call.request
-        outcome = outcome.with_changes(
+        outcome = Outcome(
+            "hit",
+            kind,
             key=entry.key,
+            similarity=similarity,
             age_s=entry.age_s(self._clock.time()),
             backend=entry.backend,
             route=call.destination.route,
             model=entry.model,
             saved_usd=entry.cost_usd,
+            is_shared=is_shared,
         )
         replayed = replay(entry.completion, request)
         if call.led is not None:

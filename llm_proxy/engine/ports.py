@@ -35,6 +35,10 @@ class QuestionEncoder(Protocol):
     def is_open(self) -> bool:
         """Whether it has been failing or late so often that it is left alone for a while."""
 
+    @property
+    def slowest_s(self) -> float:
+        """The longest that one text has taken, seconds; inf while that is not known."""
+
     def encode(self, text: str) -> Encoding:
         """Encode one text."""
 

@@ -73,7 +73,7 @@ class Ledger:
         self._path, self._monotonic, self._max_rows, self._flush_s = path, monotonic, max_rows, flush_s
         self._troubles, self._later = troubles, later or _timer
         self._resting_until = -math.inf
-        self._pending: list[tuple[Any, ...]] = []
+        self._pending: list[CallEvent] = []
         self._timer: Cancellable | None = None
         self._reset()
 
@@ -81,11 +81,10 @@ class Ledger:
         """Take one event; never waits for the disk and never raises."""
         if self._pid != os.getpid():
             self._reset()  # a forked child: the rows under way are its parent's, the locks may be held for ever
-        row = _row(event)
         with self._lock:
             is_full = len(self._pending) >= _MOST_PENDING
             if not is_full:
-                self._pending.append(row)
+                self._pending.append(event)
             if self._timer is None:
                 self._arm()
         if is_full:
@@ -95,13 +94,13 @@ class Ledger:
         """Write what is pending; a failure is counted and the batch dropped, unless the file was only busy."""
         with self._writing:
             with self._lock:
-                rows, self._pending, self._timer = self._pending, [], None
-            if not rows or self._monotonic() < self._resting_until:
+                events, self._pending, self._timer = self._pending, [], None
+            if not events or self._monotonic() < self._resting_until:
                 return
             try:
-                self._write(rows)
+                self._write([_row(event) for event in events])
             except (sqlite3.Error, OSError, CacheError) as exc:
-                self._failed(rows, exc)
+                self._failed(events, exc)
 
     def close(self) -> None:
         """Write what is pending, now; calling it again is safe, and so is a late event."""
@@ -122,10 +121,10 @@ class Ledger:
         except RuntimeError as exc:  # no thread to be had: the next event tries again, and `close` writes
             self._troubles.note("ledger", exc)
 
-    def _failed(self, rows: list[tuple[Any, ...]], exc: Exception) -> None:
+    def _failed(self, events: list[CallEvent], exc: Exception) -> None:
         if getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
             with self._lock:
-                self._pending = (rows + self._pending)[:_MOST_PENDING]
+                self._pending = (events + self._pending)[:_MOST_PENDING]
                 if self._timer is None:
                     self._arm()
             return

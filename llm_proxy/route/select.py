@@ -46,7 +46,8 @@ class Selector:
 
     def resolve(self, request: ChatRequest) -> Destination:
         """Where the request's model name leads: alias, route, ``BACKEND/MODEL``, a backend's list, the default."""
-        name = self._aliases.get(request.model, request.model)
+        model = request.model
+        name = self._aliases.get(model, model)
         if name in self._routes:
             return Destination(identity=f"route:{name}", route=name)
         prefix, _, rest = name.partition("/")
@@ -57,7 +58,7 @@ class Selector:
         if claimed or not request.endpoint:
             return self._at(claimed or self._default, name)
         base_url = request.endpoint.removesuffix("/chat/completions")
-        return Destination(identity=f"{base_url}|{name}", model=name if name != request.model else "")
+        return Destination(identity=f"{base_url}|{name}", model=name if name != model else "")
 
     def decide(self, request: ChatRequest, destination: Destination, encoding: Encoding | None) -> Decision:
         """The candidate of a route that will be asked.

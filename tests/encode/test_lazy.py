@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llm_proxy.config import EncoderConfig
-from llm_proxy.encode.base import Encoder
+from llm_proxy.encode.base import Encoder, Encoding
 from llm_proxy.encode.lazy import LazyEncoder, build
 from llm_proxy.errors import CacheError, ConfigError, LLMProxyError, MissingDependencyError
 from llm_proxy.testing import FakeClock, FakeEncoder
@@ -53,7 +53,28 @@ class TestLoading:
         encoder.start(jobs.append)
         assert (len(jobs), encoder.is_ready) == (1, False)
         jobs[0]()
-        assert (loader.loads, encoder.is_ready, len(loader.encoder.texts)) == (1, True, 1)
+        assert (loader.loads, encoder.is_ready) == (1, True)
+        assert set(map(len, loader.encoder.texts)) == {2900}  # a text as long as the window, the second one is timed
+
+    def test_it_knows_how_long_a_text_may_take(self) -> None:
+        clock, loader, jobs = FakeClock(), Loader(), list[Callable[[], None]]()
+        took_s = iter([9.0, 0.02, 0.01, 0.03, 0.01])
+        slow = loader.encoder.encode
+
+        def encode(text: str) -> Encoding:
+            clock.advance(next(took_s))
+            return slow(text)
+
+        loader.encoder.encode = encode  # type: ignore[method-assign]
+        encoder = lazy(loader, clock)
+        encoder.start(jobs.append)
+        assert encoder.slowest_s == float("inf")
+        jobs[0]()
+        known = [encoder.slowest_s]
+        for _ in range(3):
+            encoder.encode("hello")
+            known.append(encoder.slowest_s)
+        assert known == pytest.approx([0.02, 0.02, 0.03, 0.03], rel=1e-3)
 
     def test_a_pool_can_start_it(self) -> None:
         encoder = lazy(Loader())

@@ -224,6 +224,13 @@ class TestControls:
 
 
 class TestSemantic:
+    @pytest.mark.parametrize(("slowest_s", "limit_s"), [(0.025, None), (0.026, 0.05), (float("inf"), 0.05)])
+    def test_a_quick_encoder_needs_no_time_limit(self, rig: Rig, slowest_s: float, limit_s: float | None) -> None:
+        rig.encoder.slowest_s = slowest_s
+        course = Course(rig, request())
+        course.board()
+        assert course.expect(Compute).wait_s == limit_s
+
     def test_hit(self, rig: Rig) -> None:
         course = Course(rig, request())
         flight = course.board()

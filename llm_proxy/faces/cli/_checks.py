@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["keys", "packages", "prices", "servers", "settings"]
 
-_CORE = ("openai", "diskcache", "pydantic", "starlette", "uvicorn", "typer", "rich", "genai-prices")
+_CORE = ("openai", "diskcache", "pydantic", "uvicorn", "typer", "rich", "genai-prices")
 _EXTRAS = ("faiss-cpu", "tokenizers", "numpy")
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _KEYS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY")
