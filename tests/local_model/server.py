@@ -1,0 +1,135 @@
+"""The local model server as a context manager: llama-cpp-python's, on a free loopback port, with the tiny model."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+ROOT = Path(__file__).resolve().parents[2]
+PYTHON = ROOT / ".venv-local-model" / "bin" / "python"
+READY = ROOT / ".venv-local-model" / "ready"
+MODEL = Path(__file__).resolve().parent / "model.gguf"
+NAME = "tiny"
+MISSING = (
+    "The local model server is not installed: run `scripts/local-model`, or `make test-local-model` for all of it."
+)
+
+SETTINGS: dict[str, str | int | bool] = {
+    "n_ctx": 512,
+    "n_threads": 1,
+    "n_threads_batch": 1,
+    "verbose": False,
+    # The server's default cuts a running stream short, without a finish_reason, when another request arrives.
+    "interrupt_requests": False,
+}
+
+
+def is_installed() -> bool:
+    """Return whether scripts/local-model has finished its work."""
+    return READY.is_file() and PYTHON.exists()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class LocalModelServer:
+    """One server process that answers one request at a time.
+
+    Settings of `llama_cpp.server` are given by name, such as `interrupt_requests=True` or `api_key="secret"`.
+
+    Attributes:
+        base_url: For `openai.OpenAI(base_url=...)`; valid while the context is open.
+        pid: Of the server process.
+        log_path: What the server printed; removed when the context closes.
+    """
+
+    def __init__(self, *, start_timeout_s: float = 60.0, **settings: str | int | bool) -> None:
+        self._start_timeout_s = start_timeout_s
+        self._settings = {**SETTINGS, **settings}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.base_url = ""
+        self.pid = 0
+        self.log_path = Path()
+
+    def __enter__(self) -> LocalModelServer:
+        if not is_installed():
+            raise FileNotFoundError(MISSING)
+        handle, name = tempfile.mkstemp(prefix="local-model-", suffix=".log")
+        self.log_path = Path(name)
+        with contextlib.ExitStack() as undo, os.fdopen(handle, "wb") as log:
+            undo.callback(self.stop)
+            self._start(log.fileno())
+            undo.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop the process, politely for five seconds, and remove its log; harmless when it has ended."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=5)
+            except subprocess.TimeoutExpired:  # it waits for open streams
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        self.log_path.unlink(missing_ok=True)
+
+    def _start(self, log: int) -> None:
+        deadline = time.monotonic() + self._start_timeout_s
+        for _ in range(3):  # between the choice of a free port and its use another process may take it
+            port = _free_port()
+            self._process = subprocess.Popen(
+                self._command(port),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # The server reads its settings from the environment too: give it none.
+                env={"PATH": os.defpath, "PYTHONUNBUFFERED": "1"},
+            )
+            while self._process.poll() is None and time.monotonic() < deadline:
+                if self._answers(port):
+                    self.base_url = f"http://127.0.0.1:{port}/v1"
+                    self.pid = self._process.pid
+                    return
+                time.sleep(0.05)
+            if self._process.poll() is None or "address already in use" not in self._log():
+                break
+        raise RuntimeError(f"The local model server did not start in {self._start_timeout_s:g} s:\n{self._log()}")
+
+    def _command(self, port: int) -> list[str]:
+        command = [str(PYTHON), "-m", "llama_cpp.server", "--model", str(MODEL), "--model_alias", NAME]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        for name, value in self._settings.items():
+            command += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
+        return command
+
+    def _answers(self, port: int) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/v1/models")
+            return connection.getresponse().status in {200, 401}
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def _log(self) -> str:
+        return self.log_path.read_text(encoding="utf-8", errors="replace")[-4000:]
