@@ -1,0 +1,57 @@
+# Every target makes the virtual environment it needs and installs into it; a second run finds it ready.
+DATA ?= ../shared/data
+BANKING77 = $(DATA)/intents_banking77/utterances.jsonl.gz
+CLINC150 = $(DATA)/intents_clinc150/utterances.jsonl.gz
+BING = $(DATA)/queries_bing_covid/by_country_2020-01.tsv.gz
+
+.PHONY: help demo test lint test-local-model test-chaos test-sentence-transformers bench docs clean
+
+help:
+	@echo "make demo                        the demo, in .venv"
+	@echo "make test                        lint, types and tests, in .venv-test and two smaller ones"
+	@echo "make lint                        lint and types only"
+	@echo "make test-local-model            against a real tiny model in llama-cpp-python (builds it: about 5 minutes)"
+	@echo "make test-chaos                  20 processes on one cache, one killed every second, for 60 s"
+	@echo "make test-sentence-transformers  the encoder extra with its real model (installs torch)"
+	@echo "make bench                       the benchmarks; results of record go to benchmarks/results"
+	@echo "make docs                        regenerate docs/settings.md and docs/cli.md"
+
+demo:
+	@scripts/install .venv cpu
+	@.venv/bin/llm-proxy demo
+
+test: lint
+	@scripts/test
+	@echo "not run here: make test-local-model (builds llama-cpp-python), test-chaos (60 s), test-sentence-transformers"
+
+lint:
+	@scripts/install .venv-test cpu dev
+	@scripts/check
+
+test-local-model:
+	@scripts/install .venv-test cpu dev
+	@scripts/local-model
+	@LLM_PROXY_REQUIRE_LOCAL_MODEL=1 .venv-test/bin/python -m pytest -m local_model tests
+
+test-chaos:
+	@scripts/install .venv-test cpu dev
+	@.venv-test/bin/python -m tests.cache.chaos --processes 20 --seconds 60
+
+test-sentence-transformers:
+	@scripts/install .venv-st cpu,sentence-transformers dev
+	@HF_HUB_OFFLINE=1 .venv-st/bin/python -m pytest -m sentence_transformers tests/encode
+
+bench:
+	@scripts/install .venv-st cpu,sentence-transformers dev
+	@scripts/install .venv-test cpu dev
+	@scripts/local-model
+	@HF_HUB_OFFLINE=1 .venv-st/bin/python -m benchmarks.encoder --runs 5 --record --queries $(BANKING77) $(CLINC150) $(BING)
+	@.venv-test/bin/python -m benchmarks.client --record
+	@.venv-test/bin/python -m benchmarks.end_to_end --record --queries $(BANKING77) $(BING)
+
+docs:
+	@scripts/install .venv-test cpu dev
+	@scripts/docs
+
+clean:
+	rm -rf .venv* .cache build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
