@@ -1,19 +1,28 @@
-"""Words that decide whether two questions differ: numbers, units, negation, opposites. Lower case, one spelling each.
+"""Words that decide whether two questions differ. Lower case, one spelling each.
 
-What is missing here makes a wrong hit possible, what is wrong here costs a hit: the lists lean to the long side.
+All words must agree, so what is missing here costs a hit; what wrongly stands in `SYNONYMS`, `IDLE` or `AUXILIARIES`
+makes a wrong hit possible: those lists lean to the short side.
 """
 
 from __future__ import annotations
 
 __all__ = [
-    "ALTERNATIVES", "ARTICLES", "LARGE", "NEGATIONS", "NEGATION_SIGNS", "OPPOSITES", "ORDINALS", "PLAIN", "PREFIXES",
-    "SMALL", "UNITS",
+    "ARTICLES", "AUXILIARIES", "CASED", "CONTRACTED", "DAYS", "FOREIGN", "FUNCTION", "GIVING", "HOMOGRAPHS", "IDLE",
+    "IRREGULAR", "LABELS", "LARGE", "MEANT", "NEGATIONS", "NOT", "OPPOSITES", "ORDINALS", "PARTICLES", "PERSONS",
+    "PHRASAL", "PREFIXES", "QUESTIONS", "RELATIONAL", "SAYING", "SMALL", "STARTERS", "SYNONYMS", "UNINFLECTED",
+    "UNITS",
 ]  # fmt: skip
 
 
 def _words(text: str) -> list[str]:
     return text.split()
 
+
+def _lines(text: str) -> list[list[str]]:
+    return [line.split() for line in text.strip().splitlines()]
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------
 
 SMALL = {
     word: value
@@ -30,199 +39,332 @@ LARGE = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_0
 """Number words that multiply: two x hundred."""
 
 ORDINALS = {
-    word: value
+    word: f"{value}th"
     for value, word in enumerate(_words("first second third fourth fifth sixth seventh eighth ninth tenth"), 1)
 }
 
-_UNIT_SPELLINGS = {
-    "%": "percent pct",
-    "$": "usd dollar dollars bucks",
-    "€": "eur euro euros",
-    "£": "gbp pound_sterling",
-    "¥": "jpy yen",
-    "km": "kilometer kilometers kilometre kilometres kms",
-    "m": "meter meters metre metres",
-    "cm": "centimeter centimeters centimetre centimetres",
-    "mm": "millimeter millimeters millimetre millimetres",
-    "mi": "mile miles",
-    "ft": "foot feet",
-    "inch": "inches",
-    "kg": "kilogram kilograms kilo kilos kgs",
-    "g": "gram grams",
-    "mg": "milligram milligrams",
-    "lb": "lbs pound pounds",
-    "oz": "ounce ounces",
-    "l": "liter liters litre litres",
-    "ml": "milliliter milliliters millilitre millilitres",
-    "ms": "millisecond milliseconds",
-    "s": "sec secs seconds",
-    "min": "mins minute minutes",
-    "h": "hr hrs hour hours",
-    "day": "days",
-    "week": "weeks",
-    "month": "months",
-    "year": "years yr yrs",
-    "kb": "kilobyte kilobytes",
-    "mb": "megabyte megabytes",
-    "gb": "gigabyte gigabytes",
-    "tb": "terabyte terabytes",
-    "°c": "celsius",
-    "°f": "fahrenheit",
-    "am": "a.m",
-    "pm": "p.m",
-    "mph": "",
-    "kw": "kilowatt kilowatts",
-    "w": "watt watts",
-    "v": "volt volts",
-    "hz": "hertz",
-    "ghz": "gigahertz",
-    "mhz": "megahertz",
-    "k": "",
+_UNITS = _lines("""
+    percent pct
+    dollar dollars usd bucks
+    euro euros eur
+    gbp
+    yen jpy
+    km kilometer kilometers kilometre kilometres kms
+    m meter meters metre metres
+    cm centimeter centimeters centimetre centimetres
+    mm millimeter millimeters millimetre millimetres
+    mile miles mi
+    foot feet ft
+    inch inches
+    kg kilogram kilograms kilo kilos kgs
+    gram grams g
+    mg milligram milligrams
+    pound pounds lb lbs
+    ounce ounces oz
+    l liter liters litre litres
+    ml milliliter milliliters millilitre millilitres
+    ms millisecond milliseconds
+    second seconds sec secs s
+    minute minutes mins min
+    hour hours hr hrs h
+    day days
+    week weeks
+    month months
+    year years yr yrs
+    KB kilobyte kilobytes
+    MB megabyte megabytes
+    GB gigabyte gigabytes
+    TB terabyte terabytes
+    am
+    pm
+    watt watts w
+    volt volts v
+    hertz hz
+""")
+UNITS = {word: line[0] for line in _UNITS for word in line}
+"""Each spelling of a unit behind a number, and the unit. Spellings whose case matters are left as they are."""
+
+# -- grammar -----------------------------------------------------------------------------------------------------
+
+ARTICLES = {"a": "a", "an": "a", "the": "the", "my": "my"}
+"""They may be left out. So may "my", which says no more than "the" to who can't look; all other owners must agree."""
+
+AUXILIARIES = {"am": "be", "is": "be", "are": "be", "be": "be", "was": "was", "were": "was"} | {
+    word: word for word in _words("did can could will would should shall may might must")
 }
-UNITS = {word: unit for unit, words in _UNIT_SPELLINGS.items() for word in (unit, *words.split())}
-"""Each spelling of a unit, and the unit."""
+"""They stand now before, now behind the subject; what they say of time and duty must agree."""
+
+IDLE = frozenset({"do", "does", "exactly", "actually", "basically", "kindly", "really", "ever"})
+"""Nothing is meant by these."""
+
+MEANT = frozenset(_words("feel think know look work mean like love sound differ believe prefer do see want feeling"))
+"""Behind "how do you" these ask the one who answers, not how anyone does it."""
+
+QUESTIONS = frozenset(_words("what who whom whose where when why how"))
+
+PERSONS = frozenset(
+    _words("""
+        i me my mine myself we us our ours ourselves you your yours yourself he him his himself she her hers herself
+        they them their theirs themselves it its itself one someone somebody this these that those
+    """)
+)
+
+STARTERS = frozenset(
+    _words("""
+        in on at for from to into with without during before after since until till via using under over about through
+        between within if when while because although though unless whenever once
+    """)
+)
+"""A clause or phrase that begins with one of these may stand at the front or at the end."""
+
+DAYS = frozenset({"today", "tomorrow", "yesterday", "tonight", "now", "currently"})
+"""These alone may as well."""
+
+PARTICLES = frozenset(_words("on off up down out away back"))
+PHRASAL = frozenset(_words("turn switch put pick take shut set back turned switched put turning switching"))
+"""Of these verbs the particle may stand behind the object: turn the light on."""
+
+SAYING = frozenset(_words("say says saying word mean spell translate write pronounce"))
+GIVING = frozenset(
+    _words("""
+        write give suggest name list generate create make recommend show find pick choose provide draw send add delete
+        remove set book compose buy order tell
+    """)
+)
+"""Told to do so, one makes one thing or several: the number of a noun counts."""
+
+LABELS = frozenset(
+    _words("vitamin hepatitis influenza plan option type class grade group part section team appendix answer choice")
+)
+"""Behind these, "a" is a name: vitamin a."""
+
+RELATIONAL = frozenset(
+    _words("""
+        formula meaning price prices cost costs recipe recipes definition symptom symptoms cause causes cure treatment
+        remedy remedies reason reasons schedule schedules forecast rule rules benefit benefits advantage advantages
+        disadvantage disadvantages requirement requirements syntax solution equation use uses word
+    """)
+)
+"""Behind these, "for" says no more than "of"."""
+
+CONTRACTED = {
+    "what's": ("what", "is"), "whats": ("what", "is"), "who's": ("who", "is"), "where's": ("where", "is"),
+    "when's": ("when", "is"), "why's": ("why", "is"), "how's": ("how", "is"), "it's": ("it", "is"),
+    "that's": ("that", "is"), "there's": ("there", "is"), "here's": ("here", "is"), "he's": ("he", "is"),
+    "she's": ("she", "is"), "i'm": ("i", "am"), "im": ("i", "am"), "ive": ("i", "have"), "let's": ("let", "us"),
+    "cannot": ("can", "not"), "can't": ("can", "not"), "cant": ("can", "not"), "won't": ("will", "not"),
+    "shan't": ("shall", "not"), "dont": ("do", "not"), "doesnt": ("does", "not"), "didnt": ("did", "not"),
+    "isnt": ("is", "not"), "arent": ("are", "not"), "wasnt": ("was", "not"), "werent": ("were", "not"),
+    "wouldnt": ("would", "not"), "couldnt": ("could", "not"), "shouldnt": ("should", "not"), "hasnt": ("has", "not"),
+    "havent": ("have", "not"), "hadnt": ("had", "not"), "has": ("have",), "which": ("what",), "whom": ("who",),
+}  # fmt: skip
+"""One word that stands for others; all that end in "n't", "'re", "'ve", "'ll" or "'d" are known without it."""
+
+FUNCTION = frozenset((*ARTICLES, *AUXILIARIES, *IDLE, *QUESTIONS, *PERSONS, *STARTERS, *PARTICLES)) | frozenset(
+    _words("of by as and or but not no so than then there has have had please hi ok id")
+)
+"""In capitals among other words these are something else: US, IT, WHO."""
+
+HOMOGRAPHS = frozenset(
+    _words("""
+        polish turkey china march may august nice bath cork mercury reading job bill mark will frank grant drew rose
+        lily jack rob pat sue dick bob gene art
+    """)
+)
+"""Words of two meanings of which a capital within a sentence tells one."""
+
+CASED = frozenset(_words("kb mb gb tb kbps mbps gbps mw"))
+"""Units of which capitals tell bits from bytes, or thousandths from millions."""
+
+FOREIGN = frozenset(
+    _words("""
+        el los las que por para una del cuántos cómo está der das und ist ein eine nicht wie für mit auf wann le les des
+        du et est pour dans une qui combien della che di il gli quanto uma um não quanto com dos het een van voor niet
+        hoeveel ik og att och ett som är ile jest nie czy się
+    """)
+)
+"""Where two of these stand, a text is not English, and every word of it must agree."""
+
+# -- words that mean the same ------------------------------------------------------------------------------------
+
+SYNONYMS = {
+    word: line[0]
+    for line in _lines("""
+        buy purchase
+        begin start
+        big large
+        fast quick
+        quickly rapidly
+        photo picture photograph pic
+        fix repair
+        phone telephone
+        mobile cellphone
+        bike bicycle
+        ad advertisement advert
+        app application
+        movie film
+        summarise summarize
+        help assist
+        need require
+        show display
+        delete erase
+        pick choose select
+        method technique
+        error mistake
+        kid child
+        mother mom mum
+        father dad
+        illness disease
+        physician doctor
+        lawyer attorney
+        car automobile
+        airplane plane aeroplane
+        tv television
+        happen occur
+        obtain acquire
+        usa america
+        difference distinction
+        improve enhance
+        reduce decrease
+        increase boost
+        easy simple
+        easiest simplest
+        easier simpler
+        hard difficult
+        biggest largest
+        bigger larger
+        fastest quickest
+        faster quicker
+        cheap inexpensive
+        website site
+        exam examination
+        anyone anybody
+        persuade convince
+        strange weird
+        afraid scared
+        upcoming forthcoming
+        latest newest
+        nearest closest
+        turn switch
+        maybe perhaps
+        affect influence
+        huge enormous
+        tiny minuscule
+        allow permit
+        often frequently
+        sofa couch
+        petrol gasoline
+        truck lorry
+        vs versus
+        info information
+        maximum max
+        minimum min
+        approx approximately roughly
+        cab taxi
+        fridge refrigerator
+        maths math mathematics
+        job occupation
+        advantage benefit
+        disadvantage drawback
+        wrong incorrect
+        reply respond
+        rich wealthy
+        ill sick
+        smart intelligent
+        regarding concerning
+        till until
+        everybody everyone
+        nobody noone
+        somebody someone
+    """)
+    for word in line
+}
+
+_IRREGULAR = _lines("""
+    person people persons
+    child children
+    man men
+    woman women
+    mouse mice
+    foot feet
+    tooth teeth
+    leaf leaves
+    life lives
+    wife wives
+    knife knives
+    wolf wolves
+    half halves
+    shelf shelves
+    self selves
+    goose geese
+    ox oxen
+    criterion criteria
+    phenomenon phenomena
+    analysis analyses
+    hypothesis hypotheses
+    crisis crises
+    thesis theses
+    index indices indexes
+    matrix matrices
+    vertex vertices
+    datum data
+    have has
+""")
+IRREGULAR = {word: line[0] for line in _IRREGULAR for word in line}
+
+UNINFLECTED = frozenset(
+    _words("""
+        news means manners premises customs arms goods shorts glasses economics physics politics statistics
+        savings securities futures damages contents papers rights terms woods lens bus gas plus always species
+        series windows teams pythons apples was his its this us is as yes has does goes less unless texas paris mars
+    """)
+)
+"""They look like forms of other words, and are none."""
+
+# -- words that say why ------------------------------------------------------------------------------------------
+
+NOT = "\xac"
+"""Stands before a word that is negated."""
 
 NEGATIONS = frozenset(
     _words("""
-        not no never without none unable incapable inability impossible unlikely barely scarcely nonexistent
-        until nor neither nobody nothing nowhere cannot cant dont doesnt didnt isnt arent wasnt werent wont
-        wouldnt couldnt shouldnt hasnt havent hadnt aint mustnt neednt hardly except excluding unless avoid
-        avoids avoiding avoided prevent prevents preventing prevented instead lack lacks lacking lacked fail
-        fails failed failing refuse refuses refused nicht kein keine keinen keinem keiner keines nie niemals
-        ohne weder ne pas jamais sans aucun aucune ni nunca sin ningún ninguno ninguna jamás tampoco non mai
-        senza nessun nessuno nessuna não nem sem nenhum nenhuma niet geen nooit zonder не нет без никогда ни
-        нельзя nie bez nigdy ikke ingen aldri aldrig utan uden inte uten değil yok
+        no never without none unable impossible unlikely barely scarcely nor neither nobody nothing nowhere hardly
+        except excluding unless avoid prevent instead lack fail refuse non nicht kein keine nie ohne ne pas jamais sans
+        ni nunca sin não nem sem niet geen zonder не нет без
     """)
 )
 
-NEGATION_SIGNS = (*"不没沒無无未非别別勿않못없", "ない", "なく", "ません", "なし")
-"""Negation where words are not set apart: each occurrence counts."""
+PREFIXES = ("un", "in", "im", "il", "ir", "dis", "de", "non", "mis", "anti")
 
-PREFIXES = ("un", "in", "im", "il", "ir", "dis", "de", "non", "non-", "mis", "anti", "anti-", "de-")
-
-# Synonyms on each side of a bar are opposites of all on the other side.
 OPPOSITES = tuple(
-    tuple(tuple(side.split()) for side in line.split("|"))
+    tuple(frozenset(side.split()) for side in line.split("|"))
     for line in """
-    on enable activate | off disable deactivate
-    allow permit accept approve grant | deny forbid reject block decline disallow ban refuse revoke
-    start begin launch resume run open | stop end finish quit halt pause terminate kill
-    open | close shut
-    increase raise grow rise boost maximize up gain | decrease reduce lower shrink fall drop minimize down lose cut
-    more most many much | less least fewer fewest few little
-    before earlier prior | after later
-    above over | below under beneath
-    in inside into | out outside
-    add insert append include attach | remove delete drop subtract exclude detach erase
-    create make build | delete destroy remove
-    lock | unlock
-    buy purchase | sell
-    import | export
-    upload push | download pull
-    send | receive
-    encode encrypt compress serialize pack zip | decode decrypt decompress deserialize unpack unzip extract
-    connect join | disconnect leave
-    login | logout
-    ascending asc | descending desc
-    best better good | worst worse bad
-    largest biggest larger bigger big large | smallest smaller small
-    highest higher high | lowest lower low
-    longest longer long | shortest shorter short
-    fastest faster fast quick quickly | slowest slower slow slowly
-    oldest older old | newest newer new latest youngest younger young
-    cheapest cheaper cheap | expensive costliest priciest
-    easiest easier easy | hardest harder hard difficult
-    early | late
-    hot warm heat | cold cool
-    left | right
-    right correct true | wrong incorrect false
-    yes | no
-    first | last
-    minimum min | maximum max
-    positive plus | negative minus
-    advantage benefit pro | disadvantage drawback con
-    win | lose
-    pass succeed success | fail failure
-    love like | hate dislike
-    safe | dangerous unsafe
-    male man men boy husband father son brother | female woman women girl wife mother daughter sister
-    input | output
-    public | private
-    internal | external
-    parent | child
-    row horizontal horizontally | column vertical vertically
-    uppercase upper | lowercase lower
-    odd | even
-    singular | plural
-    prefix | suffix
-    frontend front client | backend back server
-    local | remote
-    static | dynamic
-    sync synchronous | async asynchronous
-    depart departure leave | arrive arrival
-    deposit | withdraw withdrawal
-    borrow | lend
-    teach | learn
-    north | south
-    east | west
-    full | empty
-    rich | poor
-    strong | weak
-    wet | dry
-    heavy | light
-    wide | narrow
-    deep | shallow
-    dark | light
-    alive born birth | dead died death
-    always | sometimes seldom rarely
-    all every both | some any
-    cause | effect
-    question | answer
-    debit | credit
-    lead | follow
-    same similar identical | different unlike distinct
-    important significant crucial major serious | unimportant insignificant minor trivial
-    common usual often frequently | rare uncommon seldom rarely
-    present available existing | absent missing
-    support for | oppose against
-    found won | lost
-    began started bought | ended stopped sold
-    together | separately apart alone
-    natural | artificial
-    good | evil
-    well | badly poorly
-    huge gigantic giant | tiny minuscule
-    single individual | multiple several
-    friend | enemy
-    war | peace
-    reject ignore | accept
-    ancestor predecessor previous | descendant successor next
+        on enable activate with | off disable deactivate without
+        allow permit accept approve | deny forbid reject block decline ban refuse
+        start begin open run | stop end finish quit close shut
+        increase raise grow rise maximize | decrease reduce lower shrink fall drop minimize
+        more most many much | less least fewer few little
+        before earlier | after later
+        above over | below under
+        add insert append create make | remove delete drop
+        buy | sell
+        import | export
+        upload push | download pull
+        encode encrypt compress | decode decrypt decompress
+        ascending | descending
+        best better good | worst worse bad
+        largest biggest large big highest high tallest longest | smallest small lowest low shortest
+        fast faster fastest | slow slower slowest
+        oldest old | newest new youngest young
+        hot warm | cold cool
+        left | right
+        right true correct yes | wrong false no
+        first | last
+        minimum min | maximum max
+        advantage pro | disadvantage con
+        safe | dangerous
+        male | female
+        public | private
     """.strip().splitlines()
 )
-
-ALTERNATIVES = (
-    "monday tuesday wednesday thursday friday saturday sunday",
-    "january february march april may june july august september october november december",
-    "today tomorrow yesterday tonight",
-    "spring summer autumn winter",
-    "morning afternoon evening night",
-    "red orange yellow green blue purple pink brown black white grey",
-    "second minute hour day week month year decade century",
-    "daily weekly monthly yearly hourly",
-    "breakfast lunch dinner",
-    "solid liquid gas",
-    "north south east west",
-)
-"""Words of which one in place of another makes it another question."""
-
-ARTICLES = frozenset(_words("the a an my your our their his her its this that"))
-
-PLAIN = frozenset(
-    _words("""
-        i i'm i'd i've i'll he she a an the to of in on at for and or but if is are was were be do does did can could
-        will would should may might must have has had how what who whom whose which when where why with from by
-        as it this that these those my your you me we our us they their ok okay please hi hello hey thanks not
-        so than then there into about between while during without
-    """)
-)
-"""Capitals of these say nothing: headings, and words that begin a sentence."""
+"""Words on one side of a bar against words on the other: two questions that mean the opposite."""

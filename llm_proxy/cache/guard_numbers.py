@@ -1,0 +1,76 @@
+"""Numbers, in digits or words, and their units, in one spelling each."""
+
+from __future__ import annotations
+
+import re
+
+from .guard_words import LARGE, ORDINALS, SMALL, UNITS
+
+__all__ = ["with_numbers"]
+
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?$")
+_LARGEST = 10**15  # a longer row of number words is read as several
+
+
+def with_numbers(words: list[str]) -> list[str]:
+    """The same words with numbers in digits, and a unit's one spelling behind a number.
+
+    Args:
+        words: In lower case, in order; digits are words.
+    """
+    found: list[str] = []
+    at, is_behind_number = 0, False
+    while at < len(words):
+        word = words[at]
+        is_number = True
+        if word[0].isdecimal():
+            at = _take_digits(words, at, found)
+        elif word in ORDINALS and not (is_behind_number and word in UNITS):
+            found.append(ORDINALS[word])
+        elif word in SMALL or word in LARGE:
+            value, at = _number_in_words(words, at)
+            if found[-1:] != ["what"] or value != 1:  # which one
+                found.append(str(value))
+        else:
+            is_number = False
+            found.append(UNITS.get(word, word) if is_behind_number else word)
+        is_behind_number = is_number
+        at += 1
+    return found
+
+
+def _take_digits(words: list[str], at: int, found: list[str]) -> int:
+    digits = words[at].replace(",", "") if _THOUSANDS.match(words[at]) else words[at]
+    following = words[at + 1] if at + 1 < len(words) else ""
+    if following in {"st", "nd", "rd", "th"}:
+        found.append(f"{digits}th")
+        return at + 1
+    if following in LARGE and digits.isascii() and digits.isdecimal() and len(digits) < 16:
+        found.append(str(int(digits) * LARGE[following]))
+        return at + 1
+    found.append(digits)
+    return at
+
+
+def _number_in_words(words: list[str], at: int) -> tuple[int, int]:
+    """The number that begins at a place, and the place of its last word."""
+    total = current = 0
+    last = at
+    while at < len(words) and current < _LARGEST and total < _LARGEST:
+        word = words[at]
+        small = SMALL.get(word)
+        if small is not None:
+            fits = current == 0 or current % 100 == 0 or (current % 10 == 0 and current % 100 > 10 and 0 < small < 10)
+            if not fits or (current == 0 and at != last and total == 0):
+                break
+            current += small
+            last = at
+        elif word in LARGE:
+            current = max(1, current) * LARGE[word]
+            if LARGE[word] >= 1000:
+                total, current = total + current, 0
+            last = at
+        elif word != "and" or last == at or current % 100 or not total + current:
+            break
+        at += 1
+    return total + current, last
