@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ._sentences import sentence
 from ._variables import PREFIX, Steps, settings_in, variable_of
@@ -118,6 +128,13 @@ class _Frozen(BaseModel):
         frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False, defer_build=True
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("must not be true or false")
+        return value
+
 
 class CacheConfig(_Frozen):
     """What is kept, where, and what may be served from it."""
@@ -141,7 +158,8 @@ class CacheConfig(_Frozen):
     max_temperature: float = Field(1.0, ge=0, description="A request above it bypasses the cache.")
     tenant: Annotated[str, AfterValidator(_tenant)] = Field(
         "api_key",
-        description="What separates callers: `api_key` (its hash), `user`, `header:NAME`, `fixed:NAME`.",
+        description="What separates callers: `api_key` (a hash of all key headers, organization and project), `user`, "
+        "`header:NAME`, `fixed:NAME`.",
     )
     semantic: bool = Field(True, description="Also serve answers to equivalent questions, where extras allow.")
     threshold: float = Field(
@@ -209,7 +227,9 @@ class ServerConfig(_Frozen):
 
     host: str = Field("127.0.0.1", description="Address to bind; any but loopback needs `keys`.")
     port: int = Field(8080, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
-    keys: tuple[SecretStr, ...] = Field((), description="Keys that callers must present as bearer token.")
+    keys: tuple[SecretStr, ...] = Field(
+        (), description="Keys of which callers must present one, as bearer token, `api-key` or `x-api-key`."
+    )
     max_body_bytes: int = Field(32 << 20, gt=0, description="A larger chat request is refused with 413.")
 
 
@@ -221,7 +241,14 @@ class ObserveConfig(_Frozen):
 
 
 class Config(_Frozen):
-    """All settings of one engine; equal when every value is."""
+    """All settings of one engine; equal when every value is.
+
+    Args:
+        **sections: Plain data or ready sections, e.g. ``cache={"store": "memory"}``.
+
+    Raises:
+        ConfigError: A name is unknown or a value out of range; the message says which.
+    """
 
     cache: CacheConfig = Field(default_factory=CacheConfig, description="What is kept and served.")
     encoder: EncoderConfig = Field(default_factory=EncoderConfig, description="Questions to vectors.")
@@ -237,6 +264,12 @@ class Config(_Frozen):
     )
     server: ServerConfig = Field(default_factory=ServerConfig, description="The reverse proxy.")
     observe: ObserveConfig = Field(default_factory=ObserveConfig, description="What is written down.")
+
+    def __init__(self, **sections: Any) -> None:
+        try:
+            super().__init__(**sections)
+        except ValidationError as exc:
+            raise ConfigError(sentence(exc, type(self), {})) from exc
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
@@ -254,15 +287,6 @@ class Config(_Frozen):
                 raise ValueError(f"aliases.{name} must name a model or a route, not the alias {target!r}")
         return self
 
-    @classmethod
-    def of(cls, **sections: Any) -> Config:
-        """A checked configuration from plain data.
-
-        Raises:
-            ConfigError: A name is unknown or a value out of range; the message says which.
-        """
-        return _checked(sections, {})
-
 
 def load(source: Config | str | Path | None = None, **arguments: Any) -> Config:
     """Resolve settings: argument, environment, file, default.
@@ -277,7 +301,7 @@ def load(source: Config | str | Path | None = None, **arguments: Any) -> Config:
         ConfigError: The file is missing, is not TOML, or a setting is wrong.
     """
     if isinstance(source, Config):
-        return source if not arguments else Config.of(**_merged(source.model_dump(exclude_unset=True), arguments))
+        return source if not arguments else Config(**_merged(source.model_dump(exclude_unset=True), arguments))
     path = settings_file(source)
     settings = {} if path is None else _from_file(path)
     origins = dict.fromkeys(_leaves(settings), str(path))
@@ -310,17 +334,22 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _checked(sections: Mapping[str, Any], origins: Mapping[Steps, str]) -> Config:
     try:
-        return Config.model_validate(sections)
-    except ValidationError as exc:
-        raise ConfigError(sentence(exc, Config, origins)) from exc
+        return Config(**sections)
+    except ConfigError as exc:
+        if isinstance(exc.__cause__, ValidationError):
+            raise ConfigError(sentence(exc.__cause__, Config, origins)) from exc.__cause__
+        raise
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(below)
     for name, value in above.items():
         known = result.get(name)
-        both = isinstance(value, Mapping) and isinstance(known, Mapping)
-        result[name] = _merged(known, value) if both else value  # type: ignore[arg-type]
+        if isinstance(value, Mapping) and known is not None:
+            # What is below and no table stays, for the check to refuse.
+            result[name] = _merged(known, value) if isinstance(known, Mapping) else known
+        else:
+            result[name] = value
     return result
 
 

@@ -47,7 +47,7 @@ def write(path: Path, text: str) -> Path:
 
 def complaint(**sections: Any) -> str:
     with pytest.raises(ConfigError) as caught:
-        Config.of(**sections)
+        Config(**sections)
     return str(caught.value)
 
 
@@ -75,7 +75,7 @@ class TestPrecedence:
         assert load() == Config()
 
     def test_a_ready_configuration_is_taken_as_it_is(self, monkeypatch):
-        config = Config.of(cache={"store": "memory"})
+        config = Config(cache={"store": "memory"})
         monkeypatch.setenv("LLM_PROXY_CACHE_THRESHOLD", "0.8")
         assert load(config) is config
         changed = load(config, cache={"threshold": 0.5}, backends={"a": {**LOCAL, "api_key": SECRET}})
@@ -208,6 +208,13 @@ class TestEnvironment:
 
 
 class TestWrong:
+    def test_what_is_no_table_stays_wrong_under_a_variable(self, tmp_path, monkeypatch):
+        file = tmp_path / "llm-proxy.toml"
+        file.write_text("cache = 5\n", encoding="utf-8")
+        monkeypatch.setenv("LLM_PROXY_CACHE_STORE", "memory")
+        with pytest.raises(ConfigError, match="cache must be a table"):
+            load(file)
+
     @pytest.mark.parametrize(
         ("sections", "sentence"),
         [
@@ -224,6 +231,9 @@ class TestWrong:
             ({"server": {"keys": "abc"}}, "server.keys must be a list"),
             ({"backends": {"a": {}}}, "backends.a.base_url is missing"),
             ({"cache": {"budget_bytes": "ten"}}, "cache.budget_bytes must be a valid integer, not 'ten'"),
+            ({"cache": {"budget_bytes": True}}, "cache.budget_bytes must not be true or false"),
+            ({"server": {"port": False}}, "server.port must not be true or false"),
+            ({"cache": {"threshold": True}}, "cache.threshold must not be true or false"),
             ({"cache": {"budget_bytes": 0}}, "cache.budget_bytes must be greater than 0, not 0"),
             ({"cache": {"store": "redis"}}, "cache.store must be 'disk' or 'memory', not 'redis'"),
             ({"cache": {"store": "x" * 90}}, "cache.store must be 'disk' or 'memory'"),
@@ -261,7 +271,7 @@ class TestWrong:
 
     @pytest.mark.parametrize("url", ["http://h/v1", "https://h:1/v1/", "http://[::1]:8000/v1", "https://h/@cf/v1"])
     def test_good_base_urls(self, url):
-        assert Config.of(backends={"a": {"base_url": url}}).backends["a"].base_url == url.rstrip("/")
+        assert Config(backends={"a": {"base_url": url}}).backends["a"].base_url == url.rstrip("/")
 
     def test_several_faults_are_told_at_once(self):
         said = complaint(cache={"store": 1, "policy": 1}, server={"port": -1})
@@ -311,7 +321,7 @@ class TestWrong:
     )
     def test_any_nonsense_is_a_config_error(self, section):
         with contextlib.suppress(ConfigError):
-            Config.of(cache=section)
+            Config(cache=section)
 
 
 class TestHome:
@@ -323,8 +333,8 @@ class TestHome:
 
     def test_directories_are_absolute_and_know_home(self, monkeypatch, tmp_path):
         monkeypatch.setenv("HOME", str(tmp_path))
-        assert Config.of(cache={"directory": "~/x"}).cache.directory == tmp_path / "x"
-        assert Config.of(cache={"directory": "x"}).cache.directory == Path.cwd() / "x"
+        assert Config(cache={"directory": "~/x"}).cache.directory == tmp_path / "x"
+        assert Config(cache={"directory": "x"}).cache.directory == Path.cwd() / "x"
 
     def test_no_home_at_all(self, monkeypatch):
         def homeless() -> Path:
@@ -333,12 +343,12 @@ class TestHome:
         monkeypatch.setattr(Path, "home", homeless)
         with pytest.raises(ConfigError, match=r"no home folder .* set cache.directory \(LLM_PROXY_CACHE_DIRECTORY\)"):
             Config()
-        assert Config.of(cache={"directory": "/x"}).cache.directory == Path("/x")
+        assert Config(cache={"directory": "/x"}).cache.directory == Path("/x")
 
 
 class TestSecrets:
     def test_are_never_shown(self):
-        config = Config.of(backends={"a": {**LOCAL, "api_key": SECRET}}, server={"keys": [SECRET]})
+        config = Config(backends={"a": {**LOCAL, "api_key": SECRET}}, server={"keys": [SECRET]})
         shown = (repr(config), str(config), config.model_dump_json(), json.dumps(config.model_dump(mode="json")))
         assert not any(SECRET in text for text in shown)
         assert config.backends["a"].key() == SECRET
@@ -359,7 +369,7 @@ class TestSecrets:
     )
     def test_are_not_in_errors(self, sections):
         with pytest.raises(ConfigError) as caught:
-            Config.of(**sections)
+            Config(**sections)
         assert SECRET not in str(caught.value)
         assert SECRET not in str(caught.value.__cause__)
 

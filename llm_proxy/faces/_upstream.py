@@ -28,7 +28,7 @@ _STATUSES = range(200, 600)
 _NO_BODY = frozenset({204, 304})
 _TARGET = re.compile(r"/[\x21-\x7e]*")
 # A segment of one or two dots, plain or encoded, with any of the separators that a server may see in it.
-_DOTS = re.compile(r"(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?=$|[/\\;?]|%2f|%5c)", re.IGNORECASE)
+_DOTS = re.compile(r"(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?=$|[/\\;?#]|%2f|%5c)", re.IGNORECASE)
 
 
 class Upstream:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from llm_proxy.errors import RouterError
+from llm_proxy.types import CHARS_PER_TOKEN
 
 from .base import Decision, Destination, Router
 from .rules import RuleRouter, has_image, prompt_chars
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from llm_proxy.types import ChatRequest
 
 __all__ = ["Selector"]
-
-_CHARS_PER_TOKEN = 4  # rule of thumb for English; only used to keep a prompt out of a window it can't fit
 
 
 class Selector:
@@ -38,6 +37,11 @@ class Selector:
         self._routers: dict[str, Router] = {
             name: RuleRouter(long_prompt_chars=route.long_prompt_chars) for name, route in config.routes.items()
         } | dict(routers or {})
+        # Who else calls a route by this name may choose among other models: both can share one cache directory.
+        self._identities = {
+            name: f"route:{name}|" + " ".join(self._candidate(candidate).identity for candidate in route.candidates)
+            for name, route in config.routes.items()
+        }
 
     @property
     def default_backend(self) -> str:
@@ -49,7 +53,7 @@ class Selector:
         model = request.model
         name = self._aliases.get(model, model)
         if name in self._routes:
-            return Destination(identity=f"route:{name}", route=name)
+            return Destination(identity=self._identities[name], route=name)
         prefix, _, rest = name.partition("/")
         if rest and prefix in self._backends:
             return self._at(prefix, rest)
@@ -86,6 +90,10 @@ class Selector:
         backend, _, model = route.candidates[-1].partition("/")
         return Decision(backend, model, "default", 1.0)
 
+    def _candidate(self, name: str) -> Destination:
+        backend, _, model = name.partition("/")
+        return self._at(backend, model)
+
     def _at(self, backend: str, model: str) -> Destination:
         base_url = self._backends[backend].base_url if backend else ""
         return Destination(identity=f"{base_url}|{model}", backend=backend, model=model)
@@ -96,5 +104,5 @@ class Selector:
             return False
         if has_image(request.messages) and not backend.has_images:
             return False
-        tokens = prompt_chars(request.messages) / _CHARS_PER_TOKEN
+        tokens = prompt_chars(request.messages) / CHARS_PER_TOKEN
         return backend.context_tokens is None or tokens <= backend.context_tokens

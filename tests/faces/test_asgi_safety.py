@@ -15,11 +15,23 @@ from llm_proxy.faces._asgi_io import is_foreign_page
 from llm_proxy.faces._http import httpx
 from llm_proxy.faces.asgi import ProxyApp
 from llm_proxy.runtime import Runtime
-from llm_proxy.testing import FakeEncoder
+from llm_proxy.testing import FakeBackend, FakeEncoder
 from llm_proxy.types import Outcome
-from tests.faces.asgi_kit import Cache, Raw, RawUpstream, ask, completion, http, proxied, raw_response, running
+from tests.faces.asgi_kit import (
+    Cache,
+    Raw,
+    RawUpstream,
+    ask,
+    completion,
+    http,
+    proxied,
+    raw_response,
+    running,
+    upstreams,
+)
 
 KEYS = {"server": {"keys": ["key-one", "key-two"]}}
+QUESTION = {"model": "m", "messages": [{"role": "user", "content": "what is my secret?"}]}
 HOST = b"host: 127.0.0.1\r\n"
 
 
@@ -34,6 +46,10 @@ def saying_the_key(request: Raw) -> None:
         ({"authorization": "bearer  key-two"}, 200),
         ({"api-key": "key-two"}, 200),
         ({"x-api-key": "key-two"}, 200),
+        ({"authorization": "Basic gateway", "api-key": "key-two"}, 200),
+        ({"authorization": "Bearer elsewhere", "x-api-key": "key-two"}, 200),
+        ({"x-api-key": "key-two", "connection": "x-api-key"}, 401),  # the cache would not see whose it is
+        ({"authorization": "key-one"}, 401),
         ({}, 401),
         ({"authorization": "Bearer key-onex"}, 401),
         ({"authorization": "Bearer"}, 401),
@@ -52,6 +68,30 @@ def test_with_keys_a_caller_needs_one(headers, status):
             assert upstream.requests == []
         assert httpx.get(proxy.url + "/healthz").json() == {"status": "ok"}
         assert httpx.get(proxy.url + "/readyz").json()["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "presented",
+    [
+        lambda key: {"authorization": f"Bearer {key}"},
+        lambda key: {"api-key": key},
+        lambda key: {"x-api-key": key},
+        lambda key: {"authorization": "Basic gateway", "x-api-key": key},
+        lambda key: {"authorization": "Basic gateway", "api-key": key},
+        lambda key: {"api-key": "gateway", "x-api-key": key},
+        lambda key: {"authorization": "Bearer key-one", "openai-organization": key},
+        lambda key: {"authorization": "Bearer key-one", "openai-project": key},
+    ],
+)
+def test_callers_are_told_apart_by_whatever_admits_them(presented):
+    with upstreams(FakeBackend()) as [url], proxied(url, **KEYS) as proxy:
+        found = [
+            httpx.post(proxy.url + "/v1/chat/completions", headers=presented(key), json=QUESTION).headers[
+                "cache-status"
+            ]
+            for key in ("key-one", "key-two", "key-one")
+        ]
+    assert found == ["llm-proxy; fwd=uri-miss; stored"] * 2 + ['llm-proxy; hit; detail="exact"']
 
 
 def test_the_openai_client_sees_an_authentication_error():
@@ -80,7 +120,7 @@ def test_the_proxys_own_keys_never_go_upstream_but_separate_callers(backend):
     [(["k"], "would get the keys of this proxy"), (["k", " "], "an empty key"), ([""], "an empty key")],
 )
 def test_an_app_that_would_leak_its_keys_or_take_an_empty_one_is_refused(keys, says):
-    config = Config.of(backends={"b": {"base_url": "http://b.example/v1"}}, server={"keys": keys})
+    config = Config(backends={"b": {"base_url": "http://b.example/v1"}}, server={"keys": keys})
     with pytest.raises(ConfigError, match=says):
         ProxyApp(Runtime(config, cache=Cache(), encoder=FakeEncoder()))
 
@@ -139,7 +179,7 @@ def answer(request: Raw) -> None:
 def server(request):
     pytest.importorskip(request.param)
     with RawUpstream(answer) as upstream:
-        config = Config.of(backends={"b": {"base_url": upstream.url}}, cache={"enabled": False})
+        config = Config(backends={"b": {"base_url": upstream.url}}, cache={"enabled": False})
         with running(ProxyApp(Runtime(config)), http=request.param) as port:
             yield upstream, port
 
@@ -183,6 +223,7 @@ class TestOnTheWire:
         [
             b"GET /v1/../admin HTTP/1.1",
             b"GET /v1/%2e%2e/admin HTTP/1.1",
+            b"GET /v1/..#/admin HTTP/1.1",
             b"GET /v1/.%2E/admin HTTP/1.1",
             b"GET /v1/..%2fadmin HTTP/1.1",
             b"GET /v1/..%5cadmin HTTP/1.1",
@@ -242,7 +283,7 @@ def test_a_websocket_connection_is_closed():
         async def send(message: object) -> None:
             sent.append(message)
 
-        config = Config.of(backends={"b": {"base_url": "http://b.example/v1"}}, cache={"enabled": False})
+        config = Config(backends={"b": {"base_url": "http://b.example/v1"}}, cache={"enabled": False})
         await ProxyApp(Runtime(config))({"type": "websocket", "path": "/v1/realtime"}, send, send)
         return sent
 

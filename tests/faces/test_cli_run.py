@@ -242,15 +242,17 @@ time.sleep(60)
         assert module._child(["x"], {}) == 0
         assert sent == [signal.SIGTERM]
 
-    def test_a_key_pressed_at_a_terminal(self, directory):
+    @pytest.mark.parametrize("redirect", ["", "</dev/null"])
+    def test_a_key_pressed_at_a_terminal(self, directory, redirect):
         """The program gets one signal, not one from the terminal and another that was passed on."""
         code = (
             "import signal\nseen = []\nsignal.signal(signal.SIGINT, lambda number, frame: seen.append(number))\n"
             "print('up', flush=True)\nwhile not seen: time.sleep(0.01)\ntime.sleep(0.3)\nout(len(seen))\nsys.exit(9)"
         )
         master, terminal = pty.openpty()
+        program = [sys.executable, "-m", "llm_proxy"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "llm_proxy", "run", *script(directory, code)],
+            ["sh", "-c", f'exec "$@" {redirect}', "sh", *program, "run", *script(directory, code)],
             stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment_for_child({}),
             start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )  # fmt: skip
@@ -281,12 +283,14 @@ time.sleep(60)
         assert sent == [signal.SIGTERM]
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "as it was before"
 
-    def test_there_is_no_terminal_here(self, monkeypatch):
-        monkeypatch.setattr(sys, "__stdin__", None)
+    def test_there_is_no_terminal_here(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(module, "_TERMINAL", str(tmp_path / "none"))
         assert not module._is_foreground()
-        with open("/dev/null", encoding="utf-8") as nothing:
-            monkeypatch.setattr(sys, "__stdin__", nothing)
-            assert not module._is_foreground()
+        (tmp_path / "file").touch()
+        monkeypatch.setattr(module, "_TERMINAL", str(tmp_path / "file"))
+        before = os.listdir("/proc/self/fd")
+        assert not module._is_foreground()
+        assert os.listdir("/proc/self/fd") == before, "nothing is left open"
 
 
 def test_python_dash_m_and_the_script_are_the_same():

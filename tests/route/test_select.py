@@ -36,7 +36,7 @@ class Fixed:
 
 
 def selector(value: float = 0.0, **sections: Any) -> Selector:
-    config = Config.of(**{**SECTIONS, **sections})
+    config = Config(**{**SECTIONS, **sections})
     return Selector(config, routers={name: Fixed(value) for name in config.routes})
 
 
@@ -49,12 +49,17 @@ def own(model: str, renamed: str = "") -> Destination:
     return Destination(identity=f"https://api.openai.com/v1|{renamed or model}", model=renamed)
 
 
+def auto() -> Destination:
+    behind = "http://localhost:1/v1|tiny http://localhost:2/v1|mid https://cloud.test/v1|big/2"
+    return Destination(f"route:auto|{behind}", route="auto")
+
+
 class TestResolve:
     @pytest.mark.parametrize(
         ("model", "endpoint", "expected"),
         [
-            ("auto", ENDPOINT, Destination("route:auto", route="auto")),
-            ("gpt-4o", "", Destination("route:auto", route="auto")),
+            ("auto", ENDPOINT, auto()),
+            ("gpt-4o", "", auto()),
             ("cloud/any", ENDPOINT, at("cloud", "any")),
             ("cloud/a/b", ENDPOINT, at("cloud", "a/b")),
             ("mini", ENDPOINT, at("cloud", "mini")),
@@ -75,6 +80,21 @@ class TestResolve:
         assert one.identity == two.identity
         changed = selector(aliases={"nick": "gpt-5"}).resolve(request(model="nick"))
         assert changed.identity != one.identity
+
+    @pytest.mark.parametrize(
+        ("candidates", "is_same"),
+        [
+            (["local/tiny", "blind/mid", "cloud/big/2"], True),
+            (["local/tiny", "blind/mid", "cloud/big/3"], False),
+            (["local/mid", "blind/mid", "cloud/big/2"], False),
+        ],
+    )
+    def test_routes_of_one_name_share_answers_where_their_candidates_are_the_same(
+        self, candidates: list[str], is_same: bool
+    ) -> None:
+        other = selector(routes={"auto": {"candidates": candidates, "long_prompt_chars": 9}})
+        asked = request(model="auto")
+        assert (other.resolve(asked).identity == selector().resolve(asked).identity) is is_same
 
     def test_the_default_is_the_first_backend_unless_configured(self) -> None:
         assert selector().default_backend == "local"
@@ -118,7 +138,7 @@ class TestDecide:
             self.decide(0, "small", tools=TOOLS)
 
     def test_the_rules_decide_where_nothing_else_does(self) -> None:
-        chosen = Selector(Config.of(**SECTIONS)).decide(request(tools=TOOLS), Destination("x", route="auto"), None)
+        chosen = Selector(Config(**SECTIONS)).decide(request(tools=TOOLS), Destination("x", route="auto"), None)
         assert chosen == Decision("cloud", "big/2", "tools", 0.7)
 
     def test_the_fallback_is_the_strongest(self) -> None:

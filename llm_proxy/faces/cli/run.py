@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +36,7 @@ _READY_S = 20.0
 _GRACE_S = 2
 _PLACEHOLDER_KEY = "unused"
 _PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+_TERMINAL = "/dev/tty"  # this process's, even where standard input is a file
 _KEYBOARD = frozenset({"SIGINT", "SIGQUIT"})
 _FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
@@ -90,7 +90,8 @@ class _Tally:
     hits: int = 0
     saved_usd: float = 0.0
     saved_s: float = 0.0
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    # Reentrant: the garbage collector may end a dropped call, which reports here, in the middle of a report.
+    lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __call__(self, event: CallEvent) -> None:
         with self.lock:
@@ -238,6 +239,12 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
 def _is_foreground() -> bool:
     """Whether the keyboard's signals go to the program as well: the terminal sends them to the whole group."""
     try:
-        return os.tcgetpgrp(sys.__stdin__.fileno()) == os.getpgrp() if sys.__stdin__ else False
-    except (OSError, ValueError, AttributeError):
+        terminal = os.open(_TERMINAL, os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
         return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
