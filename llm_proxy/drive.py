@@ -10,6 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, assert_never, cast
 from weakref import WeakValueDictionary
 
@@ -20,7 +21,8 @@ from anyio.lowlevel import RunVar
 from .engine.effects import Await, Background, Board, Compute, Effect, Flow, Forward, Late, Launch
 from .engine.flights import Flight, Ticket
 from .engine.ports import Live, Ready
-from .pull import AsyncFlight, AsyncReader, Reader, SharedFlight, SyncFlight
+from .forking import working
+from .pull import AsyncFlight, AsyncReader, Interrupted, Reader, SharedFlight, SyncFlight
 from .types import Head, Outcome, Outgoing
 
 if TYPE_CHECKING:
@@ -32,9 +34,11 @@ __all__ = ["AsyncDriver", "Driver", "Flights", "Served"]
 T = TypeVar("T")
 Send = Callable[[Outgoing], Head]
 AsyncSend = Callable[[Outgoing], Awaitable[Head]]
+Later = Callable[[Callable[[], Any]], object]
+Broken = Callable[[str], Exception]
 
-_THREADS = 16  # that async callers' work may take at a time, apart from those of the application
-_LANDED = 1024
+_THREADS = 16  # most threads that work for async callers at a time; the application's own are counted apart
+_LANDED = 1024  # keys of answers that were complete a short while ago
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class Flights:
     """The answers under way, by who can share them and by key; thread-safe."""
 
     def __init__(self) -> None:
-        # Reentrant: the garbage collector may end a dropped call, and with it a flight, at any place.
+        # Reentrant: the garbage collector may end a dropped call at any place, and that call leaves its flight.
         self._lock = threading.RLock()
         self._table: WeakValueDictionary[tuple[Hashable, ...], Flight] = WeakValueDictionary()
         self._landed: dict[str, None] = {}
@@ -75,7 +79,8 @@ class Flights:
     def board(self, domain: Hashable, ticket: Ticket, make: Callable[[Callable[[Flight], None]], Flight]) -> Any:
         """A seat in the flight of the ticket's key, opened by ``make`` when there is none to join.
 
-        Callers share only with those who are as patient: what is too late for one is too late for all.
+        Only callers with the same time-out share an answer: an upstream call that one of them would give up can't be
+        waited for by another for longer.
 
         Args:
             domain: Who can share; None for nobody.
@@ -91,9 +96,10 @@ class Flights:
                 return known, seat
             flight = make(lambda over: self._landed_at(place, over))
             flight.has_forerunner = key in self._landed
+            seat = flight.join()  # before others see it: they take a flight without seats for one that was left
             if domain is not None:
                 self._table[place] = flight
-        return flight, flight.join()
+        return flight, seat
 
     def _landed_at(self, place: tuple[Hashable, ...], flight: Flight) -> None:
         with self._lock:
@@ -109,50 +115,62 @@ class Driver:
 
     Args:
         flights: Table of the answers under way.
-        pool: Where work with a time limit, and background work, is done.
+        pool: Where work with a time limit is done.
+        background: Has a function called some time soon; must not raise. In the pool by default.
     """
 
-    def __init__(self, flights: Flights, pool: Callable[[], Executor]) -> None:
+    def __init__(self, flights: Flights, pool: Callable[[], Executor], background: Later | None = None) -> None:
         self._flights, self._pool = flights, pool
+        self._background = background or (lambda call: pool().submit(call))
 
     def run(self, flow: Flow[T], send: Send | None = None) -> T:
         """The flow's result; ``send`` forwards requests and raises what its HTTP library raises."""
         try:
-            effect = next(flow)
+            with working:
+                effect = next(flow)
             while True:
                 try:
                     result = self._perform(effect, send)
                 except BaseException as exc:  # noqa: BLE001 - every outcome belongs to the flow
-                    effect = flow.throw(exc)
+                    with working:
+                        effect = flow.throw(exc)
                 else:
-                    effect = flow.send(result)
+                    with working:
+                        effect = flow.send(result)
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
         finally:
             flow.close()
 
-    def serve(self, flow: Flow[Answer], send: Send) -> Served:
-        """Drive `Engine.answer` and give what a face can hand on; a plain answer is read to its end first."""
+    def serve(self, flow: Flow[Answer], send: Send, broken: Broken = Interrupted) -> Served:
+        """Drive `Engine.answer` and give what a face can hand on; a plain answer is read to its end first.
+
+        Args:
+            flow: The call.
+            send: Forwards requests and raises what its HTTP library raises.
+            broken: Makes, of a message, the error of an answer that broke off because the caller who read it was
+                interrupted: the HTTP library's own, where the face's callers know that one.
+        """
         answer = self.run(flow, send)
         if isinstance(answer, Ready):
             return _ready(answer)
         if answer.flight is None or answer.seat is None:
             return _live(answer, rest=answer.head.body, close=getattr(answer.head.body, "close", None))
         flight = _sync(answer.flight)
-        reader = Reader(flight, answer.seat)
-        if _is_stream(answer.head):
+        reader = Reader(flight, answer.seat, broken)
+        if _comes_in_pieces(answer.head, flight):
             return _live(answer, rest=reader, close=reader.close)
         body = b"".join(_until_overflow(flight, reader))
         return _live(answer, body, None if reader.is_closed else reader, reader.close)
 
     def _perform(self, effect: Effect, send: Send | None) -> Any:
         match effect:
-            case Compute(call, None):
-                return call()
-            case Compute(call, wait_s):
-                return _within(self._pool().submit(call), wait_s)
+            case Compute(call, limit_s, is_quick):
+                if limit_s is None or is_quick:
+                    return _worked(call)
+                return _within(self._pool().submit(call), limit_s)
             case Background(call):
-                return self._pool().submit(call)
+                return self._background(call)
             case Board(ticket, is_shareable):
                 domain = "threads" if is_shareable else None
                 return self._flights.board(domain, ticket, lambda on_over: SyncFlight(ticket, on_over, self.run))
@@ -169,8 +187,9 @@ class Driver:
 class AsyncDriver:
     """Drives flows in the calling task; see `Driver`. Under trio, answers are not shared."""
 
-    def __init__(self, flights: Flights, pool: Callable[[], Executor]) -> None:
-        self._flights, self._pool = flights, pool
+    def __init__(self, flights: Flights, pool: Callable[[], Executor], background: Later | None = None) -> None:
+        self._flights = flights
+        self._background = background or (lambda call: pool().submit(call))
 
     async def run(self, flow: Flow[T], send: AsyncSend | None = None) -> T:
         """The flow's result; see `Driver.run`."""
@@ -188,7 +207,7 @@ class AsyncDriver:
         finally:
             flow.close()
 
-    async def serve(self, flow: Flow[Answer], send: AsyncSend) -> Served:
+    async def serve(self, flow: Flow[Answer], send: AsyncSend, broken: Broken = Interrupted) -> Served:
         """Drive `Engine.answer`; see `Driver.serve`."""
         answer = await self.run(flow, send)
         if isinstance(answer, Ready):
@@ -196,8 +215,8 @@ class AsyncDriver:
         if answer.flight is None or answer.seat is None:
             return _live(answer, rest=answer.head.body, close=getattr(answer.head.body, "aclose", None))
         flight = _async(answer.flight)
-        reader = AsyncReader(flight, answer.seat)
-        if _is_stream(answer.head):
+        reader = AsyncReader(flight, answer.seat, broken)
+        if _comes_in_pieces(answer.head, flight):
             return _live(answer, rest=reader, close=reader.aclose)
         parts: list[bytes] = []
         async for chunk in reader:
@@ -208,10 +227,10 @@ class AsyncDriver:
 
     async def _perform(self, effect: Effect, send: AsyncSend | None) -> Any:
         match effect:
-            case Compute(call, wait_s):
-                return await _in_thread(call, wait_s)
+            case Compute(call, limit_s):  # in a thread even if it is quick: nothing may hold up the event loop
+                return await _in_thread(partial(_worked, call), limit_s)
             case Background(call):
-                return self._pool().submit(call)
+                return self._background(call)
             case Board(ticket, is_shareable):
                 loop = _asyncio_loop() if is_shareable else None
                 kind = AsyncFlight if loop is None else SharedFlight
@@ -235,8 +254,12 @@ def _live(answer: Live, body: bytes = b"", rest: Any = None, close: Callable[[],
     return Served(head.status, (*head.headers, *outcome.headers), outcome, body, rest, close, head.extensions)
 
 
-def _is_stream(head: Head) -> bool:
-    return head.header("content-type").startswith("text/event-stream")
+def _comes_in_pieces(head: Head, flight: Flight) -> bool:
+    """Whether the caller gets the body as it comes: whoever asks for a stream does, whatever the upstream calls it.
+
+    So a broken body raises while it is iterated, where clients don't retry. Callers of one flight ask for one form.
+    """
+    return flight.ticket.request.is_stream or head.header("content-type").lower().startswith("text/event-stream")
 
 
 def _until_overflow(flight: Flight, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -246,11 +269,16 @@ def _until_overflow(flight: Flight, chunks: Iterator[bytes]) -> Iterator[bytes]:
             return
 
 
-def _within(future: Future[Any], wait_s: float | None) -> Any:
+def _worked(call: Callable[[], T]) -> T:
+    with working:
+        return call()
+
+
+def _within(future: Future[Any], limit_s: float) -> Any:
     try:
-        return future.result(wait_s)
+        return future.result(limit_s)
     except TimeoutError as exc:
-        if future.done():  # it came at the last moment, or it is the call that timed out
+        if future.done():  # the result came at the last moment, or the error is the function's own
             return future.result()
         future.cancel()
         raise Late from exc
@@ -259,13 +287,13 @@ def _within(future: Future[Any], wait_s: float | None) -> Any:
 _limiter: RunVar[anyio.CapacityLimiter] = RunVar("llm_proxy_threads")
 
 
-async def _in_thread(call: Callable[[], Any], wait_s: float | None) -> Any:
+async def _in_thread(call: Callable[[], Any], limit_s: float | None) -> Any:
     limiter = _limiter.get(None)
     if limiter is None:
         limiter = anyio.CapacityLimiter(_THREADS)
         _limiter.set(limiter)
-    with anyio.move_on_after(wait_s):
-        return await anyio.to_thread.run_sync(call, abandon_on_cancel=wait_s is not None, limiter=limiter)
+    with anyio.move_on_after(limit_s):
+        return await anyio.to_thread.run_sync(call, abandon_on_cancel=limit_s is not None, limiter=limiter)
     raise Late
 
 

@@ -1,10 +1,10 @@
-"""Who pulls the next chunk of a shared answer: one of the threads that read it, or a task for all of its readers.
+"""Who reads the next chunk of a shared answer from the upstream: a thread that needs it, or a task for all readers.
 
-- `SyncFlight`: threads. Whoever needs the next chunk pulls it, the others wait on a condition.
-- `AsyncFlight`: one caller, who pulls in its own task, under any async library.
-- `SharedFlight`: the tasks of one asyncio loop. A task that belongs to the flight sends the request and pulls the
-  body, a chunk whenever a reader waits for one, so that any reader can be cancelled without harm to the others and
-  the body is read from start to end in one task, which cancel scopes inside it rely on.
+- `SyncFlight`: threads. The thread that needs the next chunk first reads it; the others wait on a condition.
+- `AsyncFlight`: one caller, which reads in its own task, under any async library.
+- `SharedFlight`: the tasks of one asyncio loop. A task of the flight sends the request and reads the body, one chunk
+  each time a reader waits. So a reader can be cancelled without harm to the others, and one task reads the body from
+  start to end, which cancel scopes inside the body rely on.
 """
 
 from __future__ import annotations
@@ -19,16 +19,22 @@ import anyio
 
 from .engine.effects import Flow
 from .engine.flights import Flight, Seat, Ticket
+from .errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from .types import Head
 
-__all__ = ["AsyncFlight", "AsyncReader", "AsyncRun", "Reader", "Run", "SharedFlight", "SyncFlight"]
+__all__ = ["AsyncFlight", "AsyncReader", "Interrupted", "Reader", "SharedFlight", "SyncFlight"]
 
 Run = Callable[[Flow[None]], None]
 AsyncRun = Callable[[Flow[None]], Coroutine[Any, Any, None]]
 Opened = Callable[["Head"], None]
 OnOver = Callable[[Flight], None]
+Broken = Callable[[str], Exception]
+
+
+class Interrupted(BackendUnavailable, ConnectionAbortedError):
+    """The thread or task that read a shared answer was interrupted; a face turns it into its HTTP library's error."""
 
 
 class SyncFlight(Flight):
@@ -61,7 +67,7 @@ class SyncFlight(Flight):
     def read(self, seat: Seat) -> bytes | None:
         """The seat's next chunk, pulled or waited for; None at the end of the body."""
         while True:
-            is_over = self.is_over  # asked first: the last chunk and the end may come in between
+            is_over = self.is_over  # read before the chunk: another thread may add the last one and the end
             chunk = self.next_chunk(seat)
             if chunk is not None:
                 return chunk
@@ -73,7 +79,7 @@ class SyncFlight(Flight):
 
     def _pull_or_wait(self, seat: Seat | None) -> None:
         def is_served() -> bool:
-            return self.is_over or (seat is not None and self.has_chunk(seat))
+            return self.is_over or (self.is_overflowed if seat is None else self.has_chunk(seat))
 
         with self._condition:
             self._condition.wait_for(lambda: not self._is_pulling or is_served())
@@ -88,26 +94,33 @@ class SyncFlight(Flight):
                 self._condition.notify_all()
 
     def _pull(self) -> None:
-        ticket, recorder = self.ticket, self.ticket.recorder
         try:
             if self._body is None:
-                self._body = iter(_opened(self).body)
+                self._body = iter(cast("Head", self.head).body)  # an open flight has one
             chunk = next(self._body, None)
         except Exception as exc:  # noqa: BLE001 - handed to every reader
             self._break_off(exc)
             return
         except BaseException:
-            self._break_off(_interrupted())
+            self._break_off(Interrupted(_INTERRUPTED))
             raise
+        try:
+            self._record(chunk)
+        finally:  # an interrupt while the answer is stored ends this caller, and must not cost the others a chunk
+            if chunk is not None:
+                self.take_in(chunk)
+            else:
+                self.ticket.lost(self.ticket, "incomplete")
+                self.finish()
+                self._close()
+
+    def _record(self, chunk: bytes | None) -> None:
+        ticket, recorder = self.ticket, self.ticket.recorder
         if recorder is not None and (recorder.end() if chunk is None else recorder.feed(chunk)):
-            self._run(ticket.settle(ticket))
-            self.land()
-        if chunk is not None:
-            self.take_in(chunk)
-        else:
-            ticket.lost(ticket, "incomplete")
-            self.finish()
-            self._close()
+            try:
+                self._run(ticket.settle(ticket))
+            finally:
+                self.land()
 
     def _break_off(self, error: Exception) -> None:
         self.ticket.lost(self.ticket, type(error).__name__)
@@ -115,7 +128,7 @@ class SyncFlight(Flight):
         self._close()
 
     def _close(self) -> None:
-        # Not the iterator over it: on an abort another thread may be inside.
+        # The body itself, not the iterator over it: on an abort another thread may be inside the iterator.
         close = getattr(self.head.body if self.head else None, "close", None)
         if close is not None:
             close()
@@ -128,10 +141,16 @@ class SyncFlight(Flight):
 
 
 class Reader:
-    """The bytes of a flight as one caller gets them; to be closed when it will not be read to its end."""
+    """The bytes of a flight as one caller gets them; to be closed when it will not be read to its end.
 
-    def __init__(self, flight: SyncFlight, seat: Seat) -> None:
-        self._flight, self._seat = flight, seat
+    Args:
+        flight: The shared answer.
+        seat: The caller's.
+        broken: Makes, of a message, what is raised instead of `Interrupted`.
+    """
+
+    def __init__(self, flight: SyncFlight, seat: Seat, broken: Broken = Interrupted) -> None:
+        self._flight, self._seat, self._broken = flight, seat, broken
         self.is_closed = False
         """Whether nothing more will come from here."""
 
@@ -141,6 +160,9 @@ class Reader:
     def __next__(self) -> bytes:
         try:
             chunk = None if self.is_closed else self._flight.read(self._seat)
+        except Interrupted as exc:
+            self.close()
+            raise self._broken(str(exc)) from exc
         except BaseException:
             self.close()
             raise
@@ -191,14 +213,14 @@ class AsyncFlight(Flight):
             await self._advance()
 
     async def release(self, seat: Seat) -> None:
-        """Leave, and see the upstream call off if this was the last seat."""
+        """Leave; the last one waits until the upstream call is cancelled and its body closed."""
         self.leave(seat)
         if self.is_left:
             with anyio.CancelScope(shield=True):
                 await self._see_off()
 
     def drop(self, seat: Seat) -> None:
-        """Take note that the garbage collector found this seat's reader: nothing can be awaited here."""
+        """Do nothing for a reader that the garbage collector found, since nothing can be awaited there."""
 
     async def _advance(self) -> None:
         await self._pull()
@@ -227,7 +249,7 @@ class AsyncFlight(Flight):
 
     async def _next(self) -> bytes | None:
         if self._body is None:
-            self._body = aiter(_opened(self).body)
+            self._body = aiter(cast("Head", self.head).body)  # an open flight has one
         self._is_pulling = True
         try:
             return await anext(self._body, None)
@@ -285,7 +307,7 @@ class SharedFlight(AsyncFlight):
                 self._idle = self._loop.create_future()
                 await self._idle
                 await self._pull()
-        except (Exception, asyncio.CancelledError):  # not GeneratorExit: a coroutine that is collected can't await
+        except (Exception, asyncio.CancelledError):  # not on GeneratorExit: a collected coroutine can't await
             await self._close()
             raise
         return head
@@ -311,21 +333,21 @@ class SharedFlight(AsyncFlight):
                 waiter.set_result(None)
 
     def _abort(self) -> None:
-        # The last caller's coroutine may be collected anywhere, even after its loop was closed.
+        # The garbage collector may end the last caller in any thread, also after the loop was closed.
         if self._task is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._task.cancel)
 
     def _ended(self, task: asyncio.Task[Head]) -> None:
-        """Leave nobody waiting, whatever ended the task; what it raised was handed on or is of no interest."""
+        """Wake all who wait, whatever ended the task."""
         if not task.cancelled():
-            task.exception()
+            task.exception()  # asked for, so that asyncio does not log it: the callers got it
         if self.state == "open":
             self.ticket.lost(self.ticket, "cancelled")
-            self.finish(_interrupted())
+            self.finish(Interrupted(_INTERRUPTED))
         self.fail()
 
     def _discard(self, task: asyncio.Task[Head]) -> None:
-        """The caller is gone and nobody shares the head that it asked for: close the body."""
+        """Close the body when the caller has left and nobody shares the answer."""
         if not task.cancelled() and task.exception() is None and self.head is None:
             closing = self._loop.create_task(_aclose(task.result().body))
             _closing.add(closing)
@@ -335,8 +357,8 @@ class SharedFlight(AsyncFlight):
 class AsyncReader:
     """The bytes of a flight as one caller gets them; see `Reader`."""
 
-    def __init__(self, flight: AsyncFlight, seat: Seat) -> None:
-        self._flight, self._seat = flight, seat
+    def __init__(self, flight: AsyncFlight, seat: Seat, broken: Broken = Interrupted) -> None:
+        self._flight, self._seat, self._broken = flight, seat, broken
         self.is_closed = False
         """Whether nothing more will come from here."""
 
@@ -346,6 +368,9 @@ class AsyncReader:
     async def __anext__(self) -> bytes:
         try:
             chunk = None if self.is_closed else await self._flight.read(self._seat)
+        except Interrupted as exc:
+            await self.aclose()
+            raise self._broken(str(exc)) from exc
         except BaseException:
             await self.aclose()
             raise
@@ -365,6 +390,7 @@ class AsyncReader:
 
 
 _SEE_OFF_S = 5.0
+_INTERRUPTED = "the caller or task that read this shared answer was interrupted"
 _closing: set[asyncio.Task[None]] = set()
 
 
@@ -372,11 +398,3 @@ async def _aclose(source: Any) -> None:
     aclose = getattr(source, "aclose", None)
     if aclose is not None:
         await aclose()
-
-
-def _opened(flight: Flight) -> Head:
-    return cast("Head", flight.head)  # only open flights are pulled
-
-
-def _interrupted() -> ConnectionAbortedError:
-    return ConnectionAbortedError("the caller or task that read this shared answer was interrupted")

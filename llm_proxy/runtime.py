@@ -11,12 +11,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from .backends.prices import Prices
 from .cache.resting import RestingCache
@@ -24,7 +27,8 @@ from .config import Config, load
 from .drive import AsyncDriver, Driver, Flights
 from .engine.flow import Engine
 from .engine.settle import Settler, attach_vector
-from .errors import LLMProxyError
+from .errors import CacheError, LLMProxyError
+from .forking import on_fork, working
 from .observe.events import CallEvent, Sink, Troubles
 from .route.select import Selector
 
@@ -40,6 +44,7 @@ logger = logging.getLogger("llm_proxy")
 LEDGER_NAME = "ledger.sqlite3"
 _MAINTAIN_EVERY_S = 60.0
 _ENCODE_AT_ONCE = 500  # texts, in about a second of one core
+_FAIL_AT_ONCE = 20  # texts that can't be encoded, before the encoder itself is suspected
 _NEEDS = {
     "onnx": ("numpy", "faiss", "onnxruntime", "tokenizers"),
     "sentence-transformers": ("numpy", "faiss", "sentence_transformers"),
@@ -61,6 +66,8 @@ class SystemClock:
 class Runtime:
     """All that serves one configuration. Opening files and loading models happens in the background.
 
+    A child of a fork gets parts of its own; a memory cache is empty there. Parts that were given stay as they are.
+
     Args:
         config: Settings.
         clock: Clocks; the machine's by default.
@@ -80,20 +87,28 @@ class Runtime:
     ) -> None:
         self.config = config
         self.clock = clock or SystemClock()
+        self._given_cache, self._given_sinks = cache, sinks
+        self._is_closed = False
+        self._assemble(cache or self._open_cache(), encoder)
+        _alive.add(self)
+        on_fork(_in_child)
+
+    def _assemble(self, cache: Cache | None, encoder: LazyEncoder | None) -> None:
+        config, self.cache = self.config, cache
+        # Reentrant: the garbage collector may end a dropped call at any place, and that call's event comes here.
+        self._lock = threading.RLock()
+        self._pool: _Workers | None = None
+        self._maintained_s = self.clock.monotonic()
+        self._unencodable: set[str] = set()
+        self._without_vector = -1  # entries, after the last look at all of them
         self.troubles = Troubles()
         self.prices = Prices(config.backends)
         self.selector = Selector(config)
-        self.cache = cache or self._open_cache()
         self.encoder = encoder or self._open_encoder()
         self.ledger = self._open_ledger()
-        self._sinks: tuple[Sink, ...] = (*sinks, *([self.ledger] if self.ledger else []))
-        self._pool: ThreadPoolExecutor | None = None
-        self._pool_pid = 0
-        self._maintained_s = self.clock.monotonic()
-        self._has_unencoded = True
-        self._lock = threading.Lock()
+        self._sinks: tuple[Sink, ...] = (*self._given_sinks, *([self.ledger] if self.ledger else []))
         # The command line and the background work use the cache itself; calls use it through its rests.
-        answers = RestingCache(self.cache, monotonic=self.clock.monotonic) if self.cache is not None else None
+        answers = RestingCache(cache, monotonic=self.clock.monotonic) if cache is not None else None
         settler = Settler(
             config.cache,
             cache=answers,
@@ -113,31 +128,36 @@ class Runtime:
             troubles=self.troubles,
         )
         flights = Flights()
-        self.driver = Driver(flights, self.pool)
-        self.async_driver = AsyncDriver(flights, self.pool)
+        self.driver = Driver(flights, self.pool, self._in_background)
+        self.async_driver = AsyncDriver(flights, self.pool, self._in_background)
 
     def start(self) -> None:
         """Load what takes long in the background; calls that come earlier are misses, not errors."""
-        self.pool().submit(self.prices.warm)
+        self._in_background(self.prices.warm)
         if self.cache is not None:
-            self.pool().submit(self._open_in_background)
+            self._in_background(self._open_in_background)
         if self.encoder is not None:
-            self.encoder.start(self.pool().submit)
+            self.encoder.start(self._in_background)
 
     def pool(self) -> ThreadPoolExecutor:
-        """Worker threads; made on first use, and again in a forked child, where the parent's do not run."""
+        """Worker threads; made on first use.
+
+        Raises:
+            RuntimeError: The runtime is closed.
+        """
         with self._lock:
-            if self._pool is None or self._pool_pid != os.getpid():
-                workers = max(2, min(8, (os.cpu_count() or 2)))
-                self._pool = ThreadPoolExecutor(workers, thread_name_prefix="llm-proxy")
-                self._pool_pid = os.getpid()
+            if self._is_closed:
+                raise RuntimeError("this runtime is closed; make a new one")
+            if self._pool is None:
+                made = _Workers(max(2, min(8, (os.cpu_count() or 2))), thread_name_prefix="llm-proxy")
+                self._pool = self._pool or made  # a call that was collected meanwhile may have made one
             return self._pool
 
     def emit(self, event: CallEvent) -> None:
         """Hand one event to every sink; one that raises is counted and does not break the call."""
         if self.clock.monotonic() - self._maintained_s >= _MAINTAIN_EVERY_S:
             self._maintained_s = self.clock.monotonic()
-            self.pool().submit(self._maintain)
+            self._in_background(self._maintain)
         for sink in self._sinks:
             try:
                 sink(event)
@@ -147,8 +167,9 @@ class Runtime:
     def close(self) -> None:
         """Write what is pending and release files and threads; calling it again is safe."""
         with self._lock:
+            self._is_closed = True
             pool, self._pool = self._pool, None
-        if pool is not None and self._pool_pid == os.getpid():
+        if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
         if self.cache is not None:
             try:
@@ -157,6 +178,34 @@ class Runtime:
                 self.troubles.note("cache", exc)
         if self.ledger is not None:
             self.ledger.close()
+
+    def after_fork(self, *, is_quiet: bool) -> None:
+        """Take new parts in a child; those of the parent are neither used nor closed nor collected.
+
+        Args:
+            is_quiet: No other thread was inside llm-proxy at the fork. Else modules may be half imported for ever,
+                and calls are passed on without cache and encoder.
+        """
+        _inherited.append((self.cache, self.encoder, self.ledger, self.driver, self.async_driver, self._pool))
+        if self._is_closed:
+            self._lock = threading.RLock()
+            return
+        if not is_quiet:
+            self._assemble(None, None)
+            self.troubles.note("cache", CacheError("forked while llm-proxy was loading: make the client in the child"))
+            return
+        self._assemble(self._given_cache or self._open_cache(), self.encoder)
+        if self.encoder is not None:
+            self.encoder.after_fork()
+
+    def _in_background(self, call: Callable[[], Any]) -> None:
+        """Have a function called by a worker thread; a process that has no thread left does without it."""
+        if self._is_closed:
+            return
+        try:
+            self.pool().submit(call)
+        except RuntimeError as exc:
+            self.troubles.note("threads", exc)
 
     def _open_cache(self) -> Cache | None:
         if not self.config.cache.enabled:
@@ -173,7 +222,9 @@ class Runtime:
             logger.info("llm-proxy: exact hits only, %s not installed: pip install 'llm-proxy[cpu]'", ", ".join(absent))
             return None
         from .encode.lazy import build
+        from .encode.onnx import silence_onnxruntime
 
+        silence_onnxruntime()  # here, before any part of llm-proxy imports it
         return build(self.config.encoder, monotonic=self.clock.monotonic)
 
     def _open_ledger(self) -> Ledger | None:
@@ -194,25 +245,111 @@ class Runtime:
             self.troubles.note("cache", exc)
 
     def _maintain(self) -> None:
-        """Do what waits in the cache; once, also encode what has no vector of this encoder from earlier processes."""
+        """Do what waits in the cache, and encode entries that have no vector of this encoder."""
         cache, encoder = self.cache, self.encoder
         if cache is None:
             return
         try:
             cache.maintain()
-            if encoder is not None and encoder.is_ready and self._has_unencoded:
-                found = list(islice(cache.lacking(encoder.name), _ENCODE_AT_ONCE))
-                self._has_unencoded = len(found) == _ENCODE_AT_ONCE
-                for entry in found:
-                    attach_vector(entry, cache=cache, encoder=encoder)
+            if encoder is not None and encoder.is_ready:
+                self._encode_lacking(cache, encoder)
         except LLMProxyError as exc:
             self.troubles.note("cache", exc)
 
+    def _encode_lacking(self, cache: Cache, encoder: LazyEncoder) -> None:
+        """Encode some of the entries without a vector, if there are more than were left after the last look.
 
+        Other processes write such entries, and this one does where the encoder was late. A text that can't be encoded
+        is passed over from then on.
+        """
+        if _without_vector(cache) <= self._without_vector:
+            return
+        tried = failed = 0
+        for entry in cache.lacking(encoder.name):
+            if entry.key in self._unencodable:
+                continue
+            if tried == _ENCODE_AT_ONCE or failed == _FAIL_AT_ONCE:
+                return
+            tried += 1
+            try:
+                attach_vector(entry, cache=cache, encoder=encoder)
+            except LLMProxyError as exc:
+                if _can_encode(encoder, entry.text):
+                    raise
+                failed += 1
+                self._unencodable.add(entry.key)
+                self.troubles.note("encoder", exc)
+        self._without_vector = _without_vector(cache)
+
+
+def _without_vector(cache: Cache) -> int:
+    stats = cache.stats()
+    return stats.entries - stats.vectors
+
+
+def _can_encode(encoder: LazyEncoder, text: str) -> bool:
+    try:
+        encoder.encode(text)
+    except LLMProxyError:
+        return False
+    return True
+
+
+class _Workers(ThreadPoolExecutor):
+    """Threads whose work a fork waits for."""
+
+    def __init__(self, max_workers: int, thread_name_prefix: str) -> None:
+        super().__init__(max_workers, thread_name_prefix)
+        self._submitting: set[int] = set()
+        self._postponed: deque[Callable[[], Any]] = deque()
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have a function called by a worker thread.
+
+        In here the executor holds locks that are not reentrant. When the garbage collector ends a dropped call right
+        now, and its event asks for upkeep, that has to wait; so no one must wait for the future that it gets.
+        """
+        me = threading.get_ident()
+        if me in self._submitting:
+            self._postponed.append(partial(call, *args, **kwargs))
+            return Future()
+        self._submitting.add(me)
+        try:
+            future = super().submit(_worked, call, *args, **kwargs)
+        finally:
+            self._submitting.discard(me)
+        with suppress(IndexError):
+            while True:
+                self.submit(self._postponed.popleft())
+        return future
+
+
+def _worked(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with working:
+        return call(*args, **kwargs)
+
+
+_alive: WeakSet[Runtime] = WeakSet()
+_inherited: list[Any] = []
+"""What a child has of its parent: connections that it must not close, locks that may be held for ever."""
+
+
+def _in_child(is_quiet: bool) -> None:
+    _shared.lock = threading.RLock()
+    for runtime in list(_alive):
+        runtime.after_fork(is_quiet=is_quiet)
+
+
+class _Shared:
+    """The runtimes that clients with equal settings share."""
+
+    def __init__(self) -> None:
+        self.runtimes: list[Runtime] = []
+        self.lock = threading.RLock()
+
+
+_shared = _Shared()
 Settings = Runtime | Config | Mapping[str, Any] | str | Path | None
-
-_runtimes: list[Runtime] = []
-_runtimes_lock = threading.Lock()
 
 
 def runtime_for(settings: Settings = None) -> Runtime:
@@ -228,21 +365,21 @@ def runtime_for(settings: Settings = None) -> Runtime:
     if isinstance(settings, Runtime):
         return settings
     config = load(None, **settings) if isinstance(settings, Mapping) else load(settings)
-    with _runtimes_lock:
-        runtime = next((known for known in _runtimes if known.config == config), None)
+    with working, _shared.lock:
+        runtime = next((known for known in _shared.runtimes if known.config == config), None)
         if runtime is None:
             atexit.unregister(close_all)
             atexit.register(close_all)
             runtime = Runtime(config)
             runtime.start()
-            _runtimes.append(runtime)
+            _shared.runtimes.append(runtime)
     return runtime
 
 
 def close_all() -> None:
     """Close every shared runtime; later clients make new ones."""
-    with _runtimes_lock:
-        runtimes = _runtimes.copy()
-        _runtimes.clear()
+    with _shared.lock:
+        runtimes = _shared.runtimes.copy()
+        _shared.runtimes.clear()
     for runtime in runtimes:
         runtime.close()

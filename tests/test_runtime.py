@@ -26,14 +26,14 @@ def entry(key: str, text: str = "what is it") -> Entry:
 
 def test_equal_settings_share_a_runtime() -> None:
     first = runtime_for(MEMORY)
-    assert runtime_for(Config.of(**MEMORY)) is first
+    assert runtime_for(Config(**MEMORY)) is first
     assert runtime_for({"cache": {"store": "memory", "ttl_s": 5}}) is not first
     close_all()
     assert runtime_for(MEMORY) is not first
 
 
 def test_a_runtime_is_taken_as_it_is() -> None:
-    runtime = Runtime(Config.of(**MEMORY))
+    runtime = Runtime(Config(**MEMORY))
     assert runtime_for(runtime) is runtime
     runtime.close()
 
@@ -43,7 +43,7 @@ def test_a_sink_that_raises_breaks_nothing() -> None:
         raise ValueError("mine")
 
     taken: list[CallEvent] = []
-    runtime = Runtime(Config.of(**MEMORY), sinks=(broken, taken.append))
+    runtime = Runtime(Config(**MEMORY), sinks=(broken, taken.append))
     runtime.emit(EVENT)
     assert taken == [EVENT]
     assert runtime.troubles.counts == {"sink": 1}
@@ -51,7 +51,7 @@ def test_a_sink_that_raises_breaks_nothing() -> None:
 
 
 def test_without_a_cache_there_is_neither_encoder_nor_ledger(tmp_path: Path) -> None:
-    runtime = Runtime(Config.of(cache={"enabled": False, "directory": tmp_path}, observe={"ledger": False}))
+    runtime = Runtime(Config(cache={"enabled": False, "directory": tmp_path}, observe={"ledger": False}))
     runtime.start()
     assert (runtime.cache, runtime.encoder, runtime.ledger) == (None, None, None)
     runtime.close()
@@ -59,7 +59,7 @@ def test_without_a_cache_there_is_neither_encoder_nor_ledger(tmp_path: Path) -> 
 
 def test_missing_extras_mean_exact_hits_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llm_proxy.runtime.find_spec", lambda name: None)
-    runtime = Runtime(Config.of(**MEMORY))
+    runtime = Runtime(Config(**MEMORY))
     assert runtime.encoder is None
     assert runtime.cache is not None
     runtime.close()
@@ -67,7 +67,7 @@ def test_missing_extras_mean_exact_hits_only(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_upkeep_gives_vectors_to_what_an_earlier_process_left_without() -> None:
     clock, encoder = FakeClock(), FakeEncoder()
-    config = Config.of(**MEMORY)
+    config = Config(**MEMORY)
     cache = build(config.cache, clock=clock)
     cache.admit(entry("a"))
     runtime = Runtime(config, clock=clock, cache=cache, encoder=encoder)  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ def test_a_cache_that_fails_is_noted_by_who_opens_and_tends_it() -> None:
         maintain = close = open
 
     clock = FakeClock()
-    runtime = Runtime(Config.of(**MEMORY), clock=clock, cache=Failing(), encoder=FakeEncoder())  # type: ignore[arg-type]
+    runtime = Runtime(Config(**MEMORY), clock=clock, cache=Failing(), encoder=FakeEncoder())  # type: ignore[arg-type]
     runtime.start()
     clock.advance(61.0)
     runtime.emit(EVENT)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["readable", "seen_chars"]
+__all__ = ["MOST_CHARS_PER_TOKEN", "readable", "seen_chars"]
+
+MOST_CHARS_PER_TOKEN = 16
+"""A text is cut at this many characters a token of the window; English takes 4 to 5, the rest counts as unseen."""
 
 
 def readable(text: str, most_chars: int) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""An encoder that loads in the background, and is left alone for a while when it fails or is late."""
+"""An encoder that loads in the background, and rests for a while after it failed or was late too often."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from llm_proxy.errors import CacheError, LLMProxyError
@@ -21,15 +21,16 @@ __all__ = ["LazyEncoder", "build"]
 
 _WINDOWFUL = "a text that fills the window " * 100
 _LATE_BEFORE_OPEN = 5
+_TIMED_RUNS = 3
+_KEPT = 0.9  # of the slowest time, with each text: three seconds are forgotten after 46 texts of a millisecond
 
 
 class LazyEncoder:
-    """An `llm_proxy.encode.base.Encoder` around one that is not there yet; safe to share between threads.
+    """An `llm_proxy.encode.base.Encoder` that loads another one later; safe to share between threads.
 
     A load that failed is not tried again for ``retry_after_s``: every call in between gets the same error at once.
-    Apart from that it keeps a circuit for an encoder that is there but slow: after five time-outs in a row
-    ``is_open`` says for ``retry_after_s`` that waiting is not worth it; then one more time-out opens it again, and
-    one success closes it.
+    A loaded encoder that is slow opens a circuit: after five time-outs in a row ``is_open`` is true for
+    ``retry_after_s``, and callers don't wait. After that one more time-out opens it again, and one success closes it.
 
     Args:
         load: Makes the encoder; may take seconds. Called once, from one thread, unless it fails.
@@ -49,9 +50,15 @@ class LazyEncoder:
         self._failure: LLMProxyError | None = None
         self._retry_at_s = self._open_until_s = -float("inf")
         self._late_in_a_row, self._is_started = 0, False
-        self._slowest_s = float("inf")
-        self._loading = Lock()  # held while loading; the state below has its own
-        self._state = Lock()
+        self._window_s, self._recent_s = float("inf"), 0.0
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Take new locks in a child, where nobody would release the old ones; what has loaded stays."""
+        self._loading = RLock()  # held while loading; the state below has its own
+        # Both reentrant: the garbage collector may end another call, on the same thread, at any place.
+        self._state = RLock()
+        self._is_started = self._is_started and self.is_ready
 
     @property
     def name(self) -> str:
@@ -77,12 +84,22 @@ class LazyEncoder:
         return self._encoder is not None
 
     @property
-    def slowest_s(self) -> float:
-        """The longest that one text has taken, seconds: a text as long as the window first, then any; inf before.
+    def failure(self) -> str:
+        """Why the last load came to nothing; empty when it did not, or when there was none."""
+        failure = self._failure
+        return "" if self.is_ready or failure is None else str(failure)
 
-        It tells whether an encoder is quick enough to be called without a thread to wait for it.
+    @property
+    def slowest_s(self) -> float:
+        """How long a text may take, seconds; inf while the encoder has not loaded.
+
+        The greater of two: the best of three runs with a text that fills the window, timed after the load; and the
+        longest of the latest texts, where each text lets the memory fade: ``recent = max(took, 0.9 * recent)``. So
+        a single slow run counts for some tens of texts, not for ever.
+
+        It tells whether an encoder is quick enough to be called without a thread that waits for it.
         """
-        return self._slowest_s
+        return max(self._recent_s, self._window_s)
 
     @property
     def is_open(self) -> bool:
@@ -111,7 +128,8 @@ class LazyEncoder:
         encoder = self._encoder or self._loaded_now()
         started_s = self._monotonic()
         encoding = encoder.encode(text)
-        self._slowest_s = max(self._slowest_s, self._monotonic() - started_s)
+        took_s = self._monotonic() - started_s
+        self._recent_s = max(took_s, _KEPT * self._recent_s)
         return encoding
 
     def note_timeout(self) -> None:
@@ -136,18 +154,21 @@ class LazyEncoder:
         try:
             encoder = self._loaded_now()
             encoder.encode(_WINDOWFUL)  # the first run of a session takes longer than the others
-            started_s = self._monotonic()
-            encoder.encode(_WINDOWFUL)
-            self._slowest_s = self._monotonic() - started_s
+            self._window_s = min(self._timed(encoder) for _ in range(_TIMED_RUNS))
         except LLMProxyError:
-            return  # kept for the next caller of `encode`, who says so where it is counted
+            return  # `_loaded_now` keeps the error; the next caller of `encode` gets it and counts it
+
+    def _timed(self, encoder: Encoder) -> float:
+        started_s = self._monotonic()
+        encoder.encode(_WINDOWFUL)
+        return self._monotonic() - started_s
 
     def _loaded_now(self) -> Encoder:
         with self._loading:
             if self._encoder is not None:
                 return self._encoder
             if self._failure is not None and self._monotonic() < self._retry_at_s:
-                raise self._failure.with_traceback(None)  # else each raise would lengthen the kept traceback
+                raise self._failure.with_traceback(None)  # each raise adds to the traceback of the kept error
             try:
                 self._encoder = self._load()
             finally:
@@ -155,7 +176,7 @@ class LazyEncoder:
             return self._encoder
 
     def _settle(self, failure: BaseException | None) -> None:
-        """Remember how a load ended. Time-outs of callers that came too early say nothing about the encoder."""
+        """Remember how a load ended; time-outs before the encoder had loaded say nothing about it and are forgotten."""
         self._retry_at_s = self._monotonic() + self._retry_after_s
         if self._encoder is not None:
             self._failure = None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_proxy.errors import CacheError, ConfigError, MissingDependencyError
 
-from ._text import readable, seen_chars
+from ._text import MOST_CHARS_PER_TOKEN, readable, seen_chars
 from .base import Encoding
 from .models import ModelFolder
 
@@ -17,11 +19,19 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["OnnxEncoder"]
+__all__ = ["OnnxEncoder", "silence_onnxruntime"]
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_CHARS_PER_TOKEN = 16  # English takes 4 to 5; what lies beyond is honestly reported as unseen
 _BATCH = 64
+
+
+def silence_onnxruntime() -> None:
+    """Have ONNX Runtime, from 1.29 on, send no usage data; without effect once it is imported.
+
+    It would do so from a thread of its own, begun by the import, which a forked child waits for in vain at its end.
+    """
+    if "onnxruntime" not in sys.modules:
+        os.putenv("ORT_DISABLE_TELEMETRY", "1")  # its C++ part reads it
 
 
 class OnnxEncoder:
@@ -46,6 +56,7 @@ class OnnxEncoder:
     def __init__(
         self, folder: Path | None = None, providers: Sequence[str] | None = None, *, precision: str | None = None
     ) -> None:
+        silence_onnxruntime()
         try:
             import numpy
             import onnxruntime
@@ -114,7 +125,7 @@ class OnnxEncoder:
         return self._np.concatenate([empty, *rows])
 
     def _tokens(self, text: str) -> tuple[list[int], int]:
-        part, sound = readable(text, self._window * _CHARS_PER_TOKEN)
+        part, sound = readable(text, self._window * MOST_CHARS_PER_TOKEN)
         found = self._tokenizer.encode(part)
         ids: list[int] = found.ids
         is_cut = len(part) < len(text) or (len(ids) == self._window and bool(found.overflowing))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_proxy.errors import CacheError, ConfigError, MissingDependencyError
 
-from ._text import readable, seen_chars
+from ._text import MOST_CHARS_PER_TOKEN, readable, seen_chars
 from .base import Encoding
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["SentenceTransformersEncoder"]
-
-_CHARS_PER_TOKEN = 16
 
 
 class SentenceTransformersEncoder:
@@ -69,7 +67,7 @@ class SentenceTransformersEncoder:
         Raises:
             CacheError: The model failed, or gave something else than a unit vector.
         """
-        most = len(text) if self._window is None else self._window * _CHARS_PER_TOKEN
+        most = len(text) if self._window is None else self._window * MOST_CHARS_PER_TOKEN
         part, sound = readable(text, most)
         with self._lock:
             return Encoding(self._vector(part), min(sound, self._seen(part, is_cut=len(part) < len(text))))

@@ -27,7 +27,11 @@ class CallEvent:
         http_status: Status the caller got; 0 when no answer came.
         usage: Token counts, where the answer has them.
         is_stream: Whether the caller asked for a stream.
-        error: Why the call did not end as it should: ``aborted``, the name of a transport error, or empty.
+        error: Why the call did not end as it should; empty when it did. ``aborted``: its callers left.
+            ``body-error``, ``body-damaged``, ``body-truncated``: what came as an answer was an error, could not be
+            read, or ended too early. ``incomplete``: the body ended, and nothing more is known. ``cancelled``:
+            somebody cancelled the task that read it. Else the name of the exception that broke the call off, e.g.
+            ``ReadTimeout``, or ``Interrupted`` for the callers who shared an answer with the one who was interrupted.
     """
 
     at_s: float
@@ -52,13 +56,20 @@ class Troubles:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may end a dropped call, which has troubles of its own, at any place.
+        self._lock = threading.RLock()
 
-    def note(self, kind: str, error: BaseException) -> None:
-        """Count one trouble of a kind, e.g. ``cache``; the first of its kind is logged as a warning."""
+    def note(self, kind: str, error: BaseException, *, count: int = 1) -> None:
+        """Count troubles of a kind, e.g. ``cache``; the first of its kind is logged as a warning.
+
+        Args:
+            kind: The part that is in trouble.
+            error: What it raised.
+            count: How many things were lost by it, > 0.
+        """
         with self._lock:
-            self.counts[kind] += 1
-            is_first = self.counts[kind] == 1
+            is_first = kind not in self.counts
+            self.counts[kind] += count
         if is_first:
             logger.warning(
                 "llm-proxy: %s is in trouble, calls go on without it (%s: %s)",

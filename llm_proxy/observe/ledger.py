@@ -2,7 +2,7 @@
 
 Rows are written in batches by a timer's thread, so that a call never waits for the disk and a row is there
 ``flush_s`` after its call; a killed process loses the rows of its last second. Several processes may write one file.
-The ledger is advice, not truth: when it can't be written, calls go on, and the trouble is counted.
+Calls go on when the ledger can't be written; every row that is lost counts as one trouble.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from llm_proxy.errors import CacheError
+from llm_proxy.forking import working
 
 from .events import CallEvent, Troubles
 from .totals import totals
@@ -35,6 +36,7 @@ _TRIM = "DELETE FROM calls WHERE id <= (SELECT MAX(id) FROM calls) - ?"
 APPLICATION_ID = 0x4C50_4C31  # "LPL1": tells a ledger from any other SQLite file. Source: sqlite.org/fileformat.html
 
 _BUSY_S = 1.0  # longest wait for another process's write
+_CLOSE_BUSY_S = 3.0  # the same for the last write, which is not tried again
 _REST_S = 10.0  # how long a file that refused a batch is left alone
 _MOST_PENDING = 50_000
 _MOST_CHARS = 200
@@ -73,71 +75,115 @@ class Ledger:
         self._path, self._monotonic, self._max_rows, self._flush_s = path, monotonic, max_rows, flush_s
         self._troubles, self._later = troubles, later or _timer
         self._resting_until = -math.inf
+        self._is_closed = False
         self._pending: list[CallEvent] = []
         self._timer: Cancellable | None = None
         self._reset()
 
     def __call__(self, event: CallEvent) -> None:
-        """Take one event; never waits for the disk and never raises."""
+        """Take one event; never raises, and waits for the disk only after `close`, when no timer would write it."""
         if self._pid != os.getpid():
             self._reset()  # a forked child: the rows under way are its parent's, the locks may be held for ever
         with self._lock:
             is_full = len(self._pending) >= _MOST_PENDING
             if not is_full:
                 self._pending.append(event)
-            if self._timer is None:
-                self._arm()
+            self._arm(self._flush_s)
         if is_full:
-            self._troubles.note("ledger", CacheError(f"ledger {self._path} can't keep up; rows are lost"))
+            self._lose(1, CacheError("it can't keep up"))
+        if self._is_closed:
+            self._write_pending(is_last=True)
 
     def flush(self) -> None:
-        """Write what is pending; a failure is counted and the batch dropped, unless the file was only busy."""
-        with self._writing:
+        """Write what is pending, unless the file refused a batch a short while ago; a batch that it refuses is lost."""
+        self._disarm()
+        rest_s = self._resting_until - self._monotonic()
+        if rest_s > 0 and not self._is_closed:
             with self._lock:
-                events, self._pending, self._timer = self._pending, [], None
-            if not events or self._monotonic() < self._resting_until:
-                return
-            try:
-                self._write([_row(event) for event in events])
-            except (sqlite3.Error, OSError, CacheError) as exc:
-                self._failed(events, exc)
+                self._arm(rest_s)
+            return
+        self._write_pending()
 
     def close(self) -> None:
-        """Write what is pending, now; calling it again is safe, and so is a late event."""
-        with self._lock:
-            timer = self._timer
-        if timer is not None:
-            timer.cancel()
-        self.flush()
+        """Write what is pending, now, and count what can't be written; calling it again is safe, as is a late event."""
+        self._is_closed = True
+        self._disarm()
+        self._write_pending(is_last=True, is_patient=True)  # a timer that has gone off may be at it
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._lock, self._writing = threading.Lock(), threading.Lock()
-        self._pending, self._timer = [], None
+        # Reentrant: the garbage collector may end a dropped call, whose event comes here, at any place.
+        self._lock = threading.RLock()
+        self._writing = threading.Lock()
+        self._pending, self._timer, self._is_armed = [], None, False
 
-    def _arm(self) -> None:
+    def _arm(self, after_s: float) -> None:
+        if self._is_armed or self._is_closed or not self._pending:
+            return
+        self._is_armed = True  # before the timer is there: to make one may lead here again
         try:
-            self._timer = self._later(self._flush_s, self.flush)
+            self._timer = self._later(after_s, self.flush)
         except RuntimeError as exc:  # no thread to be had: the next event tries again, and `close` writes
+            self._is_armed = False
             self._troubles.note("ledger", exc)
 
-    def _failed(self, events: list[CallEvent], exc: Exception) -> None:
-        if getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-            with self._lock:
-                self._pending = (events + self._pending)[:_MOST_PENDING]
-                if self._timer is None:
-                    self._arm()
-            return
-        self._resting_until = self._monotonic() + _REST_S
-        self._troubles.note("ledger", exc)
+    def _disarm(self) -> None:
+        with self._lock:
+            timer, self._timer, self._is_armed = self._timer, None, False
+        if timer is not None:
+            timer.cancel()  # without effect when it is the timer that calls
 
-    def _write(self, rows: list[tuple[Any, ...]]) -> None:
+    def _write_pending(self, *, is_last: bool = False, is_patient: bool = False) -> None:
+        """Write until nothing is pending.
+
+        Args:
+            is_last: Nobody will try again: what can't be written is lost.
+            is_patient: Wait for another thread that writes; else it, or this one further out, goes on with the rest.
+        """
+        while self._pending and self._writing.acquire(blocking=is_patient):
+            try:
+                with self._lock:
+                    events, self._pending = self._pending, []
+                is_done = self._write_batch(events, is_last=is_last)
+            finally:
+                self._writing.release()
+            if not is_done:
+                return
+
+    def _write_batch(self, events: list[CallEvent], *, is_last: bool) -> bool:
+        """Whether the events are written or lost; if not, they are pending again."""
+        try:
+            with working:
+                self._write([_row(event) for event in events], busy_s=_CLOSE_BUSY_S if is_last else _BUSY_S)
+        except (sqlite3.Error, OSError, CacheError) as exc:
+            is_busy = getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+            if is_busy and not is_last:
+                self._put_back(events)
+                return False
+            if not is_busy:
+                self._resting_until = self._monotonic() + _REST_S
+            self._lose(len(events), exc)
+        return True
+
+    def _put_back(self, events: list[CallEvent]) -> None:
+        with self._lock:
+            events += self._pending
+            self._pending = events[:_MOST_PENDING]
+            self._arm(self._flush_s)
+        if len(events) > _MOST_PENDING:
+            self._lose(len(events) - _MOST_PENDING, CacheError("it can't keep up"))
+
+    def _lose(self, rows: int, exc: Exception) -> None:
+        error = CacheError(f"{rows} row(s) of {self._path} are lost: {type(exc).__name__}: {exc}")
+        self._troubles.note("ledger", error, count=rows)
+
+    def _write(self, rows: list[tuple[Any, ...]], *, busy_s: float) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self._path.exists():
             os.close(os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600))
-        # A connection per batch: one a second is cheap, nothing stays open, and a folder that was removed and made
-        # anew is found again.
-        with closing(sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None)) as connection:
+        # One connection a batch: that is cheap once a second, keeps no file open, and finds a folder again that was
+        # removed and made anew.
+        with closing(sqlite3.connect(self._path, timeout=busy_s, isolation_level=None)) as connection:
             connection.execute("PRAGMA synchronous = NORMAL")
             _make_ours(connection, self._path)
             connection.execute("BEGIN IMMEDIATE")
@@ -152,7 +198,7 @@ def _make_ours(connection: sqlite3.Connection, path: Path) -> None:
         return
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
-    if not _is_laid_out(connection, path):  # again, now that no other process can do it meanwhile
+    if not _is_laid_out(connection, path):  # asked again: another process may have been faster
         connection.execute(_SCHEMA)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute("COMMIT")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.observe.ledger_kit import Bench
+
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
@@ -18,3 +20,9 @@ def open_folder() -> Iterator[Path]:
     yield folder
     folder.chmod(0o755)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A ledger in a folder that is not there yet."""
+    return Bench(tmp_path / "cache" / "ledger.sqlite3")

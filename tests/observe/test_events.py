@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 
 from llm_proxy.observe.events import Troubles
 
@@ -36,3 +37,28 @@ def test_threads_lose_no_count(caplog):
         thread.join()
     assert troubles.counts["cache"] == 16_000
     assert len(caplog.records) == 1
+
+
+def test_many_things_lost_by_one_trouble():
+    troubles = Troubles()
+    troubles.note("ledger", OSError("disk full"), count=7)
+    troubles.note("ledger", OSError("disk full"))
+    assert troubles.counts == {"ledger": 8}
+
+
+def test_a_trouble_while_one_is_noted():
+    """A dropped call that the garbage collector ends in there has troubles, too."""
+    troubles = Troubles()
+
+    class Nesting(Counter):  # type: ignore[type-arg]
+        def __contains__(self, kind: object) -> bool:
+            if kind == "cache":
+                troubles.note("sink", ValueError("no"))
+            return super().__contains__(kind)
+
+    troubles.counts = Nesting()
+    noting = threading.Thread(target=troubles.note, args=("cache", OSError("x")), daemon=True)
+    noting.start()
+    noting.join(10)
+    assert not noting.is_alive(), "it waits for itself"
+    assert troubles.counts == {"cache": 1, "sink": 1}

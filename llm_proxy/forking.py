@@ -1,0 +1,105 @@
+"""Lets a process fork while llm-proxy works in its threads.
+
+A child inherits every lock as it is, without the thread that would release it: a lock of ours, of SQLite, or of a
+module that is being imported. So a fork waits until no thread is inside llm-proxy, and threads that want to go in
+wait until it is done. Whoever keeps locks of its own makes them anew in the child.
+
+::
+
+    thread:  with working: ...      enters, unless a fork is about to happen; leaves
+    fork:    shut ── all threads are out, or the wait is too long ──> fork ──> parent: open; child: all anew
+
+Nothing is registered with Python before `on_fork` is called.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+
+__all__ = ["Gate", "on_fork", "working"]
+
+_WAIT_S = 5.0  # for a model that loads; a fork is never held up longer
+_TURN_S = 30.0  # a thread held up longer goes on: the fork failed in a way that nobody was told of
+
+
+class Gate:
+    """Held by any number of threads that work, or shut by those who fork; reentrant.
+
+    The garbage collector may end a dropped call, and with it enter and leave, at any place in these methods.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._inside: dict[int, int] = {}
+        self._forks = 0
+
+    def __enter__(self) -> None:
+        me = get_ident()
+        with self._lock:
+            if self._forks and me not in self._inside:
+                self._changed.wait_for(lambda: not self._forks, _TURN_S)
+            self._inside[me] = self._inside.get(me, 0) + 1
+
+    def __exit__(self, *exc_info: object) -> None:
+        me = get_ident()
+        with self._lock:
+            depth = self._inside.get(me, 1) - 1  # a child forgets that it was inside
+            if depth:
+                self._inside[me] = depth
+                return
+            self._inside.pop(me, None)
+            if self._forks:
+                self._changed.notify_all()
+
+    def shut(self, wait_s: float) -> None:
+        """Let no other thread in any more, and wait until all are out, but no longer than ``wait_s`` seconds."""
+        me = get_ident()
+        with self._lock:
+            self._forks += 1
+            self._changed.wait_for(lambda: self._inside.keys() <= {me}, wait_s)
+
+    def open(self) -> None:
+        """Take one `shut` back."""
+        with self._lock:
+            self._forks -= 1
+            self._changed.notify_all()
+
+    def forget(self) -> bool:
+        """Begin anew in a child, where no other thread is; whether all were out at the fork."""
+        is_quiet = self._inside.keys() <= {get_ident()}
+        self.__init__()  # type: ignore[misc]
+        return is_quiet
+
+
+working = Gate()
+"""The one of this process; to be held while working, never while waiting for an upstream."""
+
+_children: list[Callable[[bool], Any]] = []
+
+
+def on_fork(child: Callable[[bool], Any]) -> None:
+    """Have a function called in every child of a fork from now on; the same one is registered once.
+
+    Args:
+        child: Called with whether no other thread was inside llm-proxy at the fork. If not, locks of other libraries
+            may be held for ever.
+    """
+    if not _children and hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before, after_in_parent=working.open, after_in_child=_in_child)
+    if child not in _children:
+        _children.append(child)
+
+
+def _before() -> None:
+    working.shut(_WAIT_S)
+
+
+def _in_child() -> None:
+    is_quiet = working.forget()
+    for child in _children:
+        child(is_quiet)
