@@ -39,7 +39,7 @@ def main() -> None:
     with ExitStack() as stack:
         base_url = stack.enter_context(upstream())
         directory = stack.enter_context(tempfile.TemporaryDirectory())
-        runtime = Runtime(Config.of(cache={"directory": directory, "store": "disk"}))
+        runtime = Runtime(Config(cache={"directory": directory, "store": "disk"}))
         stack.callback(runtime.close)
         runtime.start()
         figures = _measure(base_url, runtime, options.calls)

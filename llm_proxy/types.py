@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-__all__ = ["Bypass", "ChatRequest", "Controls", "Fingerprint", "Head", "Outcome", "Outgoing", "Usage"]
+__all__ = ["Bypass", "ChatRequest", "Clock", "Controls", "Fingerprint", "Head", "Outcome", "Outgoing", "Usage"]
 
 JSON = dict[str, Any]
 HitKind = Literal["exact", "semantic", ""]
 HeaderList = Sequence[tuple[str, str]]
+Forward = Literal["bypass", "uri-miss", "miss", "request", "stale", ""]
+
+CHARS_PER_TOKEN = 4
+"""Characters of English that make a token, as a rule of thumb: where no tokenizer counts."""
+
+
+class Clock(Protocol):
+    """The time, injected."""
+
+    def time(self) -> float:
+        """Unix time, seconds."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment; never goes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +63,9 @@ class ChatRequest:
     Attributes:
         body: The parsed JSON object; read-only by agreement.
         raw: The bytes it was parsed from; what is forwarded unless the route changes the model.
-        headers: Request headers, names in lower case; of repeated ones the last.
-        endpoint: URL that the call would go to by itself, without query; empty where the face has none (the proxy).
+        headers: Request headers, names in lower case; repeated ones as one list, joined by commas.
+        endpoint: URL that the call would go to by itself, with its query, which may choose what answers; empty
+            where the face has none (the proxy).
         controls: What the caller asked of the cache.
         timeout_s: How long the caller is ready to wait for a byte, or None for ever.
         received_s: Unix time of arrival.
@@ -67,6 +84,26 @@ class ChatRequest:
         """The model asked for; empty when absent or not a string."""
         model = self.body.get("model")
         return model if isinstance(model, str) else ""
+
+    @property
+    def base_url(self) -> str:
+        """Where OpenAI's paths begin at the endpoint, e.g. ``https://api.openai.com/v1``; empty without one."""
+        return self.endpoint.partition("?")[0].removesuffix("/chat/completions")
+
+    def raw_for(self, model: str) -> bytes:
+        """The body that asks another model: no other byte differs, so that no number is rounded on its way.
+
+        Args:
+            model: Name to put in place of the one that was asked for; empty to leave it.
+
+        Raises:
+            ValueError: ``raw`` is not the JSON object that it was parsed from, or has no model.
+        """
+        if model in ("", self.model):
+            return self.raw
+        text = self.raw.decode()
+        start, end = _span_of_model(text)
+        return f"{text[:start]}{json.dumps(model)}{text[end:]}".encode()
 
     @property
     def messages(self) -> Sequence[Any]:
@@ -164,6 +201,8 @@ class Outcome:
     Attributes:
         status: Where the answer came from.
         kind: How the entry was found, on a hit.
+        forward: Why the call went upstream, in the words of RFC 9211 section 2.2, where ``status`` alone does not
+            say it; empty when it did not go there.
         detail: Why the cache was bypassed or could not be used; empty when there is nothing to say.
         key: Exact key of the entry served or written; empty on a bypass.
         similarity: Cosine of question and entry in [-1, 1]; 1.0 on an exact hit, None otherwise.
@@ -179,6 +218,7 @@ class Outcome:
 
     status: Literal["hit", "miss", "bypass"]
     kind: HitKind = ""
+    forward: Forward | None = None
     detail: str = ""
     key: str = ""
     similarity: float | None = None
@@ -201,8 +241,9 @@ class Outcome:
         if self.status == "hit":
             details = [self.kind, *([f"similarity={self.similarity:.3f}"] if self.kind == "semantic" else [])]
             return f"llm-proxy; hit; detail={_sf_string('; '.join(details))}"
-        forwarded = "bypass" if self.status == "bypass" else "uri-miss"
-        parts = ["llm-proxy", f"fwd={forwarded}"]
+        default = "bypass" if self.status == "bypass" else "uri-miss"
+        forward = default if self.forward is None else self.forward
+        parts = ["llm-proxy", *([f"fwd={forward}"] if forward else [])]
         if self.is_stored:
             parts.append("stored")
         if self.is_shared:
@@ -230,3 +271,23 @@ def _sf_string(text: str) -> str:
         return f'"{text}"'
     printable = "".join(char if " " <= char <= "~" else "?" for char in text)
     return '"' + printable.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+_WHITESPACE = re.compile(r"[ \t\n\r]*")
+_READ = json.JSONDecoder().raw_decode
+
+
+def _span_of_model(text: str) -> tuple[int, int]:
+    """Where the value of the key ``model`` begins and ends in a JSON object; each key is there once."""
+
+    def after_space(at: int) -> int:
+        return _WHITESPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
+
+    at = after_space(0)
+    while True:
+        name, at = _READ(text, after_space(at + 1))
+        start = after_space(after_space(at) + 1)
+        _, end = _READ(text, start)
+        if name == "model":
+            return start, end
+        at = after_space(end)

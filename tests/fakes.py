@@ -42,6 +42,10 @@ class FakeCache:
         self.found = Found()
         self.failing: set[str] = set()
         self.keeps = True
+        self.is_open = True
+        self.state = "ok"
+        self.is_tending_due = False
+        self.tended = self.timeouts = 0
 
     def _try(self, verb: str) -> None:
         if verb in self.failing:
@@ -67,9 +71,21 @@ class FakeCache:
         self.attached[key] = scope, vector, encoder, seen_chars
         return True
 
-    def hit(self, key: str) -> None:
+    def hit(self, key: str) -> bool:
         self._try("hit")
         self.hits.append(key)
+        return self.is_tending_due
+
+    def tend(self) -> None:
+        self._try("tend")
+        self.tended += 1
+
+    def note_timeout(self) -> None:
+        self.timeouts += 1
+
+    def open_store(self) -> None:
+        self._try("open_store")
+        self.is_open = True
 
 
 @dataclass
@@ -84,7 +100,7 @@ class Rig:
     troubles: Troubles = field(default_factory=Troubles)
 
     def __post_init__(self) -> None:
-        self.config = Config.of(**self.sections)
+        self.config = Config(**self.sections)
         self.selector = Selector(self.config)
         self.settler = Settler(
             self.config.cache,

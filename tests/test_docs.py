@@ -133,7 +133,7 @@ class TestSettings:
     @pytest.mark.parametrize("name", pages_with("toml"))
     def test_every_example_loads(self, name: str) -> None:
         for block in blocks(name, "toml"):
-            Config.of(**tomllib.loads(block))
+            Config(**tomllib.loads(block))
 
     @EVERY_PAGE
     def test_every_setting_that_is_named_exists(self, name: str) -> None:

@@ -18,7 +18,7 @@ PACKAGE = Path(llm_proxy.__file__).parent
 
 # Each layer sees those above it; parts of one line see each other nowhere but where `BESIDE` says so.
 LAYERS = [
-    {"types", "errors", "__version__"},
+    {"types", "errors", "forking", "__version__"},
     {"_variables"},
     {"_sentences"},
     {"config"},
@@ -32,9 +32,8 @@ LAYERS = [
 ]
 BESIDE = {("route", "encode"), ("testing", "faces"), ("faces", "testing")}
 ENGINE_SEES = {
-    "backends.openai_compatible", "backends.prices", "cache.base",
-    "cache.entry", "config", "encode.base", "errors", "observe.events",
-    "route.base", "route.select", "types", "wire.chat", "wire.recorder", "wire.replay",
+    "backends.openai_compatible", "cache.base", "cache.entry", "config", "encode.base", "errors", "observe.events",
+    "route.base", "types", "wire.chat", "wire.recorder", "wire.replay",
 }  # fmt: skip
 PURE = {
     "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "numpy", "typing",

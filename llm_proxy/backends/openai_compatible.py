@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from llm_proxy.errors import BackendUnavailable
@@ -14,15 +13,39 @@ if TYPE_CHECKING:
     from llm_proxy.config import BackendConfig
     from llm_proxy.types import ChatRequest, HeaderList
 
-__all__ = ["HOP_BY_HOP", "headers_for", "outgoing_for"]
+__all__ = ["ACCOUNT_HEADERS", "HOP_BY_HOP", "KEY_HEADERS", "credentials_of", "headers_for", "outgoing_for"]
 
 # Source: RFC 9110 section 7.6.1; host and content-length are made anew for the new request.
 HOP_BY_HOP = frozenset({
     "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
     "proxy-authenticate", "proxy-authorization", "host", "content-length",
 })  # fmt: skip
-_KEY_HEADERS = frozenset({"authorization", "api-key", "x-api-key"})
-_CREDENTIALS = _KEY_HEADERS | {"cookie", "openai-organization", "openai-project"}
+KEY_HEADERS = ("authorization", "api-key", "x-api-key")
+"""Where clients put their key: OpenAI's, Azure's, and what many gateways read."""
+ACCOUNT_HEADERS = ("openai-organization", "openai-project")
+"""Which account of a key's owner is asked and pays."""
+_CREDENTIALS = frozenset({*KEY_HEADERS, *ACCOUNT_HEADERS, "cookie"})
+
+
+def credentials_of(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The secrets that a request presents: what admits a caller, and what separates it from others.
+
+    Args:
+        headers: Request headers, names in lower case.
+
+    Returns:
+        Pairs of header and secret, in the order of `KEY_HEADERS`. Of ``Authorization: Bearer`` it is the token; of
+        another scheme the whole value, which a space keeps from ever being equal to a token.
+    """
+    found = []
+    for name in KEY_HEADERS:
+        secret = headers.get(name, "").strip()
+        if name == "authorization" and secret:
+            scheme, _, token = secret.partition(" ")
+            secret = token.strip() if scheme.lower() == "bearer" else f"{scheme} {token.strip()}"
+        if secret:
+            found.append((name, secret))
+    return tuple(found)
 
 
 def outgoing_for(
@@ -36,11 +59,10 @@ def outgoing_for(
     backend = backends.get(name)
     if backend is None:
         raise BackendUnavailable(f"no backend serves the model {request.model!r}; configure one under [backends]")
-    is_same = model in ("", request.model)
     return Outgoing(
         url=backend.base_url + "/chat/completions",
         headers=headers_for(backend, request.headers.items(), is_default=name == default),
-        body=request.raw if is_same else json.dumps({**request.body, "model": model}).encode(),
+        body=request.raw_for(model),
         backend=name,
         model=model or request.model,
         timeout_s=backend.timeout_s,
@@ -56,7 +78,7 @@ def headers_for(backend: BackendConfig, headers: Iterable[tuple[str, str]], *, i
     key = backend.key()
     auth = backend.auth or ("key" if key else "caller" if is_default else "none")
     rows = [(name, value) for name, value in headers if name not in HOP_BY_HOP]
-    if auth == "caller" and (key is None or any(name in _KEY_HEADERS for name, _ in rows)):
+    if auth == "caller" and (key is None or any(name in KEY_HEADERS for name, _ in rows)):
         return rows
     kept = [(name, value) for name, value in rows if name not in _CREDENTIALS]
     return kept if auth == "none" or key is None else [*kept, ("authorization", f"Bearer {key}")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ __all__ = ["Prices", "is_loopback"]
 logger = logging.getLogger("llm_proxy")
 _LOOPBACK = frozenset({"localhost", "0.0.0.0", "::"})
 _MTOK = 1_000_000
+_MOST_WARNINGS = 32  # an upstream that echoes the model's name would have each call log a line
+_SHOWN_CHARS = 80
 
 
 def is_loopback(url: str) -> bool:
@@ -31,57 +34,79 @@ def is_loopback(url: str) -> bool:
 
 
 class Prices:
-    """Looks prices up; thread-safe. A model on this machine is free unless configured otherwise."""
+    """Looks prices up; thread-safe. A model on this machine is free unless configured otherwise.
+
+    The library's prices are those of providers it knows by their address. Nobody knows what another host takes for a
+    model of the same name: such an answer has no price.
+    """
 
     def __init__(self, backends: Mapping[str, BackendConfig]) -> None:
         self._backends = backends
-        self._unknown: set[str] = set()
+        self._warned: set[tuple[str, str]] = set()
 
     def warm(self) -> None:
         """Load the price table now, so that no call waits for it."""
-        self._listed(Usage(), "gpt-4o-mini", "https://api.openai.com/v1")
+        _listed(Usage(), "gpt-4o-mini", "https://api.openai.com/v1")
 
-    def cost_usd(self, usage: Usage, *, model: str, backend: str = "", base_url: str = "") -> float | None:
+    def cost_usd(
+        self, usage: Usage, *, model: str, asked: str = "", backend: str = "", base_url: str = ""
+    ) -> float | None:
         """Price of one answer.
 
         Args:
             usage: Its token counts.
-            model: Model that answered.
+            model: Model that answered, as the upstream names it: often a dated snapshot of the one that was asked.
+            asked: Model that was asked; its price counts where the answering model has none.
             backend: Name of a configured backend, or empty.
             base_url: Where it was asked when no backend is named.
 
         Returns:
-            Dollars, >= 0; None when the price is not known, which is logged once a model.
+            Dollars, >= 0; None when the price is not known, which is logged once for a model and host.
         """
+        names = list(dict.fromkeys(name for name in (model, asked) if name))
         settings = self._backends.get(backend)
         if settings is not None:
             base_url = settings.base_url
-            own = settings.prices.get(model)
+            own = next((settings.prices[name] for name in names if name in settings.prices), None)
             if own is not None:
                 spent = usage.prompt_tokens * own.input_usd_per_mtok + usage.completion_tokens * own.output_usd_per_mtok
                 return spent / _MTOK
         if is_loopback(base_url):
             return 0.0
-        return self._listed(usage, model, base_url)
+        for name in names:
+            with suppress(LookupError):
+                return _listed(usage, name, base_url)
+        self._warn(model, base_url)
+        return None
 
-    def _listed(self, usage: Usage, model: str, base_url: str) -> float | None:
-        # Imported here: its table takes about a tenth of a second to load.
-        from genai_prices import Usage as ListedUsage
-        from genai_prices import calc_price
+    def wait_usd(self, latency_s: float, *, backend: str) -> float:
+        """What it is worth not to wait that long for a backend, dollars; 0 where its configuration does not say."""
+        settings = self._backends.get(backend)
+        return 0.0 if settings is None else settings.usd_per_second * latency_s
 
-        listed = ListedUsage(
-            input_tokens=usage.prompt_tokens,
-            cache_read_tokens=min(usage.cached_tokens, usage.prompt_tokens),
-            output_tokens=usage.completion_tokens,
+    def _warn(self, model: str, base_url: str) -> None:
+        shown = model[:_SHOWN_CHARS], base_url[:_SHOWN_CHARS]
+        if len(self._warned) >= _MOST_WARNINGS or shown in self._warned:
+            return
+        self._warned.add(shown)
+        logger.warning(
+            "no price is known for model %r at %s; set backends.NAME.prices to count its cost%s",
+            *shown,
+            "" if len(self._warned) < _MOST_WARNINGS else "; no more of these will be logged",
         )
-        try:
-            return float(calc_price(listed, model, provider_api_url=base_url).total_price)
-        except LookupError:
-            pass
-        try:
-            return float(calc_price(listed, model).total_price)
-        except LookupError:
-            if model not in self._unknown:
-                self._unknown.add(model)
-                logger.warning("no price is known for model %r; set backends.NAME.prices to count its cost", model)
-            return None
+
+
+def _listed(usage: Usage, model: str, base_url: str) -> float:
+    """The library's price; raises LookupError where it has none."""
+    # Imported here: its table takes about a tenth of a second to load.
+    from genai_prices import Usage as ListedUsage
+    from genai_prices import calc_price
+
+    listed = ListedUsage(
+        input_tokens=usage.prompt_tokens,
+        cache_read_tokens=min(usage.cached_tokens, usage.prompt_tokens),
+        output_tokens=usage.completion_tokens,
+    )
+    if not base_url:  # the library would take this for a provider that nobody named
+        raise LookupError(model)
+    return float(calc_price(listed, model, provider_api_url=base_url).total_price)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -10,7 +10,9 @@ if TYPE_CHECKING:
 
     from .entry import Entry
 
-__all__ = ["AnswerCache", "Found"]
+__all__ = ["AnswerCache", "Attachable", "Found", "State"]
+
+State = Literal["ok", "opening", "failing"]
 
 
 class Found(Protocol):
@@ -29,8 +31,32 @@ class Found(Protocol):
         """Why the nearest entry was not served, or empty."""
 
 
-class AnswerCache(Protocol):
-    """See `llm_proxy.cache.cache.Cache`. Every verb may raise `CacheError`."""
+class Attachable(Protocol):
+    """Entries that can be given a vector."""
+
+    def attach(self, key: str, *, scope: str, vector: NDArray[np.float32], encoder: str, seen_chars: int) -> bool:
+        """Give a stored entry the vector that was not ready in time; whether it is still there."""
+
+
+class AnswerCache(Attachable, Protocol):
+    """See `llm_proxy.cache.resting.RestingCache` and `llm_proxy.cache.cache.Cache`. Every verb may raise `CacheError`.
+
+    `hit` only counts, and `get` reads a row or two where ``is_open``; all else may wait for a disk or another process.
+    """
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `get` answers at once."""
+
+    @property
+    def state(self) -> State:
+        """How it is."""
+
+    def open_store(self) -> None:
+        """Open what is not open."""
+
+    def note_timeout(self) -> None:
+        """Take note that it took too long to open, so that the next callers need not wait for it."""
 
     def get(self, key: str) -> Entry | None:
         """The entry under an exact key, unless expired."""
@@ -43,8 +69,8 @@ class AnswerCache(Protocol):
     def admit(self, entry: Entry) -> bool:
         """Store an entry if it is worth its place; whether it was stored."""
 
-    def attach(self, key: str, *, scope: str, vector: NDArray[np.float32], encoder: str, seen_chars: int) -> bool:
-        """Give a stored entry the vector that was not ready in time; whether it is still there."""
+    def hit(self, key: str) -> bool:
+        """Count a hit; whether `tend` is due."""
 
-    def hit(self, key: str) -> None:
-        """Count a hit."""
+    def tend(self) -> None:
+        """Write what waits to be written."""

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llm_proxy.config import CacheConfig
+    from llm_proxy.types import Clock
 
     from .policies.base import Policy
-    from .upkeep import Clock
 
 __all__ = ["ENTRIES_NAME", "SNAPSHOT_NAME", "build"]
 

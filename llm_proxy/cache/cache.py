@@ -18,7 +18,7 @@ from llm_proxy.errors import CacheCorruptError
 from .check import check
 from .entry import Entry, decode_entry, encode_entry
 from .guard import agree
-from .results import Listing, Lookup, Refused, Stats
+from .results import Lookup, Refused, Stats
 from .upkeep import Upkeep, readable
 from .view import View, stored_bytes
 
@@ -29,19 +29,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from llm_proxy.types import Clock
+
+    from .base import State
     from .index import Neighbour, VectorIndex
     from .policies.base import Policy
     from .results import CheckReport
     from .stores.base import Store
-    from .upkeep import Clock
 
 __all__ = ["Cache"]
 
 NEIGHBOURS = 8
-_REMOVE_AT_ONCE = 1_000
 _INDEX_ERROR = 0.001  # the index keeps vectors in half precision; similarities are computed anew from the entry
 _ROUNDING = 1e-6
 _REMEMBERED_BYTES = 32_768
+_PATIENCE_S = 0.05  # for who stores an answer: the caller waits meanwhile
 
 
 class Cache:
@@ -88,6 +90,20 @@ class Cache:
         )
         self._is_closed = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether `get` answers at once; else it opens files first, as `open_store` does, and may wait for them."""
+        return self._store.is_open
+
+    @property
+    def state(self) -> State:
+        """Whether the store is open, can't be opened, or waits for its first use."""
+        return "ok" if self._store.is_open else "failing" if self._store.failure else "opening"
+
+    def open_store(self) -> None:
+        """Open the store, which may take a few seconds; `open` does more."""
+        self._store.open()
+
     # -- looking up ----------------------------------------------------------------------------------------------
 
     def get(self, key: str) -> Entry | None:
@@ -120,7 +136,7 @@ class Cache:
         """
         if not self._view.is_semantic or not text:
             return Lookup()
-        if self._upkeep.writing.acquire(blocking=False):  # else a writer is at it, and follows as well
+        if self._upkeep.writing.acquire(blocking=False):  # a thread that holds the lock follows the store by itself
             try:
                 self._upkeep.adopt(encoder, len(vector))
                 self._upkeep.follow()
@@ -137,7 +153,7 @@ class Cache:
                 break
             entry = self.get(neighbour.key)
             if entry is None:
-                continue  # removed, by another process or for its age, and not yet out of the index
+                continue  # the index still has a key that was removed from the store, or that expired
             similarity = question.similarity(entry, neighbour)
             reason = self._refusal(question, entry, similarity)
             if not reason:
@@ -150,7 +166,7 @@ class Cache:
             return "scope"
         if entry.encoder != question.encoder:
             return "encoder"
-        if not similarity >= self._threshold - _ROUNDING:  # written so that NaN is refused
+        if not similarity >= self._threshold - _ROUNDING:  # NaN compares false, and so is refused
             return "similarity"
         if question.max_age_s is not None and entry.age_s(self._clock.time()) > question.max_age_s:
             return "age"
@@ -162,11 +178,20 @@ class Cache:
         """Store an entry and give up others for it; whether it is there afterwards.
 
         It is not when it is larger than an entry or the whole budget may be, or worth less than all that is kept.
+        Where others write or load for long, it is only stored: searches find it, and it is weighed, a moment later.
         """
-        with self._upkeep.writing:
+        record = encode_entry(entry)
+        if not self._fits(entry, record):
+            return False
+        if not self._upkeep.writing.acquire(timeout=_PATIENCE_S):
+            self._upkeep.put(entry.key, record)
+            return True
+        try:
             self._upkeep.follow()
-            is_kept = self._write(entry)
+            is_kept = self._upkeep.write(entry, record)
             self._upkeep.tend()
+        finally:
+            self._upkeep.writing.release()
         return is_kept
 
     def attach(self, key: str, *, scope: str, vector: NDArray[np.float32], encoder: str, seen_chars: int) -> bool:
@@ -183,40 +208,24 @@ class Cache:
             entry = self.get(key)
             if entry is None:
                 return False
-            return self._write(replace(entry, scope=scope, vector=vector, encoder=encoder, seen_chars=seen_chars))
+            entry = replace(entry, scope=scope, vector=vector, encoder=encoder, seen_chars=seen_chars)
+            record = encode_entry(entry)
+            return self._fits(entry, record) and self._upkeep.write(entry, record)
 
-    def hit(self, key: str, hits: int = 1) -> None:
-        """Count hits of an entry. They reach the store together, a second later, with this verb or another."""
-        if self._upkeep.hit(key, hits) and self._upkeep.writing.acquire(blocking=False):
-            try:
-                self._upkeep.tend()
-            finally:
-                self._upkeep.writing.release()
+    def hit(self, key: str, hits: int = 1) -> bool:
+        """Count hits of an entry, in memory only; they reach the store together, with `tend` or the next write.
 
-    def remove(self, keys: Collection[str]) -> int:
-        """Remove entries, unfindable at once; returns how many were there."""
-        wanted = list(dict.fromkeys(keys))
-        removed = 0
-        for start in range(0, len(wanted), _REMOVE_AT_ONCE):
-            with self._upkeep.writing:
-                removed += self._upkeep.discard(wanted[start : start + _REMOVE_AT_ONCE])
-        return removed
+        Returns:
+            Whether it is time for `tend`; said to one caller a second.
+        """
+        return self._upkeep.hit(key, hits)
 
-    def clear(self) -> int:
-        """Remove all entries; returns how many there were."""
-        return self.remove([row.key for row in self._store.scan()])
+    def tend(self) -> None:
+        """Write hits, remove what must go and save the snapshot, so far as that is due; may wait for a disk."""
+        with self._upkeep.writing:
+            self._upkeep.tend()
 
     # -- looking at it -------------------------------------------------------------------------------------------
-
-    def entries(self) -> Iterator[Listing]:
-        """All entries that can be read, expired ones included, in any order."""
-        self.open()
-        for row in self._store.scan():
-            entry = readable(row.record)
-            if entry is not None:
-                size_bytes = stored_bytes(len(row.record), entry.vector.nbytes if entry.vector is not None else 0)
-                hits = max(row.hits, self._view.hits(row.key))
-                yield Listing(entry, hits, size_bytes, self._view.priority(row.key))
 
     def lacking(self, encoder: str) -> Iterator[Entry]:
         """Entries whose text has no vector of this encoder, for `attach`.
@@ -274,14 +283,15 @@ class Cache:
         It is not required: lookups and writes do the same in small slices. Call it in the background to have it done.
         """
         self._view.prepare()
-        is_current = False
-        while not is_current:
-            with self._upkeep.writing:
-                is_current = self._upkeep.follow(now=True)
+        self._upkeep.load()
 
     def maintain(self) -> None:
-        """Do at once what waits: catch up with the store, write hits, remove what expired, save the snapshot."""
+        """Do at once what waits: catch up with the store, write hits, remove what expired, save the snapshot.
+
+        For what expired, a part of the entries is read each time: all of them in sixty times.
+        """
         self.open()
+        self._upkeep.examine()
         with self._upkeep.writing:
             self._upkeep.tend(now=True)
 
@@ -296,12 +306,8 @@ class Cache:
             finally:
                 self._store.close()
 
-    def _write(self, entry: Entry) -> bool:
-        record = encode_entry(entry)
-        size_bytes = stored_bytes(len(record), entry.vector.nbytes if entry.vector is not None else 0)
-        if len(record) > self._max_entry_bytes or size_bytes > self._budget_bytes:
-            return False
-        return self._upkeep.write(entry, record)
+    def _fits(self, entry: Entry, record: bytes) -> bool:
+        return len(record) <= self._max_entry_bytes and stored_bytes(len(record), entry) <= self._budget_bytes
 
 
 def _decoded(record: bytes) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llm_proxy.errors import CacheCorruptError
@@ -51,7 +52,8 @@ def check(
     if repair:
         store.remove(damaged)
         if problem and snapshot_path is not None:
-            snapshot_path.unlink(missing_ok=True)
+            with suppress(OSError):  # one that can't be removed, such as a directory, is found again
+                snapshot_path.unlink()
     return CheckReport(len(entries) + len(damaged), len(damaged), tuple(findings))
 
 

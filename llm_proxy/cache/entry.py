@@ -36,7 +36,8 @@ class Entry:
         expires_s: Unix time after which it is not served, or None.
         model: Model that answered, as the upstream named it.
         backend: Backend that answered; empty for the caller's own upstream.
-        cost_usd: What asking again is expected to cost, >= 0.
+        cost_usd: Money that asking again is expected to cost, >= 0.
+        wait_usd: What the time that asking again takes is worth, dollars, >= 0.
         latency_s: Time the upstream took from request to terminal event, >= 0.
         has_usage: False only when token counts were not asked for, so that who needs them must ask again.
         encoder: Name of the encoder that made the vector; empty when there is none.
@@ -54,11 +55,17 @@ class Entry:
     model: str = ""
     backend: str = ""
     cost_usd: float = 0.0
+    wait_usd: float = 0.0
     latency_s: float = 0.0
     has_usage: bool = False
     encoder: str = ""
     vector: NDArray[np.float32] | None = None
     seen_chars: int = 0
+
+    @property
+    def worth_usd(self) -> float:
+        """What the entry spares when it is served: money and time."""
+        return self.cost_usd + self.wait_usd
 
     def age_s(self, now_s: float) -> float:
         """Seconds since the answer was complete, never negative (clocks of several machines differ)."""
@@ -72,8 +79,8 @@ class Entry:
 # JSON has one kind of number: 0.0 may come back as 0.
 _HEAD_FIELDS: dict[str, tuple[type, ...]] = {
     "key": (str,), "scope": (str,), "text": (str,), "created_s": (float, int), "expires_s": (float, int, type(None)),
-    "model": (str,), "backend": (str,), "cost_usd": (float, int), "latency_s": (float, int), "has_usage": (bool,),
-    "encoder": (str,), "seen_chars": (int,),
+    "model": (str,), "backend": (str,), "cost_usd": (float, int), "wait_usd": (float, int),
+    "latency_s": (float, int), "has_usage": (bool,), "encoder": (str,), "seen_chars": (int,),
 }  # fmt: skip
 
 

@@ -111,7 +111,7 @@ class Follower:
     def _restore(self, found: Snapshot) -> Iterator[None]:
         rows = zip(found.keys, found.sizes, found.costs, found.hits, strict=True)
         for number, (key, size_bytes, cost_usd, hits) in enumerate(rows, 1):
-            if key not in self._view:  # else it was written since
+            if key not in self._view:  # an entry that was written since is newer than the snapshot
                 self._view.restore(key, size_bytes, cost_usd, hits)
             if number % _RESTORED == 0:
                 yield
@@ -145,7 +145,7 @@ class Follower:
                 yield
         known = self._view.keys()
         for number, key in enumerate([key for key in known if key not in seen], 1):
-            self._look(key)  # gone, or written since the reading began
+            self._look(key)  # the entry was removed, or was written after the scan had passed its place
             if number % _SLICE == 0:
                 yield
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .base import AnswerCache, Found
+    from .base import Found, State
+    from .cache import Cache
     from .entry import Entry
 
 __all__ = ["RestingCache"]
@@ -30,14 +31,33 @@ class RestingCache:
         rest_s: How long it is left alone after an error. A damaged record is no reason to rest.
     """
 
-    def __init__(self, cache: AnswerCache, *, monotonic: Callable[[], float], rest_s: float = 5.0) -> None:
+    def __init__(self, cache: Cache, *, monotonic: Callable[[], float], rest_s: float = 5.0) -> None:
         self._cache, self._monotonic, self._rest_s = cache, monotonic, rest_s
         self._rests_until = float("-inf")
+        self._is_failing = False
 
     @property
     def is_resting(self) -> bool:
         """Whether the cache is being left alone."""
         return self._monotonic() < self._rests_until
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `get` answers at once: also while resting."""
+        return self._cache.is_open or self.is_resting
+
+    @property
+    def state(self) -> State:
+        """``failing`` from an error until a verb succeeds; else the cache's own."""
+        return "failing" if self._is_failing else self._cache.state
+
+    def open_store(self) -> None:
+        """Open what is not open; without effect while resting."""
+        self._tried(self._cache.open_store, None)
+
+    def note_timeout(self) -> None:
+        """Leave the cache alone for a while: it took too long to open."""
+        self._rest()
 
     def get(self, key: str) -> Entry | None:
         """The entry under an exact key; None while resting."""
@@ -62,17 +82,26 @@ class RestingCache:
             lambda: self._cache.attach(key, scope=scope, vector=vector, encoder=encoder, seen_chars=seen_chars), False
         )
 
-    def hit(self, key: str) -> None:
-        """Count a hit; without effect while resting."""
-        self._tried(lambda: self._cache.hit(key), None)
+    def hit(self, key: str) -> bool:
+        """Count a hit; without effect while resting. It only counts, and so says nothing about the cache's health."""
+        return not self.is_resting and self._cache.hit(key)
+
+    def tend(self) -> None:
+        """Write what waits; without effect while resting."""
+        self._tried(self._cache.tend, None)
 
     def _tried(self, call: Callable[[], T], otherwise: T) -> T:
         if self.is_resting:
             return otherwise
         try:
-            return call()
+            result = call()
         except CacheCorruptError:
             raise
         except CacheError:
-            self._rests_until = self._monotonic() + self._rest_s
+            self._rest()
             raise
+        self._is_failing = False
+        return result
+
+    def _rest(self) -> None:
+        self._rests_until, self._is_failing = self._monotonic() + self._rest_s, True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .entry import Entry
 
-__all__ = ["CheckReport", "Listing", "Lookup", "Refused", "Stats"]
+__all__ = ["CheckReport", "Lookup", "Refused", "Stats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +45,6 @@ class Lookup:
     def refusal(self) -> str:
         """Why the nearest neighbour was not served, or empty."""
         return self.refused[0].reason if self.refused and self.entry is None else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """An entry as lists show it: hits are those of all processes, a higher priority stays longer."""
-
-    entry: Entry
-    hits: int
-    size_bytes: int
-    priority: float | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import contextlib
 import json
 import mmap
 import os
+import stat
 import struct
 import sys
 import time
@@ -98,10 +99,10 @@ def load(path: Path) -> Snapshot:
     """Read a snapshot. Its vectors lie in the mapped file: copy them before another process shortens it.
 
     Raises:
-        CacheCorruptError: The file is cut, altered or of another make.
+        CacheCorruptError: The file is cut, altered, of another make, or no regular file.
         OSError: It is not there or cannot be read.
     """
-    with path.open("rb") as file:
+    with open(path, "rb", opener=_opened) as file:
         try:
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             return _parsed(data)
@@ -112,13 +113,22 @@ def load(path: Path) -> Snapshot:
 def sequence_of(path: Path, store: str) -> int:
     """The last step that a snapshot has of a store, or -1 when it has none; reads the head only."""
     with (
-        contextlib.suppress(OSError, ValueError, KeyError, TypeError, struct.error, RecursionError),
-        path.open("rb") as file,
+        contextlib.suppress(CacheCorruptError, OSError, ValueError, KeyError, TypeError, struct.error, RecursionError),
+        open(path, "rb", opener=_opened) as file,
     ):
         head, _ = _head(file.read(_PREFIX.size + _HEAD_LIMIT))
         if head["store"] == store:
             return int(head["sequence"])
     return -1
+
+
+def _opened(path: str, flags: int) -> int:
+    """Open a regular file, and nothing else: a pipe in its place would be waited for without end."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise CacheCorruptError(f"index snapshot {path} is damaged: it is no regular file")
 
 
 def _claim(path: Path) -> int | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from llm_proxy.errors import CacheCorruptError, CacheError
 
@@ -16,35 +17,30 @@ from .follow import Follower
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llm_proxy.types import Clock
+
     from .entry import Entry
     from .stores.base import Store
     from .view import View
 
-__all__ = ["Clock", "Upkeep", "readable"]
+__all__ = ["Upkeep", "readable"]
 
 FOLLOW_EVERY_S = 0.05
 FLUSH_EVERY_S = 1.0
 SAVE_EVERY_S = 60.0
 SAVE_EVERY_CHANGES = 5_000
+_EXAMINED_KEYS = 5_000  # entries read for their expiry at once, in some hundred milliseconds,
+_EXAMINED_PARTS = 60  # or this part of all where that is more
+_GIVE_WAY_S = 0.001  # a break after each slice of loading, which takes some ten milliseconds
 _FLUSH_KEYS = 512  # keys whose hits are written at once, in some ten milliseconds
 _SAVE_INLINE = 5_000  # vectors that a writer saves by itself, in some ten milliseconds; more is left to `maintain`
-
-
-class Clock(Protocol):
-    """The time, injected."""
-
-    def time(self) -> float:
-        """Unix time, seconds."""
-
-    def monotonic(self) -> float:
-        """Seconds since some moment; never goes back."""
 
 
 class Upkeep:
     """The writing side of a cache.
 
     Attributes:
-        writing: Held by whoever calls `follow`, `adopt`, `write`, `discard`, `tend` or `finish`; the rest needs no
+        writing: Held by whoever calls `follow`, `adopt`, `write`, `tend` or `finish`; the rest needs no
             lock. Work that may wait (hits, damage) is noted under a short lock and written by the next who writes.
 
     Args:
@@ -70,12 +66,15 @@ class Upkeep:
         self._budget_bytes, self._max_entries, self._snapshot_path = budget_bytes, max_entries, snapshot_path
         self._follower = Follower(store, view, snapshot_path=snapshot_path, on_damage=self._doom_damaged)
         self.writing = threading.Lock()
+        self._loading = 0
         self._lock = threading.Lock()
         self._pending: Counter[str] = Counter()
         self._doomed: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
         now_s = clock.monotonic()
         self._followed_s, self._flushed_s, self._saved_s = now_s - FOLLOW_EVERY_S, now_s, now_s
+        self._announced_s = now_s
+        self._unexamined: list[str] = []
         self._saved_changes = 0
 
     # -- without the lock ----------------------------------------------------------------------------------------
@@ -92,22 +91,61 @@ class Upkeep:
                 self._doomed[key] = reason
                 self._counts[reason] += 1
 
+    def load(self) -> None:
+        """Bring memory up to the store, with `writing` given up after every slice."""
+        with self._lock:
+            self._loading += 1
+        try:
+            while not self._step():
+                time.sleep(_GIVE_WAY_S)  # a thread that takes a lock again at once keeps those out who wait for it
+        finally:
+            with self._lock:
+                self._loading -= 1
+
+    def put(self, key: str, record: bytes) -> None:
+        """Put an entry into the store alone; memory takes it from the log later, like those of other processes."""
+        self._store.put(key, record)
+        with self._lock:
+            self._doomed.pop(key, None)
+
     def hit(self, key: str, hits: int) -> bool:
-        """Count hits, to be written later; whether that is due."""
+        """Count hits, to be written later; whether that is due and nobody was told so yet."""
         self._view.hit(key, hits)
         with self._lock:
             self._pending[key] += hits
-        return self._is_due(self._flushed_s, FLUSH_EVERY_S)
+            is_due = self._is_due(max(self._flushed_s, self._announced_s), FLUSH_EVERY_S)
+            if is_due:
+                self._announced_s = self._clock.monotonic()
+        return is_due
+
+    def examine(self) -> None:
+        """Have a part of the entries read, and those removed that nobody asks for any more and that have expired."""
+        if not self._unexamined:
+            self._unexamined = self._view.expiring()
+        count = max(_EXAMINED_KEYS, len(self._view) // _EXAMINED_PARTS)
+        keys, self._unexamined = self._unexamined[:count], self._unexamined[count:]
+        for key in keys:
+            entry = self._sound(key)
+            if entry is None:
+                self.doom(key, "expired")
+            else:
+                self._view.note_expiry(key, entry.expires_s is not None)
 
     # -- with the lock -------------------------------------------------------------------------------------------
 
     def follow(self, *, now: bool = False) -> bool:
-        """Do a slice of catching up with the store, if one is due; whether memory is up to date."""
-        if not now and not self._follower.is_busy and not self._is_due(self._followed_s, FOLLOW_EVERY_S):
-            return True
+        """Do a slice of catching up with the store, if one is due; whether memory is up to date.
+
+        While another thread is loading, only ``now``: who has a call to answer leaves the slices to that one.
+        """
+        if not now:
+            if self._loading:
+                return False
+            if not self._follower.is_busy and not self._is_due(self._followed_s, FOLLOW_EVERY_S):
+                return True
         self._followed_s = self._clock.monotonic()
         is_current = self._follower.step()
-        if is_current:  # before that, another process's eviction may be among the steps to come
+        if is_current:  # until then, steps that are still to be followed may remove entries by themselves
             self._evict()
         return is_current
 
@@ -147,13 +185,6 @@ class Upkeep:
         self._sweep()
         return entry.key not in victims
 
-    def discard(self, keys: list[str]) -> int:
-        """Remove entries from store and view; returns how many the store had."""
-        removed = self._store.remove(keys)
-        for key in keys:
-            self._view.discard(key)
-        return removed
-
     def tend(self, *, now: bool = False) -> None:
         """Do what is due, or ``now`` all there is: remove what must go, write hits, save the snapshot."""
         if now or self._is_due(self._flushed_s, FLUSH_EVERY_S):
@@ -169,6 +200,10 @@ class Upkeep:
             self._sweep()
             self._flush(to_the_end=True)
             self._save(is_last=True)
+
+    def _step(self) -> bool:
+        with self.writing:
+            return self.follow(now=True)
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -189,7 +224,7 @@ class Upkeep:
         with self._lock:
             doomed, self._doomed = self._doomed, {}
         try:
-            gone = {key: why for key, why in doomed.items() if why == "evicted" or not self._is_sound(key)}
+            gone = {key: why for key, why in doomed.items() if why == "evicted" or self._sound(key) is None}
             if gone:
                 self._store.remove(gone)
         except CacheError:
@@ -199,14 +234,15 @@ class Upkeep:
         for key in gone:
             self._view.discard(key)
 
-    def _is_sound(self, key: str) -> bool:
-        """Whether a doomed entry was replaced by a good one meanwhile."""
+    def _sound(self, key: str) -> Entry | None:
+        """The entry that the store has now, unless it is damaged or expired."""
         try:
             record = self._store.get(key)
         except CacheCorruptError:
-            return False
+            return None
         entry = readable(record) if record is not None else None
-        return entry is not None and entry.key == key and not entry.is_expired(self._clock.time())
+        is_sound = entry is not None and entry.key == key and not entry.is_expired(self._clock.time())
+        return entry if is_sound else None
 
     def _flush(self, *, to_the_end: bool = False) -> None:
         """Write hits, of so many keys that a caller hardly feels it, or all."""
@@ -229,6 +265,8 @@ class Upkeep:
         A process without vectors saves none: the next one would take it that there are no vectors.
         """
         path, count = self._snapshot_path, len(self._view)
+        if self._follower.is_busy and not is_last:
+            return  # a snapshot needs all of the store, and a caller would wait until it is read
         changed = self._view.changes - self._saved_changes
         if path is None or not changed or not self._view.is_semantic:
             return
@@ -239,13 +277,13 @@ class Upkeep:
             is_worth_it = is_old or changed >= max(SAVE_EVERY_CHANGES, count // 4)
         if not is_worth_it:
             return
-        self.catch_up()  # hits written here and not yet followed would count twice
+        self.catch_up()  # else the next process would read hits from the log that the snapshot has already
         self._saved_s, self._saved_changes = self._clock.monotonic(), self._view.changes
         name, sequence = self._follower.store_name, self._follower.sequence
-        if snapshot.sequence_of(path, name) < sequence:  # else another process was here
+        if snapshot.sequence_of(path, name) < sequence:  # else another process has saved a newer one
             try:
                 snapshot.save(path, self._view.image(name, sequence))
-            except CacheError as exc:  # the next process will read the store instead
+            except CacheError as exc:  # without a snapshot the next process reads the store
                 self._view.note(str(exc))
 
 

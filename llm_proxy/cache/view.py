@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from array import array
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["View", "stored_bytes"]
 
+logger = logging.getLogger("llm_proxy")
+
 ROW_BYTES = 1_400
 """What an entry takes beside its record: keys in two trees, its share of the log, and page ends. Measured with
 records of 0.8, 2.6 and 6 kB: 540, 1,380 and 1,010 bytes; the highest is taken, so that a budget is kept."""
@@ -31,13 +34,14 @@ _VECTOR_ROW_BYTES = 128
 _MOST_PROBLEMS = 8
 
 
-def stored_bytes(record_bytes: int, vector_bytes: int) -> int:
-    """Bytes that an entry takes of the budget.
+def stored_bytes(record_bytes: int, entry: Entry) -> int:
+    """Bytes that an entry takes of the budget: its record, and its vector a second time, in the snapshot.
 
     Args:
         record_bytes: Length of its record.
-        vector_bytes: Length of its float32 vector, 0 without; the snapshot keeps it a second time at half that.
+        entry: The entry; its vector counts, which is float32 and takes half of that in the snapshot.
     """
+    vector_bytes = 0 if entry.vector is None else entry.vector.nbytes
     return record_bytes + ROW_BYTES + (vector_bytes // 2 + _VECTOR_ROW_BYTES if vector_bytes else 0)
 
 
@@ -46,6 +50,7 @@ class _Known:
     size_bytes: int
     cost_usd: float
     hits: int
+    can_expire: bool = True
 
 
 class View:
@@ -91,23 +96,23 @@ class View:
         with self._lock:
             return list(self._known)
 
-    def priority(self, key: str) -> float | None:
-        """What the policy holds against giving up a key; None for an unknown one."""
+    def expiring(self) -> list[str]:
+        """The keys of all entries that may expire for all that is known here: a snapshot does not say it."""
         with self._lock:
-            return self._policy.priority(key)
+            return [key for key, known in self._known.items() if known.can_expire]
 
-    def hits(self, key: str) -> int:
-        """Hits of a key, those that the store has not seen yet included; 0 for an unknown one."""
+    def note_expiry(self, key: str, can_expire: bool) -> None:
+        """Remember whether an entry may expire; an unknown key is passed over."""
         with self._lock:
             known = self._known.get(key)
-            return known.hits if known else 0
+            if known is not None:
+                known.can_expire = can_expire
 
     def insert(self, entry: Entry, record_bytes: int, hits: int = 0) -> None:
         """Take in an entry, or a new form of one; hits counted before are kept when they are more."""
         vector = entry.vector if entry.text and entry.encoder else None
-        self.restore(
-            entry.key, stored_bytes(record_bytes, vector.nbytes if vector is not None else 0), entry.cost_usd, hits
-        )
+        self.restore(entry.key, stored_bytes(record_bytes, entry), entry.worth_usd, hits)
+        self.note_expiry(entry.key, entry.expires_s is not None)
         self.changes += 1
         index = None if vector is None else self.adopt(entry.encoder, len(vector), only_if_none=True)
         if vector is None or index is None:
@@ -129,7 +134,7 @@ class View:
             if known is None:
                 known = self._known[key] = _Known(0, cost_usd, hits)
             elif (known.size_bytes, known.cost_usd) == (size_bytes, cost_usd) and hits <= known.hits:
-                return  # read again, not used again
+                return  # following the log reads an entry again, which is no use of it
             self.used_bytes += size_bytes - known.size_bytes
             known.size_bytes, known.cost_usd, known.hits = size_bytes, cost_usd, max(known.hits, hits)
             self._policy.on_insert(key, Worth(size_bytes, cost_usd, known.hits))
@@ -155,7 +160,7 @@ class View:
         with self._lock:
             while self.used_bytes > budget_bytes or len(self._known) > max_entries:
                 victim = self._policy.victim()
-                if victim is None:  # an order of eviction that has lost keys must not stop the service
+                if victim is None:  # a policy that has lost keys must not stop the service
                     break
                 self._forget(victim)
                 victims.append(victim)
@@ -236,6 +241,7 @@ class View:
             self._policy.on_remove(key)
 
     def note(self, problem: str) -> None:
-        """Keep a sentence on what is amiss, for those who ask how the cache is."""
+        """Log a sentence on what is amiss, once, and keep it for those who ask how the cache is."""
         if problem not in self.problems and len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(problem)
+            logger.warning("llm-proxy: the semantic index is in trouble: %s", problem)

@@ -1,8 +1,8 @@
-"""May this completion be stored? Only whole, plain successes are: never errors, refusals or cut answers."""
+"""May this completion be stored? Only whole, well-formed successes are: never errors, refusals or cut answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 __all__ = ["is_tool_call", "rejection"]
@@ -42,11 +42,47 @@ def _choice_rejection(choice: object) -> str:
         return "error"
     message, finish = choice["message"], choice.get("finish_reason")
     if finish not in _WHOLE:
-        # The reason goes into a header: only known words do.
+        # The reason goes into a header, so a word of the upstream's own choice is not taken over.
         return f"finish-{finish}".replace("_", "-") if finish in _CUT else "finish-unknown"
     if message.get("refusal"):
         return "refusal"
+    if not _is_message(message):
+        return "malformed"
     return "" if any(_says_something(message.get(name)) for name in _ANSWERS) else "empty"
+
+
+def _is_message(message: Mapping[str, Any]) -> bool:
+    """Whether each field of an answer has the form that clients rely on; one that is null counts as absent.
+
+    Content as a list of typed parts is no part of OpenAI's API, but some servers of its kind send it.
+
+    Source: OpenAI's API reference, "The chat completion object".
+    """
+    content, calls = message.get("content"), message.get("tool_calls")
+    legacy, audio = message.get("function_call"), message.get("audio")
+    return (
+        message.get("role") in (None, "assistant")
+        and (content is None or isinstance(content, str) or _are_all(content, _is_part))
+        and (calls is None or _are_all(calls, _is_call))
+        and (legacy is None or _has_texts(legacy, "name", "arguments"))
+        and (audio is None or isinstance(audio, Mapping))
+    )
+
+
+def _are_all(items: object, has_form: Callable[[Mapping[str, Any]], bool]) -> bool:
+    return isinstance(items, list) and all(isinstance(item, Mapping) and has_form(item) for item in items)
+
+
+def _is_part(part: Mapping[str, Any]) -> bool:
+    return _has_texts(part, "type")
+
+
+def _is_call(call: Mapping[str, Any]) -> bool:
+    return _has_texts(call.get("function"), "name", "arguments") or _has_texts(call.get("custom"), "name", "input")
+
+
+def _has_texts(value: object, *names: str) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(value.get(name), str) for name in names)
 
 
 def _says_something(value: object) -> bool:

@@ -41,10 +41,18 @@ class Late(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Call a function that takes more than about 0.5 ms; at most ``wait_s`` seconds, else `Late` is thrown in."""
+    """Call a function that takes more than about 0.5 ms, off an event loop.
+
+    Attributes:
+        call: The function.
+        limit_s: Longest wait for it, seconds, after which `Late` is thrown in; None to wait as long as it takes.
+        is_quick: Whether it is known to keep well within the limit, so that a caller with a thread of its own may call
+            it there: a hop to another thread takes about a tenth of a millisecond.
+    """
 
     call: Callable[[], Any]
-    wait_s: float | None = None
+    limit_s: float | None = None
+    is_quick: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +107,9 @@ Effect = Compute | Background | Board | Await | Forward | Launch
 Flow = Generator[Effect, Any, T]
 
 
-def compute(call: Callable[[], T], wait_s: float | None = None) -> Flow[T]:
+def compute(call: Callable[[], T], limit_s: float | None = None, *, is_quick: bool = False) -> Flow[T]:
     """Yield `Compute`; returns what ``call`` returns, raises what it raises, or `Late`."""
-    result: T = yield Compute(call, wait_s)
+    result: T = yield Compute(call, limit_s, is_quick)
     return result
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from llm_proxy.backends.openai_compatible import ACCOUNT_HEADERS, credentials_of
 from llm_proxy.types import Bypass, Fingerprint
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fingerprint", "narrowed", "tenant_of"]
 
-# They name the caller, the transport or the bill, and do not change what the model is asked.
+# These fields name the caller, the transport or the bill; the model's answer does not depend on them.
 _NOT_IN_SCOPE = frozenset({
     "user", "metadata", "store", "stream", "stream_options", "service_tier",
     "safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
@@ -64,6 +65,9 @@ def narrowed(scope: str, text: str, seen_chars: int) -> str:
 def tenant_of(request: ChatRequest, rule: str) -> str:
     """Who is asking, as a short public name: a hash where the name is a secret.
 
+    By ``api_key`` it is a hash of every key that the request presents, since only the upstream knows which of them it
+    obeys, and of the account that it names.
+
     Args:
         request: The call.
         rule: ``api_key``, ``user``, ``header:NAME`` or ``fixed:NAME``.
@@ -75,8 +79,8 @@ def tenant_of(request: ChatRequest, rule: str) -> str:
         return f"user:{request.body.get('user') or ''}"
     if kind == "header":
         return f"header:{request.headers.get(name.lower(), '')}"
-    secret = request.headers.get("authorization") or request.headers.get("api-key") or ""
-    return "key:" + hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    accounts = [request.headers.get(name, "") for name in ACCOUNT_HEADERS]
+    return "key:" + _digest([credentials_of(request.headers), accounts])[:32]
 
 
 def _bypass_reason(request: ChatRequest, settings: CacheConfig) -> str:
@@ -107,7 +111,7 @@ def _split(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
     if isinstance(content, str):
         return {**message, "content": ""}, [content]
     if isinstance(content, list) and all(_is_text_part(part) for part in content):
-        # One text part is what several SDKs send for a plain string: both are the same question.
+        # Several SDKs send a plain string as one text part, so both forms count as the same question.
         return {**message, "content": ""}, [part["text"] for part in content]
     return message, []
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from .effects import Flow
 
-__all__ = ["Flight", "Recording", "Seat", "Ticket"]
+__all__ = ["Failed", "Flight", "Joined", "Lacking", "Landed", "Leading", "Recording", "Seat", "Sharing", "Ticket"]
 
 
 class Recording(Protocol):
@@ -72,12 +72,12 @@ class Ticket:
         settle: The flow to run once, before the terminal chunk is handed on.
         lost: To be called instead, with a reason, when the answer ends without its terminal event; without effect
             on an answer that is settled.
-        base_url: Where it was asked; empty when a backend is named in the outcome.
         encoding: The encoded question, where there was time.
         recorder: What assembles the answer, once the upstream answers.
         head_headers: The upstream's response headers, likewise.
         entry: The answer as an entry, once it is settled and may be stored.
         is_settled: Whether it is booked: `settle` or ``lost`` came.
+        is_left: Whether its caller left before the upstream answered; the flight then books the call.
         error: Why it was lost; see `llm_proxy.engine.settle.Settler.lost`.
     """
 
@@ -87,12 +87,12 @@ class Ticket:
     started_s: float
     settle: Callable[[Ticket], Flow[None]]
     lost: Callable[[Ticket, str], None]
-    base_url: str = ""
     encoding: Encoding | None = None
     recorder: Recording | None = None
     head_headers: HeaderList = ()
     entry: Entry | None = None
     is_settled: bool = False
+    is_left: bool = False
     error: str = ""
 
 
@@ -235,6 +235,8 @@ class Flight:
                 return
             self.state = state
         self._on_over(self)
+        if state == "failed" and self.ticket.is_left:
+            self.ticket.lost(self.ticket, "aborted")
         self._changed()
 
     def _changed(self) -> None:
@@ -244,9 +246,44 @@ class Flight:
         """Cancel the upstream call; drivers override it."""
 
     def _trim(self) -> None:
-        # An answer beyond the recorder's limit is neither stored nor joined: keep only what a seat has yet to read.
+        # Nobody can join an answer beyond the recorder's limit, so chunks that every seat has read are of no more use.
         positions = [seat.position for seat in self._seats] if self.is_overflowed else []
         if positions:
             done = min(positions) - self._dropped
             del self._chunks[:done]
             self._dropped += done
+
+
+@dataclass(frozen=True, slots=True)
+class Leading:
+    """Nobody asks the same: this call leads a flight that others can join."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """The answer of the flight is on its way, in the form that this caller needs."""
+
+    flight: Flight
+    seat: Seat
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """The answer of the flight is complete, or its leader found it in the cache."""
+
+    entry: Entry
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """The answer of the flight is good, and lacks the token counts that this caller needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The flight brought no answer that can be shared, or not in time."""
+
+
+Joined = Leading | Sharing | Landed | Lacking | Failed

@@ -6,36 +6,36 @@ never breaks a call: it is counted, logged once, and the call is forwarded as it
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from llm_proxy.backends.openai_compatible import outgoing_for
 from llm_proxy.errors import CacheError, LLMProxyError, WireError
-from llm_proxy.types import Bypass, Fingerprint, HitKind, Outcome, Outgoing
+from llm_proxy.types import Bypass, Fingerprint, Forward, HitKind, Outcome, Outgoing
 from llm_proxy.wire.chat import error_body
 from llm_proxy.wire.recorder import recorder_for
 from llm_proxy.wire.replay import replay
 
 from .effects import Flow, Late, await_flight, board, compute, forward, launch
 from .fingerprint import fingerprint, narrowed
-from .flights import Flight, Seat, Ticket
+from .flights import Failed, Flight, Joined, Lacking, Landed, Leading, Seat, Sharing, Ticket
 from .ports import Answer, Live, Ready
 
 if TYPE_CHECKING:
-    from llm_proxy.cache.base import AnswerCache, Found
+    from llm_proxy.cache.base import AnswerCache, Found, State
     from llm_proxy.cache.entry import Entry
     from llm_proxy.config import Config
     from llm_proxy.observe.events import Troubles
     from llm_proxy.route.base import Destination
-    from llm_proxy.route.select import Selector
     from llm_proxy.types import ChatRequest, Head
 
-    from .ports import Clock, QuestionEncoder
+    from .ports import Chooser, Clock, QuestionEncoder
     from .settle import Settler
 
 __all__ = ["Engine"]
+
+_OPENING_S = 1.0  # a call waits no longer than this for the store to open: another process may have locked it
 
 
 @dataclass(slots=True)
@@ -47,16 +47,19 @@ class _Call:
     started_s: float
     bypass: str = ""
     detail: str = ""
+    forward: Forward | None = None
     ticket: Ticket | None = None
     flight: Flight | None = None
     seat: Seat | None = None
     is_sent: bool = False
+    is_tending_due: bool = False
 
     @property
     def outcome(self) -> Outcome:
         """What there is to say while nothing was found."""
         return Outcome(
             "bypass" if self.bypass else "miss",
+            forward=None if self.bypass else self.forward,
             detail=self.bypass or self.detail,
             key=self.ticket.fingerprint.key if self.ticket else "",
             backend=self.destination.backend,
@@ -85,7 +88,7 @@ class Engine:
         *,
         cache: AnswerCache | None,
         encoder: QuestionEncoder | None,
-        selector: Selector,
+        selector: Chooser,
         settler: Settler,
         clock: Clock,
         troubles: Troubles,
@@ -93,6 +96,11 @@ class Engine:
         self._config = config
         self._cache, self._encoder, self._selector, self._settler = cache, encoder, selector, settler
         self._clock, self._troubles = clock, troubles
+
+    @property
+    def cache_state(self) -> State | None:
+        """How the cache is; None where there is none."""
+        return None if self._cache is None else self._cache.state
 
     def answer(self, request: ChatRequest) -> Flow[Answer]:
         """The life of a call: 1 fingerprint, 2 exact lookup, 3 in-flight, 4 encode, 5 neighbours, 6 route, 8 forward.
@@ -108,6 +116,8 @@ class Engine:
             answer = yield from self._from_cache(call)
             if answer is None:
                 answer = yield from self._from_upstream(call)
+            elif call.is_tending_due:
+                yield from self._settler.tend()
         except BaseException as exc:
             self._give_up(call, exc)
             raise
@@ -130,9 +140,11 @@ class Engine:
         led = call.led
         if led is not None and (not call.is_sent or isinstance(exc, Exception)):
             led.fail()
-        if led is None or (led.is_over and not led.ticket.is_settled):  # else its flight books it
+        if led is None or (led.is_over and not led.ticket.is_settled):
             error = type(exc).__name__ if isinstance(exc, Exception) else "aborted"
             self._settler.passed(call.request, call.outcome, call.started_s, status=0, error=error)
+        else:  # others may wait for the answer: the flight books this call when it ends
+            led.ticket.is_left = True
         call.leave()
 
     # -- 1 to 5: from the cache ----------------------------------------------------------------------------------
@@ -145,66 +157,100 @@ class Engine:
             return self._absent(call) if controls.only_if_cached else None
         ticket = call.ticket = self._new_ticket(call, found)
         if controls.no_cache:
+            call.forward = "request"
             call.flight, call.seat = yield from board(ticket, is_shareable=False)
             return None
-        hit = self._exact(call, ticket, self._cache)
+        cache = self._cache if self._cache.is_open else (yield from self._opened_cache(call, self._cache))
+        hit = self._exact(call, ticket, cache)
         if hit is not None:
             return hit
         if controls.only_if_cached:
-            return (yield from self._semantic(call, ticket)) or self._absent(call)
-        shared = yield from self._board(call, ticket)
+            return (yield from self._semantic(call, ticket, cache)) or self._absent(call)
+        shared = yield from self._in_flight(call, ticket)
         if shared is not None:
             return shared
         if call.led is not None and call.led.has_forerunner:
-            hit = self._exact(call, ticket, self._cache)
-        return hit or (yield from self._semantic(call, ticket))
+            hit = self._exact(call, ticket, cache)
+        return hit or (yield from self._semantic(call, ticket, cache))
 
-    def _exact(self, call: _Call, ticket: Ticket, cache: AnswerCache) -> Ready | None:
+    def _opened_cache(self, call: _Call, cache: AnswerCache) -> Flow[AnswerCache | None]:
+        """The cache once its store is open; None when it can't be opened, or not soon: the call is then a miss."""
         try:
-            entry = cache.get(ticket.fingerprint.key)
-            if entry is None or not self._may_serve(entry, call.request):
+            yield from compute(cache.open_store, _OPENING_S, is_quick=True)
+        except Late:
+            cache.note_timeout()
+            call.forward, call.detail = "miss", "cache-late"
+            return None
+        except CacheError as exc:
+            self._doubt(call, exc)
+            return None
+        return cache
+
+    def _exact(self, call: _Call, ticket: Ticket, cache: AnswerCache | None) -> Ready | None:
+        try:
+            entry = None if cache is None else cache.get(ticket.fingerprint.key)
+            if entry is None or not self._may_serve(entry, call):
                 return None
             return self._hit(call, entry, "exact", 1.0)
-        except (CacheError, WireError) as exc:  # what can't be read is asked for again, and replaced
-            self._troubles.note("cache", exc)
-            call.detail = "trouble"
+        except (CacheError, WireError) as exc:  # an entry that can't be read is asked for again, and replaced
+            self._doubt(call, exc)
             return None
 
-    def _board(self, call: _Call, ticket: Ticket, *, is_again: bool = False) -> Flow[Answer | None]:
-        """Join an identical call under way; None when this call has to find its answer by itself."""
-        request = call.request
-        flight, seat = call.flight, call.seat = yield from board(ticket, is_shareable=True)
-        if flight.ticket is ticket:
-            return None
-        is_same_form = flight.ticket.request.form == request.form
-        # A plain answer is handed on whole, so there is time to see it fail. A stream is passed on as it comes.
-        to_the_end = not (is_same_form and request.is_stream)
-        yield from await_flight(flight, to_the_end=to_the_end, wait_s=request.timeout_s)
-        if is_same_form and flight.head is not None and flight.error is None:
-            seat.left = partial(self._settler.followed, request, flight.ticket, call.started_s)
-            return Live(flight.head, flight.ticket.outcome, flight, seat, is_shared=True)
-        call.leave()
-        if flight.entry is not None and self._may_serve(flight.entry, request):
-            known = flight.ticket.outcome
-            kind, similarity = (known.kind, known.similarity) if known.status == "hit" else ("exact", 1.0)
-            return self._hit(call, flight.entry, kind, similarity, is_shared=True)
-        if flight.entry is not None and not is_again:
-            # A good answer, but without the token counts that this form needs: all who need them ask once more.
-            return (yield from self._board(call, ticket, is_again=True))
-        # Trouble is not shared: each who waited goes by itself.
+    def _doubt(self, call: _Call, exc: Exception) -> None:
+        self._troubles.note("cache", exc)
+        call.forward, call.detail = "miss", "trouble"
+
+    def _in_flight(self, call: _Call, ticket: Ticket) -> Flow[Answer | None]:
+        """Share the answer to an identical call under way; None when this call has to find its answer by itself."""
+        for _ in range(2):  # when the answer lacks something, all callers who need that ask once more, together
+            joined = yield from self._join(call, ticket)
+            match joined:
+                case Leading():
+                    return None
+                case Sharing(flight, seat, head):
+                    seat.left = partial(self._settler.followed, call.request, flight.ticket, call.started_s)
+                    return Live(head, flight.ticket.outcome, flight, seat, is_shared=True)
+                case Landed(entry, known):
+                    is_hit = known.status == "hit"
+                    kind, similarity = (known.kind, known.similarity) if is_hit else ("exact", 1.0)
+                    return self._hit(call, entry, kind, similarity, is_shared=True)
+                case Lacking():
+                    continue
+                case Failed():
+                    break
+                case _:
+                    assert_never(joined)
+        # A failure is not shared: every caller who waited sends a request of its own.
         call.flight, call.seat = yield from board(ticket, is_shareable=False)
         return None
 
-    def _semantic(self, call: _Call, ticket: Ticket) -> Flow[Answer | None]:
-        encoder, cache, text = self._encoder, self._cache, ticket.fingerprint.text
+    def _join(self, call: _Call, ticket: Ticket) -> Flow[Joined]:
+        """Take a seat in the flight of this key, and wait until it is clear what it brings."""
+        request = call.request
+        flight, seat = call.flight, call.seat = yield from board(ticket, is_shareable=True)
+        if flight.ticket is ticket:
+            return Leading()
+        is_same_form = flight.ticket.request.form == request.form
+        # A stream is passed on as it comes. A plain answer is handed on whole, so the caller loses nothing by waiting
+        # for its end, and a failure is seen in time to send a request of its own.
+        to_the_end = not (is_same_form and request.is_stream)
+        yield from await_flight(flight, to_the_end=to_the_end, wait_s=request.timeout_s)
+        if is_same_form and flight.head is not None and flight.error is None:
+            return Sharing(flight, seat, flight.head)
+        call.leave()
+        if flight.entry is None:
+            return Failed()
+        return Landed(flight.entry, flight.ticket.outcome) if self._may_serve(flight.entry, call) else Lacking()
+
+    def _semantic(self, call: _Call, ticket: Ticket, cache: AnswerCache | None) -> Flow[Answer | None]:
+        encoder, text = self._encoder, ticket.fingerprint.text
         if text is None or cache is None or encoder is None or encoder.is_open:
             return None
         search = partial(self._search, ticket, text, cache=cache, encoder=encoder)
-        wait_s = self._config.encoder.wait_s
-        # An encoder that never came near the limit is called directly: a hop to a thread takes a tenth of its time.
-        is_quick = encoder.slowest_s <= wait_s / 2
+        limit_s = self._config.encoder.wait_s
         try:
-            found = yield from compute(search, None if is_quick else wait_s)
+            # An encoder whose slowest run took half of the limit will keep within it, so no thread has to watch it.
+            found = yield from compute(search, limit_s, is_quick=encoder.slowest_s <= limit_s / 2)
         except Late:
             encoder.note_timeout()
             call.detail = "encoder-late"
@@ -213,7 +259,7 @@ class Engine:
             call.detail = "encoder-failed"
             return None
         encoder.note_success()
-        if found.entry is not None and self._may_serve(found.entry, call.request):
+        if found.entry is not None and self._may_serve(found.entry, call):
             return self._hit(call, found.entry, "semantic", found.similarity)
         if found.refusal:
             call.detail = f"refused={found.refusal}; similarity={found.similarity:.3f}"
@@ -230,12 +276,19 @@ class Engine:
         max_age_s = ticket.request.controls.max_age_s
         return cache.nearest(scope, text, encoding.vector, encoder=encoder.name, max_age_s=max_age_s)
 
-    def _may_serve(self, entry: Entry, request: ChatRequest) -> bool:
-        max_age_s = request.controls.max_age_s
+    def _may_serve(self, entry: Entry, call: _Call) -> bool:
+        """Whether an entry may be served; else the call notes why not. Source: RFC 9211 section 2.2."""
+        max_age_s = call.request.controls.max_age_s
         now_s = self._clock.time()
-        if entry.is_expired(now_s) or (max_age_s is not None and entry.age_s(now_s) > max_age_s):
-            return False
-        return entry.has_usage or not request.wants_usage
+        if entry.is_expired(now_s):
+            call.forward = "stale"
+        elif max_age_s is not None and entry.age_s(now_s) > max_age_s:
+            call.forward = "request"
+        elif call.request.wants_usage and not entry.has_usage:
+            call.forward = "miss"
+        else:
+            return True
+        return False
 
     def _hit(
         self, call: _Call, entry: Entry, kind: HitKind, similarity: float | None, *, is_shared: bool = False
@@ -258,15 +311,15 @@ class Engine:
             call.led.ticket.outcome = outcome
             call.led.answer(entry)
         call.leave()
-        self._settler.hit(request, entry, outcome, call.started_s)
+        call.is_tending_due = self._settler.hit(request, entry, outcome, call.started_s)
         return Ready(200, (("content-type", replayed.content_type), *outcome.headers), replayed.body, outcome)
 
     def _absent(self, call: _Call) -> Ready:
         """Source: RFC 9111 section 5.2.1.7."""
-        outcome = call.outcome
+        outcome = call.outcome.with_changes(forward="")
         self._settler.passed(call.request, outcome, call.started_s, status=504)
         body = error_body("no stored answer, and only-if-cached was asked for", type="cache_miss", code="not_cached")
-        # The openai client retries a 504 unless it is told not to.
+        # The openai client would retry a 504 without this header.
         headers = (("content-type", "application/json"), ("x-should-retry", "false"), *outcome.headers)
         return Ready(504, headers, body, outcome)
 
@@ -291,7 +344,7 @@ class Engine:
         if destination.route:
             call.destination = destination = self._decided(call, destination)
         elif not destination.backend and request.endpoint:
-            return Outgoing(url="", headers=(), body=_renamed(request, destination.model), model=request.model)
+            return Outgoing(url="", headers=(), body=request.raw_for(destination.model), model=request.model)
         return outgoing_for(
             request,
             name=destination.backend,
@@ -327,14 +380,9 @@ class Engine:
             started_s=call.started_s,
             settle=self._settler.settle,
             lost=self._settler.lost,
-            base_url=request.endpoint.partition("?")[0].removesuffix("/chat/completions"),
         )
 
 
 def _part_of(trouble: Exception) -> str:
     """The part of llm-proxy that an exception speaks of."""
     return "cache" if isinstance(trouble, LLMProxyError) else "engine"
-
-
-def _renamed(request: ChatRequest, model: str) -> bytes:
-    return request.raw if not model else json.dumps({**request.body, "model": model}).encode()

@@ -5,23 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from llm_proxy.types import Clock
+
 if TYPE_CHECKING:
     from llm_proxy.encode.base import Encoding
-    from llm_proxy.types import Head, HeaderList, Outcome
+    from llm_proxy.route.base import Decision, Destination
+    from llm_proxy.types import ChatRequest, Head, HeaderList, Outcome, Usage
 
     from .flights import Flight, Seat
 
-__all__ = ["Answer", "Clock", "Live", "QuestionEncoder", "Ready", "as_shared"]
-
-
-class Clock(Protocol):
-    """The time, injected."""
-
-    def time(self) -> float:
-        """Unix time, seconds."""
-
-    def monotonic(self) -> float:
-        """Seconds since some moment; never goes back."""
+__all__ = ["Answer", "Chooser", "Clock", "Live", "Pricer", "QuestionEncoder", "Ready", "as_shared"]
 
 
 class QuestionEncoder(Protocol):
@@ -47,6 +40,35 @@ class QuestionEncoder(Protocol):
 
     def note_success(self) -> None:
         """Count an encoding that came in time."""
+
+
+class Chooser(Protocol):
+    """See `llm_proxy.route.select.Selector`."""
+
+    @property
+    def default_backend(self) -> str:
+        """Backend of models that no other claims; empty when none is configured."""
+
+    def resolve(self, request: ChatRequest) -> Destination:
+        """Where the request's model name leads."""
+
+    def decide(self, request: ChatRequest, destination: Destination, encoding: Encoding | None) -> Decision:
+        """The candidate of a route that will be asked; raises `RouterError` when there is none."""
+
+    def fallback(self, destination: Destination) -> Decision:
+        """The candidate that is asked when `decide` fails."""
+
+
+class Pricer(Protocol):
+    """See `llm_proxy.backends.prices.Prices`."""
+
+    def cost_usd(
+        self, usage: Usage, *, model: str, asked: str = "", backend: str = "", base_url: str = ""
+    ) -> float | None:
+        """Price of one answer, dollars; None when it is not known."""
+
+    def wait_usd(self, latency_s: float, *, backend: str) -> float:
+        """What it is worth not to wait that long for a backend, dollars."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llm_proxy.cache.entry import Entry
 from llm_proxy.errors import CacheError, LLMProxyError
 from llm_proxy.observe.events import CallEvent
-from llm_proxy.types import Usage
+from llm_proxy.types import CHARS_PER_TOKEN, Usage
 from llm_proxy.wire.chat import response_says_no_store, usage_of
 
 from . import admission
@@ -17,19 +17,17 @@ from .fingerprint import narrowed
 from .ports import as_shared
 
 if TYPE_CHECKING:
-    from llm_proxy.backends.prices import Prices
-    from llm_proxy.cache.base import AnswerCache
+    from llm_proxy.cache.base import AnswerCache, Attachable
     from llm_proxy.config import CacheConfig
     from llm_proxy.observe.events import Sink, Troubles
     from llm_proxy.types import JSON, ChatRequest, Outcome
 
     from .flights import Ticket
-    from .ports import Clock, QuestionEncoder
+    from .ports import Clock, Pricer, QuestionEncoder
 
 __all__ = ["Settler", "attach_vector"]
 
-_VAGUE = ("aborted", "incomplete")  # most clients leave when a body turns out to be no answer
-_CHARS_PER_TOKEN = 4  # rule of thumb, for answers whose upstream does not count tokens
+_VAGUE = ("aborted", "incomplete")  # the recorder knows better: most clients leave when a body is no answer
 
 
 class Settler:
@@ -41,7 +39,7 @@ class Settler:
         *,
         cache: AnswerCache | None,
         encoder: QuestionEncoder | None,
-        prices: Prices,
+        prices: Pricer,
         clock: Clock,
         troubles: Troubles,
         sink: Sink,
@@ -62,7 +60,7 @@ class Settler:
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: a caller never pays for the cache
             self._troubles.note("cache", exc)
             ticket.outcome = ticket.outcome.with_changes(is_stored=False, detail="trouble")
-        finally:  # also when the last caller leaves while the store is writing
+        finally:  # the last caller may leave while the store is writing, and the call is booked even so
             self._emit(ticket, usage=usage_of(completion) if completion else None)
 
     def lost(self, ticket: Ticket, reason: str) -> None:
@@ -77,7 +75,7 @@ class Settler:
         ticket.is_settled = True
         known = ticket.recorder.reason if ticket.recorder and reason in _VAGUE else "unfinished"
         ticket.outcome = ticket.outcome.with_changes(is_stored=False)
-        if known == "too-large":  # nothing is wrong with it
+        if known == "too-large":  # a large answer is no error
             ticket.outcome = ticket.outcome.with_changes(detail=known)
         else:
             ticket.error = reason if known == "unfinished" else f"body-{known}"
@@ -95,13 +93,13 @@ class Settler:
             )
         )
 
-    def hit(self, request: ChatRequest, entry: Entry, outcome: Outcome, started_s: float) -> None:
-        """Book a hit; the entry's worth grows by it."""
+    def hit(self, request: ChatRequest, entry: Entry, outcome: Outcome, started_s: float) -> bool:
+        """Book a hit; the entry's worth grows by it. Returns whether `tend` is due."""
         try:
-            if self._cache is not None:
-                self._cache.hit(entry.key)
+            is_due = self._cache is not None and self._cache.hit(entry.key)
         except CacheError as exc:
             self._troubles.note("cache", exc)
+            is_due = False
         latency_s = self._clock.monotonic() - started_s
         self._sink(
             CallEvent(
@@ -112,6 +110,14 @@ class Settler:
                 is_stream=request.is_stream,
             )
         )
+        return is_due
+
+    def tend(self) -> Flow[None]:
+        """Have what hits changed written, in the background: a hit itself waits for no disk."""
+        try:
+            yield from background(self._tend)
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: a caller never pays for the cache
+            self._troubles.note("cache", exc)
 
     def passed(self, request: ChatRequest, outcome: Outcome, started_s: float, *, status: int, error: str = "") -> None:
         """Book a call whose answer is not recorded: bypassed, refused or failed."""
@@ -120,12 +126,20 @@ class Settler:
             CallEvent(request.received_s, outcome, latency_s, 0.0, status, is_stream=request.is_stream, error=error)
         )
 
+    def _tend(self) -> None:
+        try:
+            if self._cache is not None:
+                self._cache.tend()
+        except CacheError as exc:
+            self._troubles.note("cache", exc)
+
     def _emit(self, ticket: Ticket, *, usage: Usage | None = None) -> None:
         self._sink(
             CallEvent(
                 at_s=ticket.request.received_s,
                 outcome=ticket.outcome,
                 latency_s=self._clock.monotonic() - ticket.started_s,
+                http_status=200 if ticket.recorder is not None else 0,  # only such answers are recorded
                 usage=usage,
                 is_stream=ticket.request.is_stream,
                 error=ticket.error,
@@ -157,7 +171,7 @@ class Settler:
 
     def _entry(self, ticket: Ticket, completion: JSON) -> Entry:
         request, outcome, print_ = ticket.request, ticket.outcome, ticket.fingerprint
-        now_s = self._clock.time()
+        now_s, latency_s = self._clock.time(), self._clock.monotonic() - ticket.started_s
         usage = usage_of(completion)
         raw = (ticket.recorder.raw_completion() if ticket.recorder else None) or b""
         model = completion.get("model")
@@ -174,7 +188,8 @@ class Settler:
             model=model,
             backend=outcome.backend,
             cost_usd=self._cost_usd(usage or _estimate(request, raw), model, ticket) or 0.0,
-            latency_s=self._clock.monotonic() - ticket.started_s,
+            wait_usd=self._prices.wait_usd(latency_s, backend=outcome.backend),
+            latency_s=latency_s,
             has_usage=usage is not None or request.wants_usage,
             encoder=self._encoder.name if encoding and self._encoder else "",
             vector=encoding.vector if encoding else None,
@@ -182,7 +197,10 @@ class Settler:
         )
 
     def _cost_usd(self, usage: Usage, model: str, ticket: Ticket) -> float | None:
-        return self._prices.cost_usd(usage, model=model, backend=ticket.outcome.backend, base_url=ticket.base_url)
+        asked = ticket.outcome
+        return self._prices.cost_usd(
+            usage, model=model, asked=asked.model, backend=asked.backend, base_url=ticket.request.base_url
+        )
 
     def _attach(self, entry: Entry, cache: AnswerCache, encoder: QuestionEncoder) -> None:
         try:
@@ -191,7 +209,7 @@ class Settler:
             self._troubles.note("encoder", exc)
 
 
-def attach_vector(entry: Entry, *, cache: AnswerCache, encoder: QuestionEncoder) -> None:
+def attach_vector(entry: Entry, *, cache: Attachable, encoder: QuestionEncoder) -> None:
     """Encode the text of a stored entry, which has its scope not narrowed, and give it the vector."""
     encoding = encoder.encode(entry.text)
     cache.attach(
@@ -204,4 +222,4 @@ def attach_vector(entry: Entry, *, cache: AnswerCache, encoder: QuestionEncoder)
 
 
 def _estimate(request: ChatRequest, raw: bytes) -> Usage:
-    return Usage(len(request.raw) // _CHARS_PER_TOKEN, len(raw) // _CHARS_PER_TOKEN)
+    return Usage(len(request.raw) // CHARS_PER_TOKEN, len(raw) // CHARS_PER_TOKEN)

@@ -17,20 +17,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llm_proxy.backends.openai_compatible import headers_for
+from llm_proxy.backends.openai_compatible import credentials_of, headers_for
 from llm_proxy.drive import Served
 from llm_proxy.errors import BackendError, BackendTimeout, BackendUnavailable, ConfigError, WireError
 from llm_proxy.types import Head, Outcome, Outgoing
 from llm_proxy.wire.chat import error_body, parse_request
 
 from ._asgi_io import BROKEN, Caller, Refused, is_foreign_page, relay
+from ._headers import decoded, merged
 from ._http import httpx
 from ._models import list_models, named_model
 from ._upstream import Upstream, end_to_end, passed_url, translated
 
 if TYPE_CHECKING:
+    from llm_proxy.encode.lazy import LazyEncoder
     from llm_proxy.runtime import Runtime
-    from llm_proxy.types import ChatRequest, HeaderList
+    from llm_proxy.types import ChatRequest
 
     from ._asgi_io import Receive, Scope, Send
 
@@ -72,7 +74,7 @@ class ProxyApp:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = Caller(receive)
-        headers = _joined(scope["headers"])
+        headers = merged(decoded(scope["headers"]))
         try:
             try:
                 served = await self._answer(scope, headers, caller)
@@ -93,15 +95,16 @@ class ProxyApp:
             return _json(200, {"status": "ok"})
         if path == "/readyz":
             return self._readiness()
-        self._admit(headers)
+        passed = merged(end_to_end(scope["headers"]))
+        self._admit(headers, passed)
         if method in {"CONNECT", "TRACE"}:
             raise Refused(405, f"{method} is not for this proxy")
         if "content-length" in headers and "transfer-encoding" in headers:
-            # Whoever stands in front may see its end elsewhere. Source: RFC 9112 section 6.1.
+            # A server in front may see the request end elsewhere and smuggle another one. Source: RFC 9112 section 6.1.
             raise Refused(400, "a request has content-length or transfer-encoding, not both", must_close=True)
-        # A coded body can't be read here; the backend may know the coding.
+        # This proxy does not decode bodies, so a coded one is passed on: the backend may know the coding.
         if path == _CHAT_PATH and method == "POST" and "content-encoding" not in headers:
-            return await self._chat(scope, headers, caller)
+            return await self._chat(scope, passed, caller, announced=headers.get("content-length", ""))
         if path.startswith(_MODELS_PATH) and method == "GET":
             caller.watch()
             served = await self._models(path, headers)
@@ -109,38 +112,41 @@ class ProxyApp:
                 return served
         return await self._pass(scope, headers, caller)
 
-    def _admit(self, headers: Mapping[str, str]) -> None:
+    def _admit(self, headers: Mapping[str, str], passed: Mapping[str, str]) -> None:
+        """Refuse who may not come in.
+
+        Args:
+            headers: All headers.
+            passed: Those that are not for this connection alone. A key must be among them, for it is by them that the
+                cache tells callers apart.
+        """
         if not self._keys:
             if is_foreign_page(headers):
                 raise Refused(403, "requests of web pages from elsewhere need a key: set server.keys", code="foreign")
             return
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        named = headers.get("api-key") or headers.get("x-api-key") or ""
-        given = (token.strip() if scheme.lower() == "bearer" else named).encode("latin-1")
-        matches = [hmac.compare_digest(given, key) for key in self._keys]  # all of them: equal time for any key
+        given = [secret.encode("latin-1") for _, secret in credentials_of(passed)]
+        # All are compared, so that it takes as long for any key.
+        matches = [hmac.compare_digest(secret, key) for secret in given for key in self._keys]
         if True not in matches:
             raise Refused(401, "this proxy needs one of its own keys as bearer token", code="invalid_api_key")
 
-    async def _chat(self, scope: Scope, headers: Mapping[str, str], caller: Caller) -> Served:
+    async def _chat(self, scope: Scope, headers: Mapping[str, str], caller: Caller, *, announced: str) -> Served:
         runtime = self._runtime
-        limit_bytes = runtime.config.server.max_body_bytes
-        raw = await caller.body(limit_bytes=limit_bytes, announced=headers.get("content-length", ""))
+        raw = await caller.body(limit_bytes=runtime.config.server.max_body_bytes, announced=announced)
         query = scope["query_string"].decode("latin-1")
-        call = self._parsed(raw, scope, has_query=bool(query))
+        call = self._parsed(raw, headers, has_query=bool(query))
 
         async def send(outgoing: Outgoing) -> Head:
             return await self._upstream.send(replace(outgoing, url=f"{outgoing.url}?{query}") if query else outgoing)
 
         return await runtime.async_driver.serve(runtime.engine.answer(call), send)
 
-    def _parsed(self, raw: bytes, scope: Scope, *, has_query: bool) -> ChatRequest:
+    def _parsed(self, raw: bytes, headers: Mapping[str, str], *, has_query: bool) -> ChatRequest:
         try:
-            call = parse_request(
-                raw, headers=dict(_merged(end_to_end(scope["headers"]))), received_s=self._runtime.clock.time()
-            )
+            call = parse_request(raw, headers=headers, received_s=self._runtime.clock.time())
         except WireError as exc:
             raise Refused(400, str(exc)) from exc
-        # A query may change the answer, and no key knows it.
+        # A query may change the answer and is not part of any key, so nothing is looked up or stored.
         return replace(call, controls=replace(call.controls, no_store=True)) if has_query else call
 
     async def _models(self, path: str, headers: Mapping[str, str]) -> Served | None:
@@ -176,14 +182,14 @@ class ProxyApp:
         runtime = self._runtime
         state = {
             "status": "ok",
-            "cache": "off" if runtime.cache is None else "ok",
-            "encoder": "off" if runtime.encoder is None else "ok" if runtime.encoder.is_ready else "loading",
+            "cache": runtime.engine.cache_state or "off",
+            "encoder": "off" if runtime.encoder is None else _encoder_state(runtime.encoder),
             "troubles": dict(runtime.troubles.counts),
         }
         return _json(200, state)
 
     def _start(self) -> None:
-        # Not only in `_lifespan`: an application that mounts this one may not pass the startup on.
+        # An application that mounts this one may not pass the startup on, so each request makes sure of it.
         if not self._is_started:
             self._is_started = True
             self._runtime.start()
@@ -215,17 +221,10 @@ def _check(runtime: Runtime) -> None:
             raise ConfigError(f"backend {name!r} would get the keys of this proxy; use server_config(config)")
 
 
-def _merged(headers: HeaderList) -> Mapping[str, str]:
-    """Headers by name; repeated ones as one list. Source: RFC 9110 section 5.3, RFC 9113 section 8.2.3."""
-    values: dict[str, str] = {}
-    for name, value in headers:
-        glue = "; " if name == "cookie" else ", "
-        values[name] = f"{values[name]}{glue}{value}" if name in values else value
-    return values
-
-
-def _joined(rows: list[tuple[bytes, bytes]]) -> Mapping[str, str]:
-    return _merged([(name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")) for name, value in rows])
+def _encoder_state(encoder: LazyEncoder) -> str:
+    if encoder.is_ready:
+        return "ok"
+    return "failed" if encoder.failure else "loading"
 
 
 def _refusal(exc: Exception, *, is_body_awaited: bool) -> Served:

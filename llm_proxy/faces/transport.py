@@ -16,6 +16,7 @@ from llm_proxy.runtime import Settings, runtime_for
 from llm_proxy.types import Head
 from llm_proxy.wire.chat import parse_request
 
+from ._headers import decoded, merged
 from ._http import byte_streams, httpx, module_of
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class ProxyTransport(httpx.BaseTransport):
         def send(outgoing: Outgoing) -> Head:
             return _head(inner.handle_request(_rebuilt(request, outgoing)))
 
-        served = self.runtime.driver.serve(self.runtime.engine.answer(call), send)
+        served = self.runtime.driver.serve(self.runtime.engine.answer(call), send, module_of(request).ReadError)
         return _response(request, served, 0)
 
     def close(self) -> None:
@@ -93,7 +94,8 @@ class AsyncProxyTransport(httpx.AsyncBaseTransport):
         async def send(outgoing: Outgoing) -> Head:
             return _head(await inner.handle_async_request(_rebuilt(request, outgoing)))
 
-        served = await self.runtime.async_driver.serve(self.runtime.engine.answer(call), send)
+        broken = module_of(request).ReadError
+        served = await self.runtime.async_driver.serve(self.runtime.engine.answer(call), send, broken)
         return _response(request, served, 1)
 
     async def aclose(self) -> None:
@@ -123,21 +125,13 @@ def _parsed(request: httpx.Request, raw: bytes, runtime: Runtime) -> ChatRequest
     try:
         return parse_request(
             raw,
-            headers=_joined(request.headers.raw),
+            headers=merged(decoded(request.headers.raw)),
             endpoint=str(request.url),
             received_s=runtime.clock.time(),
             timeout_s=timeout.get("read"),
         )
     except WireError:
         return None
-
-
-def _joined(headers: list[tuple[bytes, bytes]]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in headers:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        found[key] = f"{found[key]}, {text}" if key in found else text
-    return found
 
 
 def _rebuilt(request: httpx.Request, outgoing: Outgoing) -> httpx.Request:
@@ -180,7 +174,7 @@ def _response(request: httpx.Request, served: Served, side: int) -> httpx.Respon
 
 
 def _raw(headers: HeaderList) -> list[tuple[bytes, bytes]]:
-    # As bytes: the family would take text for ASCII, and refuse what it received itself.
+    # The family encodes text as ASCII and would refuse headers that it received itself, so it gets bytes.
     return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
 
 

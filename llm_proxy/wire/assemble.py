@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Assembler"]
+from llm_proxy.types import JSON
 
-JSON = dict[str, Any]
+__all__ = ["Assembler"]
 
 # Identifiers and constants: many servers repeat them in every delta, so they must not be glued together.
 _WHOLE = frozenset({"id", "type", "role", "format"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ MAX_DEPTH = 200
 """Most levels of lists and objects in a request: to serialise it again takes stack for each."""
 
 _ANY = Controls()
+_MOST_TOKENS = 1_000_000_000  # no call has more: beyond it a mistake would outweigh all that statistics add up
 # One directive: up to a comma that is not inside a quoted string. Each alternative consumes, so it is linear.
 _DIRECTIVE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+"?)+', re.DOTALL)
 
@@ -48,9 +50,9 @@ def parse_request(
         timeout_s: How long the caller is ready to wait for a byte, or None for ever.
 
     Raises:
-        WireError: The body is not UTF-8, not JSON (NaN, Infinity and a key twice in one object included: two
-            readers may differ on them, so such a body has no key), nested more than `MAX_DEPTH` levels deep,
-            or lacks a model or messages. The message says which, and what to send.
+        WireError: The body is not UTF-8, not JSON (NaN, Infinity, a number too large for a float, and a key twice
+            in one object included: two readers may differ on them, so such a body has no key), nested more than
+            `MAX_DEPTH` levels deep, or lacks a model or messages. The message says which, and what to send.
     """
     body = _parse_json(raw)
     if not isinstance(body, dict):
@@ -112,7 +114,7 @@ def response_says_no_store(headers: HeaderList) -> bool:
 def usage_of(completion: Mapping[str, Any]) -> Usage | None:
     """Token counts of a completion; None when it has neither prompt nor completion tokens.
 
-    A count of a wrong type or below zero is treated as absent.
+    A count of a wrong type, below zero or above a thousand million is treated as absent.
     """
     usage = completion.get("usage")
     if not isinstance(usage, Mapping):
@@ -158,7 +160,14 @@ def _refuse_depth() -> NoReturn:
     raise WireError(f"request body is nested more than {MAX_DEPTH} levels deep; send a flatter one")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise WireError(f"request body holds the number {digits[:40]}, which is too large; send one below 1.8e308")
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def _parse_json(raw: bytes) -> Any:
@@ -210,7 +219,7 @@ def _directives(value: str) -> list[tuple[str, str]]:
 
 def _count(source: Any, name: str) -> int | None:
     value = source.get(name) if isinstance(source, Mapping) else None
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
 def _kind(value: Any) -> str:

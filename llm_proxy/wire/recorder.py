@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from llm_proxy.errors import WireError
-from llm_proxy.types import HeaderList
+from llm_proxy.types import JSON, HeaderList
 
 from .assemble import Assembler
+from .compact import compact
 from .decode import BodyDecoder, decoder_for
 from .sse import DONE, ServerSentEvent, SSEDecoder
 
 __all__ = ["Reason", "Recorder", "recorder_for"]
 
-JSON = dict[str, Any]
 Reason = Literal["", "unfinished", "error", "damaged", "truncated", "too-large"]
 """Why there is no completion: the body is still under way, holds an error, is not what the protocol or its
 headers say, stopped before its end, or is over the limit; empty when there is one."""
 
-_COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
-_COMPACT_ASCII = json.JSONEncoder(separators=(",", ":"))
 _PARSE = json.JSONDecoder().decode
-
 
 _STREAM_OVERHEAD = 16
 """A stream wraps each token of some 4 bytes in a chunk of some 300; what is kept is small again."""
@@ -198,7 +195,7 @@ class _EventBody:
 
     def result(self) -> tuple[JSON, bytes]:
         completion = self._assembler.completion()
-        return completion, _dumped(completion)
+        return completion, compact(lambda write: write(completion))
 
     def _read(self, event: ServerSentEvent) -> Reason:
         if self._events.is_damaged:
@@ -243,10 +240,3 @@ def _header(headers: HeaderList, name: str) -> str:
     """The value of a header; empty where there is none, or several that differ."""
     values = {value.strip() for key, value in headers if key == name}
     return values.pop() if len(values) == 1 else ""
-
-
-def _dumped(completion: JSON) -> bytes:
-    try:
-        return _COMPACT.encode(completion).encode()
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can only carry escaped
-        return _COMPACT_ASCII.encode(completion).encode()

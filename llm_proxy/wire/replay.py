@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from llm_proxy.errors import WireError
-from llm_proxy.types import ChatRequest
+from llm_proxy.types import JSON, ChatRequest
+
+from .compact import Write, compact
 
 __all__ = ["Replay", "replay"]
-
-JSON = dict[str, Any]
-Write = Callable[[Any], str]
 
 MAX_PIECES = 16
 """Most deltas that one text is split into: a client spends more on a chunk than on its characters."""
@@ -20,8 +19,6 @@ _MIN_PIECE_CHARS = 32
 _STREAMED = ("reasoning_content", "reasoning", "content", "refusal")
 _NOT_LAST = frozenset({"index", "message", "delta", "logprobs"})  # what a finish chunk does not take from a choice
 
-_WRITE: Write = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-_WRITE_ASCII: Write = json.JSONEncoder(separators=(",", ":")).encode
 _PARSE = json.JSONDecoder().decode
 
 
@@ -53,10 +50,7 @@ def replay(completion: bytes, request: ChatRequest) -> Replay:
         return Replay("application/json", completion)
     try:
         value = _PARSE(completion.decode())
-        try:
-            body = _stream(value, request.wants_usage, _WRITE).encode()
-        except UnicodeEncodeError:  # a lone surrogate, which JSON can only carry escaped
-            body = _stream(value, request.wants_usage, _WRITE_ASCII).encode()
+        body = compact(lambda write: _stream(value, request.wants_usage, write))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise WireError(f"stored completion can't be streamed: {type(exc).__name__}: {exc}; remove it") from exc
     return Replay("text/event-stream; charset=utf-8", body)

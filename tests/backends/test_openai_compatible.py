@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.backends.openai_compatible import HOP_BY_HOP, headers_for, outgoing_for
+from llm_proxy.backends.openai_compatible import HOP_BY_HOP, credentials_of, headers_for, outgoing_for
 from llm_proxy.config import BackendConfig, Config
 from llm_proxy.errors import BackendUnavailable
+from llm_proxy.types import ChatRequest
+from llm_proxy.wire.chat import parse_request
 from tests.fakes import request
 
 CALLER = [("authorization", "Bearer theirs"), ("cookie", "c"), ("openai-organization", "o"), ("x-title", "t")]
@@ -55,8 +57,24 @@ def test_what_concerns_one_hop_ends_there(name: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ({}, ()),
+        ({"authorization": "", "api-key": " "}, ()),
+        ({"authorization": "Bearer  k ", "x-api-key": "x"}, (("authorization", "k"), ("x-api-key", "x"))),
+        ({"authorization": "Basic k"}, (("authorization", "Basic k"),)),
+        ({"authorization": "k"}, (("authorization", "k "),)),
+        ({"authorization": "Bearer"}, ()),
+        ({"cookie": "c", "api-key": "a"}, (("api-key", "a"),)),
+    ],
+)
+def test_the_secrets_of_a_request(headers: dict[str, str], found: Any) -> None:
+    assert credentials_of(headers) == found
+
+
 class TestOutgoing:
-    BACKENDS = Config.of(backends={"cloud": {"base_url": "https://cloud.test/v1/", "timeout_s": 7}}).backends
+    BACKENDS = Config(backends={"cloud": {"base_url": "https://cloud.test/v1/", "timeout_s": 7}}).backends
 
     def test_the_body_goes_as_it_came(self) -> None:
         call = request()
@@ -71,6 +89,29 @@ class TestOutgoing:
         outgoing = outgoing_for(call, name="cloud", backends=self.BACKENDS, default="", model="other")
         assert json.loads(outgoing.body) == {**call.body, "model": "other"}
         assert (outgoing.model, outgoing.headers) == ("other", [])
+
+    @pytest.mark.parametrize(
+        ("raw", "expected"),
+        [
+            (b'{"model":"a","messages":[{}]}', b'{"model":"b","messages":[{}]}'),
+            (
+                b' {"x":{"model":"a"},\t"seed": 0.10000000000000000555, "messages":[{"model":1}]\n, "model" : "a" } ',
+                b' {"x":{"model":"a"},\t"seed": 0.10000000000000000555, "messages":[{"model":1}]\n, "model" : "b" } ',
+            ),
+            (b'{"m\\u006fdel":"a","messages":[{}]}', b'{"m\\u006fdel":"b","messages":[{}]}'),
+            (
+                '{"é":"\\ud800","messages":[{}],"model":"a"}'.encode(),
+                '{"é":"\\ud800","messages":[{}],"model":"b"}'.encode(),
+            ),
+        ],
+    )
+    def test_no_other_byte_differs(self, raw: bytes, expected: bytes) -> None:
+        assert parse_request(raw, headers={}).raw_for("b") == expected
+
+    @pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b'{"x":1}', b"7"])
+    def test_bytes_that_are_not_the_body(self, raw: bytes) -> None:
+        with pytest.raises(ValueError, match="Expecting"):
+            ChatRequest({"model": "a"}, raw, {}).raw_for("b")
 
     @pytest.mark.parametrize("name", ["", "nobody"])
     def test_an_unknown_backend(self, name: str) -> None:

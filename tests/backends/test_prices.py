@@ -11,7 +11,7 @@ from llm_proxy.types import Usage
 
 OPENAI = "https://api.openai.com/v1"
 USAGE = Usage(1_000_000, 1_000_000)
-BACKENDS = Config.of(
+BACKENDS = Config(
     backends={
         "own": {
             "base_url": "https://own.test/v1",
@@ -36,6 +36,15 @@ class TestConfigured:
         assert cost("m", Usage(500_000, 0), backend="own") == 1
         assert cost("rented", backend="local") == 1
 
+    def test_the_price_of_the_asked_model_counts_for_its_snapshot(self) -> None:
+        assert cost("m-2024-07-18", asked="m", backend="own") == 10
+        assert cost("m", asked="rented", backend="own") == 10
+
+    def test_waiting(self) -> None:
+        backends = Config(backends={"own": {"base_url": OPENAI, "usd_per_second": 0.25}}).backends
+        assert Prices(backends).wait_usd(4.0, backend="own") == 1.0
+        assert Prices(backends).wait_usd(4.0, backend="") == 0.0
+
     def test_a_model_on_this_machine_is_free(self) -> None:
         assert cost("gpt-4o-mini", backend="local") == 0
         assert cost("gpt-4o-mini", base_url="http://127.0.0.1:11434/v1") == 0
@@ -54,9 +63,14 @@ class TestListed:
         assert listed == sorted(listed, reverse=True)
         assert cost("gpt-4o-mini", Usage(1_000_000, 0, 9_000_000), base_url=OPENAI) == listed[2]
 
-    def test_a_reseller_is_taken_for_the_maker(self) -> None:
-        assert cost("gpt-4o-mini", base_url="https://reseller.test/v1") == cost("gpt-4o-mini", base_url=OPENAI)
-        assert cost("gpt-4o-mini", backend="own") == cost("gpt-4o-mini", base_url=OPENAI)
+    @pytest.mark.parametrize("where", [{"base_url": "https://reseller.test/v1"}, {"backend": "own"}, {}])
+    def test_nobody_knows_what_another_host_takes(self, where: Any) -> None:
+        assert cost("gpt-4o-mini", **where) is None
+
+    def test_the_asked_model_counts_where_the_answering_one_has_no_price(self) -> None:
+        listed = cost("gpt-4o-mini", base_url=OPENAI)
+        assert cost("unheard-of", asked="gpt-4o-mini", base_url=OPENAI) == listed
+        assert cost("gpt-4o-mini", asked="unheard-of", base_url=OPENAI) == listed
 
     def test_an_unknown_model_is_said_once(self, caplog: pytest.LogCaptureFixture) -> None:
         prices = Prices(BACKENDS)
@@ -65,8 +79,16 @@ class TestListed:
                 assert prices.cost_usd(USAGE, model="unheard-of", base_url=OPENAI) is None
             assert prices.cost_usd(USAGE, model="", base_url=OPENAI) is None
         assert [record.getMessage().split(";")[0] for record in caplog.records] == [
-            "no price is known for model 'unheard-of'", "no price is known for model ''",
+            f"no price is known for model 'unheard-of' at {OPENAI}", f"no price is known for model '' at {OPENAI}",
         ]  # fmt: skip
+
+    def test_an_upstream_that_echoes_names_fills_no_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        prices = Prices(BACKENDS)
+        for number in range(200):
+            assert prices.cost_usd(USAGE, model=f"{number}" * 99, asked="unheard-of", base_url=OPENAI) is None
+        assert len(caplog.records) == 32
+        assert caplog.records[-1].getMessage().endswith("no more of these will be logged")
+        assert max(len(record.getMessage()) for record in caplog.records) < 300
 
     def test_warming_says_nothing(self, caplog: pytest.LogCaptureFixture) -> None:
         Prices(BACKENDS).warm()

@@ -119,7 +119,7 @@ class Worker:
         else:
             name = self.kept.pop(self.random.randrange(len(self.kept)))
             self.note("-", name)  # before: from here on its absence is no loss
-            self.cache.remove([entry_of(name).key])
+            self.cache._store.remove([entry_of(name).key])
 
     def write(self) -> None:
         self.count += 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ from numpy.typing import NDArray
 from llm_proxy.cache.cache import Cache
 from llm_proxy.cache.entry import Entry, encode_entry
 from llm_proxy.cache.index import FaissIndex
+from llm_proxy.cache.policies.base import Policy
 from llm_proxy.cache.policies.gdsf import GDSF
+from llm_proxy.cache.policies.lru import LRU
 from llm_proxy.cache.stores.base import Store
 from llm_proxy.cache.stores.memory import MemoryStore
+from llm_proxy.cache.upkeep import readable
 from llm_proxy.cache.view import stored_bytes
 from llm_proxy.errors import CacheError
 
@@ -90,7 +95,40 @@ def sizes_of(directory: Path) -> dict[str, int]:
 
 
 def size_of(entry: Entry) -> int:
-    return stored_bytes(len(encode_entry(entry)), entry.vector.nbytes if entry.vector is not None else 0)
+    return stored_bytes(len(encode_entry(entry)), entry)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """An entry with what store and memory together know of it."""
+
+    entry: Entry
+    hits: int
+    size_bytes: int
+
+
+def listings(cache: Cache) -> Iterator[Listing]:
+    """All entries of a cache that can be read."""
+    cache.open()
+    for row in cache._store.scan():
+        entry = readable(row.record)
+        if entry is not None:
+            known = cache._view._known.get(row.key)
+            yield Listing(entry, max(row.hits, known.hits if known else 0), stored_bytes(len(row.record), entry))
+
+
+def remove(cache: Cache, *names: object) -> int:
+    """Remove entries as the command line does: from the store, whose log the cache follows."""
+    return cache._store.remove([key_of(name) for name in names])
+
+
+def priority(policy: Policy, key: str) -> float | None:
+    """What a policy orders a key by: the least goes first."""
+    if isinstance(policy, LRU):
+        return policy._order.get(key)
+    assert isinstance(policy, GDSF)
+    held = policy._held.get(key)
+    return None if held is None else held.priority
 
 
 class CountingStore(MemoryStore):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from llm_proxy.cache.cache import Cache
+from llm_proxy.cache.entry import encode_entry
 from llm_proxy.cache.policies.lru import LRU
+from llm_proxy.cache.stores.base import Stored
 from llm_proxy.cache.stores.disk import DiskStore
 from llm_proxy.errors import CacheError
 
@@ -20,7 +24,10 @@ from .helpers import (
     entry_of,
     find,
     key_of,
+    listings,
     new_cache,
+    priority,
+    remove,
     size_of,
     vector_of,
 )
@@ -108,6 +115,22 @@ def test_costs_that_are_none_count_nothing() -> None:
     assert cache.admit(entry_of("b", cost_usd=1e-8))
 
 
+def test_time_is_worth_what_it_costs() -> None:
+    """0.001 of money and 0.004 of time stay; 0.002 of money go first, 0.003 of time next."""
+    worths = {"slow and cheap": (0.001, 0.004), "dear": (0.002, 0.0), "slow and free": (0.0, 0.003)}
+    entries = [
+        entry_of(name, text="t", completion=b"{}", cost_usd=usd, wait_usd=w) for name, (usd, w) in worths.items()
+    ]
+    cache = new_cache(max_entries=3)
+    for entry in entries:
+        cache.admit(entry)
+    gone = []
+    for number in range(2):
+        cache.admit(entry_of(f"new {number}", text="t", completion=b"{}", cost_usd=1.0))
+        gone += [name for name in worths if name not in gone and cache.get(key_of(name)) is None]
+    assert gone == ["dear", "slow and free"]
+
+
 def test_a_policy_that_forgot_its_keys_does_not_stop_the_service() -> None:
     class Forgetful(LRU):
         def victim(self) -> str | None:
@@ -127,10 +150,14 @@ def test_hits_are_written_together(cache: Cache, store: CountingStore, clock: Fa
         cache.hit(key_of("a"))
     assert "touch" not in store.calls
     clock.advance(1.0)
-    cache.hit(key_of("a"))
+    assert cache.hit(key_of("a"))
+    assert not cache.hit(key_of("a"), 0), "one caller a second is told"
+    assert "touch" not in store.calls, "a hit writes nothing by itself"
+    cache.tend()
+    cache.tend()
     assert store.calls.count("touch") == 1
     assert next(store.scan()).hits == 11
-    assert [listing.hits for listing in cache.entries()] == [11]
+    assert [listing.hits for listing in listings(cache)] == [11]
     clock.advance(1.0)
     cache.admit(entry_of("b"))  # nothing is pending
     assert store.calls.count("touch") == 1
@@ -145,7 +172,8 @@ def test_many_hits_are_written_in_pieces(
         cache.hit(key_of(number))
     for expected in (4, 8):
         clock.advance(1.0)
-        cache.hit(key_of(0))
+        assert cache.hit(key_of(0))
+        cache.tend()
         assert sum(row.hits > 0 for row in store.scan()) == expected
     cache.maintain()
     assert all(row.hits > 0 for row in store.scan())
@@ -173,13 +201,144 @@ def test_hits_that_could_not_be_written_are_kept(cache: Cache, store: CountingSt
     cache.hit(key_of("a"))
     store.failing = {"touch"}
     clock.advance(1.0)
+    assert cache.hit(key_of("a"))
     with pytest.raises(CacheError):
-        cache.hit(key_of("a"))
-    cache.hit(key_of("a"))  # not tried again with every hit
+        cache.tend()
+    assert not cache.hit(key_of("a"))  # not tried again with every hit
     store.failing = set()
     clock.advance(1.0)
-    cache.hit(key_of("a"))
+    assert cache.hit(key_of("a"))
+    cache.tend()
     assert next(store.scan()).hits == 4
+
+
+# -- waiting -----------------------------------------------------------------------------------------------------
+
+
+class GatedStore(CountingStore):
+    """A scan of it stops where ``gate`` lets no more rows through."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        for number in range(rows):
+            super().put(key_of(number), encode_entry(entry_of(number)))
+        self.gate, self.begun = threading.Semaphore(0), threading.Event()
+
+    def scan(self) -> Iterator[Stored]:
+        for row in super().scan():
+            self.begun.set()
+            assert self.gate.acquire(timeout=10)
+            yield row
+
+
+def test_an_answer_is_stored_while_another_thread_loads(clock: FakeClock) -> None:
+    store = GatedStore(3)
+    cache = new_cache(store, clock, max_entries=3)
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(cache.open)
+        assert store.begun.wait(10)
+        began_s = time.monotonic()
+        assert cache.admit(entry_of("new", cost_usd=1.0))  # the slice under way is not waited for to its end
+        assert time.monotonic() - began_s < 1.0
+        assert not cache.admit(entry_of("large", completion=b"x" * (1 << 21)))
+        assert cache.get(key_of("new")) is not None
+        assert find(cache, entry_of("new")).entry is None
+        store.gate.release(100)
+        opening.result(10)
+    clock.advance(0.05)
+    assert find(cache, entry_of("new")).entry is not None
+    assert cache.stats().entries == 3
+    assert cache.check().is_clean
+
+
+def test_an_answer_stored_that_way_is_none_to_be_removed(cache: Cache, store: CountingStore) -> None:
+    cache.admit(entry_of("a"))
+    cache._upkeep._doomed[key_of("a")] = "evicted"
+    with cache._upkeep.writing:
+        assert cache.admit(entry_of("a"))
+    cache.maintain()
+    assert cache.get(key_of("a")) is not None
+
+
+def test_loading_gives_way_after_every_slice(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_proxy.cache.follow._SLICE", 1)
+    store = GatedStore(3)
+    store.gate.release(100)
+    cache = new_cache(store, clock)
+    steps: list[int] = []
+
+    def others_turn(_: float) -> None:
+        before = len(cache._view)
+        assert find(cache, entry_of(0)).entry is not None
+        assert len(cache._view) == before  # who has a call to answer leaves the slices to the thread that loads
+        assert cache.admit(entry_of(("new", before)))
+        assert key_of(("new", before)) in cache._view
+        steps.append(before)
+
+    monkeypatch.setattr("llm_proxy.cache.upkeep.time.sleep", others_turn)
+    cache.open()
+    assert len(steps) >= 3
+    assert len(cache._view) == 3 + len(steps)
+    find(cache, entry_of(0))
+    assert cache.check().is_clean
+
+
+def test_a_caller_saves_no_snapshot_while_the_store_is_being_read(
+    clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_proxy.cache.follow._SLICE", 1)
+    monkeypatch.setattr("llm_proxy.cache.upkeep.SAVE_EVERY_CHANGES", 2)
+    store = GatedStore(9)
+    store.gate.release(100)
+    cache = new_cache(store, clock, snapshot_path=tmp_path / "index.snapshot")
+    for number in range(4):
+        cache.admit(entry_of(("new", number)))
+    assert cache._upkeep._follower.is_busy
+    assert not (tmp_path / "index.snapshot").exists()
+    cache.open()
+    cache.maintain()
+    assert (tmp_path / "index.snapshot").exists()
+
+
+# -- expiry ------------------------------------------------------------------------------------------------------
+
+
+def test_what_expired_and_nobody_asks_for_goes_too(
+    cache: Cache, store: CountingStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_proxy.cache.upkeep._EXAMINED_KEYS", 4)
+    for number in range(10):
+        cache.admit(entry_of(number, expires_s=clock.time() + 10))
+    cache.admit(entry_of("lasting"))
+    cache.maintain()
+    assert len(store.keys()) == 11
+    clock.advance(10.0)
+    for expected in (5, 1):  # the first look has left six to the second and third
+        cache.maintain()
+        cache.maintain()
+        assert len(store.keys()) == expected
+    assert store.keys() == [key_of("lasting")]
+    store.calls.clear()
+    cache.maintain()
+    assert "get" not in store.calls, "what never expires is not read"
+
+
+def test_a_snapshot_does_not_say_what_expires(tmp_path: Path, clock: FakeClock) -> None:
+    def new() -> Cache:
+        return new_cache(DiskStore(tmp_path / "entries"), clock, snapshot_path=tmp_path / "snapshot")
+
+    cache = new()
+    cache.admit(entry_of("a", expires_s=clock.time() + 10))
+    cache.admit(entry_of("b"))
+    cache.close()
+    clock.advance(10.0)
+    again = new()
+    again.maintain()
+    assert again.get(key_of("b")) is not None
+    assert DiskStore(tmp_path / "entries").keys() == [key_of("b")]
+    again._view.note_expiry("unknown", True)
+    assert again._view.expiring() == []
+    again.close()
 
 
 # -- other verbs -------------------------------------------------------------------------------------------------
@@ -195,14 +354,13 @@ def test_attach(cache: Cache) -> None:
     assert list(cache.lacking(ENCODER)) == []
 
 
-def test_remove_and_clear(cache: Cache) -> None:
+def test_what_is_removed_from_the_store_is_gone_at_once(cache: Cache) -> None:
     for number in range(5):
         cache.admit(entry_of(number))
-    assert cache.remove([key_of(1), key_of(1), key_of("gone")]) == 1
+    assert remove(cache, 1, 1, "gone") == 1
     assert cache.get(key_of(1)) is None
     assert find(cache, entry_of(1)).entry is None
-    assert cache.remove([]) == 0
-    assert cache.clear() == 4
+    assert remove(cache, *range(5)) == 4
     stats = cache.stats()
     assert (stats.entries, stats.vectors, stats.used_bytes, stats.scopes) == (0, 0, 0, 0)
 
@@ -212,11 +370,11 @@ def test_listings(cache: Cache, store: CountingStore) -> None:
     cache.admit(entry_of("b", vector=None, encoder=""))
     store.put("damaged", b"")
     cache.hit(key_of("a"))
-    found = {listing.entry.text: listing for listing in cache.entries()}
+    found = {listing.entry.text: listing for listing in listings(cache)}
     assert found["what is a"].hits == 1
     assert found["what is b"].hits == 0
     assert found["what is a"].size_bytes == size_of(entry_of("a", cost_usd=0.002))
-    one, other = found["what is a"].priority, found["what is b"].priority
+    one, other = (priority(cache._view._policy, key_of(name)) for name in "ab")
     assert one is not None
     assert other is not None
     assert one > other
@@ -293,7 +451,7 @@ def test_threads_that_do_everything_at_once(tmp_path: Path) -> None:
             cache.get(entry.key)
             cache.hit(entry.key)
             if count % 9 == 0:
-                cache.remove([entry.key])
+                store.remove([entry.key])
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(work, range(6)))

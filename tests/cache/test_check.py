@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,22 @@ def test_a_snapshot_that_cannot_be_read(cache: Cache, tmp_path: Path) -> None:
     assert "is damaged" in cache.check().findings[0]
     assert cache.check(repair=True).is_repaired
     assert not path.exists()
+
+
+@pytest.mark.timeout(10)
+def test_a_pipe_in_place_of_the_snapshot(cache: Cache, tmp_path: Path) -> None:
+    path = tmp_path / "index.snapshot"
+    os.mkfifo(path)
+    assert "no regular file" in cache.check().findings[0]
+    assert cache.check(repair=True).is_repaired
+    assert not path.exists()
+
+
+def test_a_directory_in_place_of_the_snapshot_is_left_alone(cache: Cache, tmp_path: Path) -> None:
+    path = tmp_path / "index.snapshot"
+    path.mkdir()
+    report = cache.check(repair=True)
+    assert (len(report.findings), report.is_repaired, path.is_dir()) == (1, False, True)
 
 
 def test_writes_of_others_are_no_faults(cache: Cache, store: MemoryStore) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_proxy.cache.stores.base import Stored
 from llm_proxy.cache.stores.disk import DiskStore, _introduce
 from llm_proxy.errors import CacheError
 
@@ -60,6 +61,13 @@ def test_another_store_of_the_directory_sees_everything_at_once(directory: Path,
     assert [step.operation for step in store.changes(0).steps] == ["put", "touch", "remove"]
     assert store.changes(0).store == other.changes(0).store
     other.close()
+
+
+def test_one_row(directory: Path, store: DiskStore) -> None:
+    for key in "ab":
+        store.put(key, b"1")
+    store.touch({"a": 3})
+    assert [store.row(key) for key in "abc"] == [Stored("a", b"1", 3), Stored("b", b"1", 0), None]
 
 
 def test_what_was_acknowledged_outlives_the_process(directory: Path) -> None:

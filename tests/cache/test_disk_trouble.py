@@ -15,6 +15,8 @@ from llm_proxy.cache.stores.disk import DiskStore
 from llm_proxy.errors import CacheCorruptError, CacheError
 from tests.privileges import unprivileged
 
+from .helpers import new_cache
+
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
@@ -44,7 +46,16 @@ def raises_clearly(store: DiskStore, words: str) -> None:
 def test_a_file_in_the_place_of_the_directory(directory: Path) -> None:
     directory.parent.mkdir()
     directory.write_text("a file")
-    raises_clearly(DiskStore(directory), "does not (work|open).*exists")
+    store = DiskStore(directory)
+    assert (store.is_open, store.failure) == (False, "")
+    raises_clearly(store, "does not (work|open).*exists")
+    assert not store.is_open
+    assert "does not open" in store.failure
+    assert new_cache(store).state == "failing"
+    with pytest.raises(CacheError, match=r"does not (work|open)"):
+        new_cache(store).open_store()
+    assert not new_cache(store).is_open
+    assert (new_cache(DiskStore(directory)).state, new_cache().state) == ("opening", "ok")
 
 
 @pytest.mark.parametrize(
@@ -177,6 +188,28 @@ def test_a_commit_that_fails_leaves_no_transaction_behind(directory: Path, store
     assert store.get("b") is None
     store.put("c", b"3")
     assert sorted(row.key for row in store.scan()) == ["a", "c"]
+
+
+def test_a_rollback_that_fails_leaves_no_lock_behind(directory: Path, store: DiskStore) -> None:
+    store.put("a", b"1")
+    rows = store._rows
+    assert rows is not None
+
+    class Broken:
+        """A connection that was lost in the middle of a transaction."""
+
+        in_transaction = True
+
+        def execute(self, statement: str, *_: object) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    good, rows._writer = rows._writer, Broken()
+    with pytest.raises(CacheError):
+        store.put("b", b"1")
+    rows._writer = good
+    assert not rows._write_lock.locked()
+    store.put("c", b"1")
+    assert store.keys() == ["a", "c"]
 
 
 def test_another_process_that_never_lets_go(directory: Path) -> None:

@@ -72,7 +72,7 @@ def forged(head: object, vector_bytes: int = 0) -> bytes:
 
 GOOD: dict[str, Any] = {
     "key": "k", "scope": "s", "text": "", "created_s": 1, "expires_s": None, "model": "", "backend": "",
-    "cost_usd": 0, "latency_s": 0, "has_usage": False, "encoder": "", "seen_chars": 0,
+    "cost_usd": 0, "wait_usd": 0, "latency_s": 0, "has_usage": False, "encoder": "", "seen_chars": 0,
 }  # fmt: skip
 
 

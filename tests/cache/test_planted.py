@@ -18,7 +18,7 @@ from llm_proxy.cache.index import FaissIndex
 from llm_proxy.cache.stores.disk import DiskStore
 from llm_proxy.errors import CacheCorruptError, CacheError
 
-from .helpers import entry_of, find, key_of, new_cache
+from .helpers import entry_of, find, key_of, listings, new_cache
 
 
 class Evil:
@@ -109,7 +109,7 @@ class TestAValue:
         assert cache.get(key_of("good")) is not None
         assert find(cache, entry_of("good")).entry is not None
         assert find(cache, entry_of("bad")).entry is None
-        assert {listing.entry.key for listing in cache.entries()} == {key_of("good"), key_of("other")}
+        assert {listing.entry.key for listing in listings(cache)} == {key_of("good"), key_of("other")}
         assert cache.stats().corrupt > 0
         assert not cache.check().is_clean
         assert cache.get(key_of("bad")) is None  # a check only looks: what a lookup meets goes with the next write
@@ -123,7 +123,7 @@ class TestAValue:
         report = cache.check(repair=True)
         assert (report.is_clean, report.is_repaired) == (False, True)
         assert cache.check().is_clean
-        assert len(list(cache.entries())) == 2
+        assert len(list(listings(cache))) == 2
         cache.close()
 
     def test_can_be_replaced(self, directory: Path, store: DiskStore, evil: bytes, plant: object) -> None:

@@ -17,7 +17,7 @@ from llm_proxy.cache.stores.base import Store
 from llm_proxy.cache.stores.disk import DiskStore
 from llm_proxy.cache.stores.memory import MemoryStore
 
-from .helpers import FakeClock, entry_of, find, key_of, new_cache
+from .helpers import FakeClock, entry_of, find, key_of, listings, new_cache, remove
 
 BUDGET_BYTES = 12_000
 NAMES = st.sampled_from([f"name {number}" for number in range(12)])
@@ -81,7 +81,7 @@ class Caches(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), name=consumes(entries))
     def remove(self, which: int, name: str) -> None:
-        self.caches[which].remove([key_of(name)])
+        remove(self.caches[which], name)
         for cache in self.caches:
             assert cache.get(key_of(name)) is None
             assert find(cache, entry_of(name)).entry is None
@@ -106,7 +106,8 @@ class Caches(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1))
     def clear(self, which: int) -> None:
-        self.caches[which].clear()
+        store = self.caches[which]._store
+        store.remove(store.keys())
 
     @invariant()
     def agree(self) -> None:
@@ -116,11 +117,11 @@ class Caches(RuleBasedStateMachine):
             for cache in self.caches:
                 cache.maintain()
         for cache in self.caches:
-            stats, listings = cache.stats(), list(cache.entries())
+            stats, known = cache.stats(), list(listings(cache))
             assert stats.used_bytes <= BUDGET_BYTES
-            assert stats.entries == len(listings) <= 8
-            assert stats.used_bytes == sum(listing.size_bytes for listing in listings)
-            assert stats.vectors == sum(listing.entry.vector is not None for listing in listings)
+            assert stats.entries == len(known) <= 8
+            assert stats.used_bytes == sum(listing.size_bytes for listing in known)
+            assert stats.vectors == sum(listing.entry.vector is not None for listing in known)
             assert cache.check().findings == ()
 
 

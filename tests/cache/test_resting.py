@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llm_proxy.cache.base import AnswerCache, Attachable
 from llm_proxy.cache.resting import RestingCache
 from llm_proxy.cache.results import Lookup
 from llm_proxy.errors import CacheCorruptError, CacheError
@@ -22,6 +23,14 @@ class Sick:
         self.cache = new_cache()
         self.error: Exception | None = None
         self.calls = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self.error is None
+
+    @property
+    def state(self) -> str:
+        return "ok"
 
     def __getattr__(self, name: str) -> Any:
         def verb(*args: Any, **kwargs: Any) -> Any:
@@ -70,10 +79,11 @@ def test_a_well_cache_is_asked(resting: RestingCache) -> None:
             lambda cache: cache.attach(key_of("a"), scope="", vector=vector_of("a"), encoder=ENCODER, seen_chars=1),
             False,
         ),
-        (lambda cache: cache.hit(key_of("a")), None),
+        (lambda cache: cache.tend(), None),
+        (lambda cache: cache.open_store(), None),
         (lambda cache: cache.nearest("", "", vector_of("a"), encoder=ENCODER, max_age_s=None), Lookup()),
     ],
-    ids=["get", "admit", "attach", "hit", "nearest"],
+    ids=["get", "admit", "attach", "tend", "open", "nearest"],
 )
 def test_an_error_is_raised_once_and_then_there_is_nothing(
     resting: RestingCache, sick: Sick, clock: FakeClock, verb: Callable[[Any], Any], nothing: Any
@@ -89,6 +99,32 @@ def test_an_error_is_raised_once_and_then_there_is_nothing(
     with pytest.raises(CacheError):
         verb(resting)
     assert sick.calls == 2
+
+
+def test_what_the_engine_asks_of_a_cache(resting: RestingCache) -> None:
+    asked = [name for name in vars(AnswerCache) | vars(Attachable) if not name.startswith("_")]
+    assert [name for name in asked if not hasattr(RestingCache, name)] == []
+    found: AnswerCache = resting
+    assert found.is_open
+
+
+def test_its_state(resting: RestingCache, sick: Sick, clock: FakeClock) -> None:
+    assert (resting.state, resting.is_open) == ("ok", True)
+    sick.error = CacheError("the disk is full")
+    with pytest.raises(CacheError):
+        resting.get(key_of("a"))
+    assert (resting.state, resting.is_open, resting.hit(key_of("a"))) == ("failing", True, False)
+    clock.advance(5.0)
+    assert resting.state == "failing", "until it works again"
+    sick.error = None
+    resting.tend()
+    assert resting.state == "ok"
+    resting.note_timeout()
+    assert (resting.state, resting.is_resting, sick.calls) == ("failing", True, 2)
+    clock.advance(5.0)
+    calls = sick.calls
+    resting.hit(key_of("a"))
+    assert sick.calls == calls + 1
 
 
 def test_one_damaged_record_is_no_reason_to_rest(resting: RestingCache, sick: Sick) -> None:

@@ -95,6 +95,24 @@ def test_an_absent_file(tmp_path: Path) -> None:
         snapshot.load(tmp_path / "absent")
 
 
+@pytest.mark.timeout(10)
+def test_a_pipe_in_its_place_is_not_waited_for(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(CacheCorruptError, match="no regular file"):
+        snapshot.load(path)
+    assert snapshot.sequence_of(path, "name") == -1
+    assert snapshot.save(path, example())
+    assert snapshot.load(path).sequence == 7
+
+
+def test_a_device_in_its_place_is_not_read(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(CacheCorruptError, match="no regular file"):
+        snapshot.load(path)
+
+
 def forged(path: Path, **changes: Any) -> None:
     """The example with another head and a good checksum."""
     data = path.read_bytes()

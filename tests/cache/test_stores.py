@@ -106,6 +106,22 @@ def test_removing_many(store: Store) -> None:
     assert sorted(rows(store)) == keys[1_100:]
 
 
+def test_keys(store: Store) -> None:
+    for key in ("b", "a", "ab", "abc", "a\uffff", "a\U0010ffff"):
+        store.put(key, b"1")
+    store.touch({"a": 1})
+    assert store.keys() == ["a", "ab", "abc", "a\uffff", "a\U0010ffff", "b"]
+    assert store.keys("ab") == ["ab", "abc"]
+    assert store.keys("a\uffff") == ["a\uffff"]
+    assert store.keys("c") == []
+
+
+def test_opening(store: Store) -> None:
+    store.open()
+    assert (store.is_open, store.failure) == (True, "")
+    store.open()
+
+
 def test_changes_since(store: Store) -> None:
     for key in "abc":
         store.put(key, b"1")

@@ -93,7 +93,7 @@ def test_semantic_hits_are_silently_off(
 
 
 def test_the_proxy(provider: Served, directory: Path) -> None:
-    config = Config.of(cache={"directory": str(directory)}, backends={"main": {"base_url": f"{provider.url}/v1"}})
+    config = Config(cache={"directory": str(directory)}, backends={"main": {"base_url": f"{provider.url}/v1"}})
     runtime = Runtime(server_config(config))
     with (
         serving(ProxyApp(runtime), lifespan="on") as proxy,

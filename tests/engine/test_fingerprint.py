@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from itertools import combinations, product
 from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from llm_proxy.backends.openai_compatible import ACCOUNT_HEADERS, KEY_HEADERS
 from llm_proxy.config import CacheConfig
 from llm_proxy.engine.fingerprint import fingerprint, narrowed, tenant_of
 from llm_proxy.types import Bypass, ChatRequest, Controls, Fingerprint
@@ -228,6 +230,15 @@ class TestTenants:
         azure = self.tenant("api_key", {"api-key": "sk-1"})
         assert len({one, azure, self.tenant("api_key"), self.tenant("api_key", {"authorization": "Bearer sk-2"})}) == 4
         assert "sk-1" not in one + azure
+
+    @pytest.mark.parametrize(("one", "other"), list(combinations([*KEY_HEADERS, *ACCOUNT_HEADERS], 2)))
+    def test_every_header_that_says_who_asks_counts(self, one: str, other: str) -> None:
+        values = list(product(("", "a", "b"), repeat=2))
+        assert len({self.tenant("api_key", {one: first, other: second}) for first, second in values}) == len(values)
+
+    def test_a_bearer_token_is_one_however_it_is_written(self) -> None:
+        written = ("Bearer sk-1", "bearer  sk-1", " BEARER sk-1 ")
+        assert len({self.tenant("api_key", {"authorization": value}) for value in written}) == 1
 
     def test_other_rules(self) -> None:
         assert self.tenant("user", user="u1") == "user:u1"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.engine.effects import Await, Board, Compute, Forward, Late, Launch
+from llm_proxy.engine.effects import Await, Background, Board, Compute, Forward, Late, Launch
 from llm_proxy.engine.flights import Flight, Ticket
 from llm_proxy.engine.ports import Live, Ready
 from llm_proxy.errors import BackendUnavailable, CacheError, LLMProxyError, RouterError
@@ -191,7 +191,7 @@ class TestExactHit:
         course.board()
         course.search()
         course.launch(head(content_type=TEXT))
-        assert course.answer.outcome.cache_status == 'llm-proxy; fwd=uri-miss; detail="trouble"'
+        assert course.answer.outcome.cache_status == 'llm-proxy; fwd=miss; detail="trouble"'
         assert course.answer.flight.ticket.recorder is not None
         assert rig.troubles.counts == {"cache": 1}
 
@@ -224,18 +224,19 @@ class TestControls:
 
 
 class TestSemantic:
-    @pytest.mark.parametrize(("slowest_s", "limit_s"), [(0.025, None), (0.026, 0.05), (float("inf"), 0.05)])
-    def test_a_quick_encoder_needs_no_time_limit(self, rig: Rig, slowest_s: float, limit_s: float | None) -> None:
+    @pytest.mark.parametrize(("slowest_s", "is_quick"), [(0.025, True), (0.026, False), (float("inf"), False)])
+    def test_an_encoder_that_was_never_slow_is_quick(self, rig: Rig, slowest_s: float, is_quick: bool) -> None:
         rig.encoder.slowest_s = slowest_s
         course = Course(rig, request())
         course.board()
-        assert course.expect(Compute).wait_s == limit_s
+        effect = course.expect(Compute)
+        assert (effect.limit_s, effect.is_quick) == (rig.config.encoder.wait_s, is_quick)
 
     def test_hit(self, rig: Rig) -> None:
         course = Course(rig, request())
         flight = course.board()
         rig.cache.found = Found(entry(), 0.971)
-        assert course.expect(Compute).wait_s == rig.config.encoder.wait_s
+        assert course.expect(Compute).limit_s == rig.config.encoder.wait_s
         course.search()
         answer = course.answer
         assert isinstance(answer, Ready)
@@ -253,15 +254,19 @@ class TestSemantic:
         assert one == three
         assert one != two
 
-    @pytest.mark.parametrize("found", [Found(), Found(entry(has_usage=False), 0.99)], ids=["none", "not servable"])
-    def test_miss(self, rig: Rig, found: Found) -> None:
+    @pytest.mark.parametrize(
+        ("found", "why"),
+        [(Found(), "uri-miss"), (Found(entry(has_usage=False), 0.99), "miss")],
+        ids=["none", "not servable"],
+    )
+    def test_miss(self, rig: Rig, found: Found, why: str) -> None:
         course = Course(rig, request())
         course.board()
         rig.cache.found = found
         course.search()
         course.expect(Launch)
         course.launch(head())
-        assert course.answer.outcome.cache_status == "llm-proxy; fwd=uri-miss"
+        assert course.answer.outcome.cache_status == f"llm-proxy; fwd={why}"
 
     def test_a_refused_neighbour_is_named(self, rig: Rig) -> None:
         course = Course(rig, request())
@@ -577,9 +582,146 @@ class TestRouting:
         assert (flight.state, rig.event.error, rig.event.http_status) == ("failed", "BackendUnavailable", 0)
 
 
-def test_the_address_is_told_to_the_settlement_without_path_and_query(rig: Rig) -> None:
-    course = Course(rig, request(endpoint=f"{ENDPOINT}?api-version=1"))
-    assert course.expect(Board).ticket.base_url == "https://api.openai.com/v1"
+def test_the_base_url_is_the_address_without_path_and_query() -> None:
+    assert request(endpoint=f"{ENDPOINT}?api-version=1").base_url == "https://api.openai.com/v1"
+    assert request(endpoint="").base_url == ""
+
+
+class TestOpening:
+    """A store that is not open yet is opened off the event loop, and within bounds."""
+
+    def test_the_lookup_waits_for_it(self, rig: Rig) -> None:
+        stored(rig, request())
+        rig.cache.is_open = False
+        course = Course(rig, request())
+        effect = course.expect(Compute)
+        assert (effect.call, effect.limit_s, effect.is_quick) == (rig.cache.open_store, 1.0, True)
+        course.search()
+        assert course.answer.outcome.kind == "exact"
+
+    @pytest.mark.parametrize(
+        ("outcome", "detail", "troubles"),
+        [(Late(), "cache-late", {}), (CacheError("locked"), "trouble", {"cache": 1})],
+    )
+    def test_a_call_goes_on_without_it(self, rig: Rig, outcome: Exception, detail: str, troubles: Any) -> None:
+        stored(rig, request())
+        rig.cache.is_open = False
+        course = Course(rig, request())
+        course.throw(outcome)
+        flight = flown(course.expect(Board).ticket)
+        flight.has_forerunner = True
+        course.board(flight)
+        course.launch(head())
+        assert course.answer.outcome.cache_status == f'llm-proxy; fwd=miss; detail="{detail}"'
+        assert (course.answer.flight, rig.troubles.counts) == (flight, troubles)
+        assert rig.cache.timeouts == isinstance(outcome, Late)
+
+    def test_nothing_is_found_in_it(self, rig: Rig) -> None:
+        rig.cache.is_open = False
+        course = Course(rig, request(control="only-if-cached"))
+        course.throw(Late())
+        assert (course.answer.status, course.answer.outcome.detail) == (504, "cache-late")
+
+
+class TestTending:
+    """What hits changed is written in the background."""
+
+    def tended(self, rig: Rig) -> Course:
+        rig.cache.is_tending_due = True
+        stored(rig, request())
+        return Course(rig, request())
+
+    def test_a_hit_waits_for_no_disk(self, rig: Rig) -> None:
+        course = self.tended(rig)
+        effect = course.expect(Background)
+        assert (len(rig.events), rig.cache.tended) == (1, 0)
+        course.send(None)
+        assert course.answer.status == 200
+        effect.call()
+        assert rig.cache.tended == 1
+
+    def test_its_trouble_is_counted(self, rig: Rig) -> None:
+        effect = self.tended(rig).expect(Background)
+        rig.cache.failing = {"tend"}
+        effect.call()
+        assert rig.troubles.counts == {"cache": 1}
+
+    def test_no_threads_are_no_trouble_for_the_caller(self, rig: Rig) -> None:
+        course = self.tended(rig)
+        course.throw(RuntimeError("can't start new thread"))
+        assert (course.answer.status, len(rig.events), rig.troubles.counts) == (200, 1, {"cache": 1})
+
+    def test_without_a_cache_there_is_nothing_to_write(self) -> None:
+        for effect in Rig(cache=None).settler.tend():
+            effect.call()  # type: ignore[union-attr]
+
+
+class TestForwarded:
+    """Why a call went upstream. Source: RFC 9211 section 2.2."""
+
+    def status(self, rig: Rig, **options: Any) -> str:
+        course = Course(rig, request(**options))
+        if isinstance(course.effect, Board):
+            course.board(is_shareable=course.effect.is_shareable)
+        if isinstance(course.effect, Compute):
+            course.search()
+        if isinstance(course.effect, Forward):
+            course.send(head())
+        elif course.effect is not None:
+            course.launch(head())
+        found: str = course.answer.outcome.cache_status
+        return found
+
+    def test_the_reasons(self, rig: Rig) -> None:
+        assert self.status(rig) == "llm-proxy; fwd=uri-miss"
+        assert self.status(rig, control="no-store") == 'llm-proxy; fwd=bypass; detail="no-store"'
+        stored(rig, request())
+        assert self.status(rig, control="no-cache") == "llm-proxy; fwd=request"
+        assert self.status(rig, control="max-age=1") == "llm-proxy; fwd=request"
+
+    def test_an_entry_that_does_not_do(self, rig: Rig) -> None:
+        stored(rig, request(), has_usage=False)
+        assert self.status(rig) == "llm-proxy; fwd=miss"
+        stored(rig, request(), expires_s=1.0)
+        assert self.status(rig) == "llm-proxy; fwd=stale"
+
+    def test_what_went_nowhere(self, rig: Rig) -> None:
+        assert self.status(rig, control="only-if-cached") == "llm-proxy"
+
+
+class TestTheLeaderLeaves:
+    """It is booked once, whatever becomes of the answer that others wait for."""
+
+    @pytest.mark.parametrize("end", ["500", "error"])
+    def test_before_the_upstream_fails(self, rig: Rig, end: str) -> None:
+        leader, flight = led_by(rig, request())
+        opened = leader.effect.opened
+        follower = Course(rig, request())
+        follower.board(flight)
+        leader.flow.close()
+        assert (flight.state, rig.events) == ("pending", [])
+        if end == "500":
+            opened(head(status=500))
+        flight.fail()
+        assert (flight.state, rig.event.error, rig.event.http_status) == ("failed", "aborted", 0)
+        follower.send(None)
+        follower.board(is_shareable=False)
+
+    def test_before_it_answers(self, rig: Rig) -> None:
+        leader, flight = led_by(rig, request())
+        opened = leader.effect.opened
+        follower = Course(rig, request())
+        follower.board(flight)
+        leader.flow.close()
+        opened(head())
+        assert (flight.state, rig.events) == ("open", []), "it is booked when it ends"
+
+
+def test_the_state_of_the_cache(rig: Rig) -> None:
+    assert rig.engine.cache_state == "ok"
+    rig.cache.state = "failing"
+    assert rig.engine.cache_state == "failing"
+    assert Rig(cache=None).engine.cache_state is None
 
 
 def test_answers_of_one_kind_have_one_key_and_of_two_have_two(rig: Rig) -> None:

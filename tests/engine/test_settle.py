@@ -33,7 +33,6 @@ def ticket_for(rig: Rig, value: Any, *, text: str | None = "hi", headers: Any = 
         rig.clock.monotonic(),
         rig.settler.settle,
         rig.settler.lost,
-        base_url="https://api.openai.com/v1",
     )
     ticket.recorder, ticket.head_headers = recorder_for(headers, limit_bytes=1 << 20), headers
     raw = value if isinstance(value, bytes) else body_of(value)
@@ -66,7 +65,7 @@ def test_an_answer_is_stored_with_all_that_is_known_of_it() -> None:
     ticket = encoded(rig, ticket_for(rig, completion("hello")))
     effects = settled(rig, ticket)
     assert [type(effect) for effect in effects] == [Compute]
-    assert effects[0].wait_s is None
+    assert effects[0].limit_s is None
     stored = rig.cache.entries["k" * 64]
     assert ticket.entry is stored
     assert (stored.scope, stored.text, json.loads(stored.completion)) == ("s" * 64, "hi", completion("hello"))
@@ -285,6 +284,21 @@ class TestEntries:
             del value["model"]
         settled(rig, ticket_for(rig, value))
         assert rig.event.outcome.model == "asked"
+
+    def test_waiting_is_worth_what_the_backend_says(self) -> None:
+        own = {"base_url": "https://own.test/v1", "prices": PRICES, "usd_per_second": 0.5}
+        rig = Rig({"backends": {"own": own}})
+        settled(rig, ticket_for(rig, completion()))
+        stored = rig.cache.entries["k" * 64]
+        assert (stored.latency_s, stored.wait_usd) == (3.0, 1.5)
+        assert (stored.worth_usd, rig.event.outcome.cost_usd) == (stored.cost_usd + 1.5, stored.cost_usd)
+
+    def test_the_price_of_the_model_that_was_asked_counts_for_its_snapshot(self) -> None:
+        prices = {"asked": {"input_usd_per_mtok": 7.0, "output_usd_per_mtok": 0.0}}
+        rig = Rig({"backends": {"own": {"base_url": "https://own.test/v1", "prices": prices}}})
+        settled(rig, ticket_for(rig, completion(model="asked-2024-07-18")))
+        assert rig.event.outcome.cost_usd == pytest.approx(10 * 7 / 1e6)
+        assert rig.event.outcome.model == "asked-2024-07-18"
 
     def test_a_price_that_is_not_known_counts_as_nothing(self) -> None:
         rig = Rig()

@@ -40,6 +40,9 @@ class Found:
 class Cache:
     """The cache's verbs over a dict, with a plain scan for neighbours and no guard."""
 
+    is_open = True
+    state = "ok"
+
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
         self.is_closed = False
@@ -66,8 +69,8 @@ class Cache:
     def attach(self, key: str, *, scope: str, vector: Any, encoder: str) -> None:
         pass
 
-    def hit(self, key: str) -> None:
-        pass
+    def hit(self, key: str) -> bool:
+        return False
 
 
 @dataclass
@@ -93,7 +96,7 @@ def proxied(backends: str | Mapping[str, Any], *, encoder: Any = None, **section
     named = {"main": {"base_url": backends}} if isinstance(backends, str) else backends
     cache, events = Cache(), []
     sections = {"observe": {"ledger": False}, "cache": {"store": "memory"}, "encoder": {"wait_s": 5}, **sections}
-    config = server_config(Config.of(backends=named, **sections))
+    config = server_config(Config(backends=named, **sections))
     runtime = Runtime(config, cache=cache, encoder=encoder or FakeEncoder(), sinks=(events.append,))
     with running(ProxyApp(runtime)) as port:
         yield Proxy(port, runtime, cache, events)

@@ -182,7 +182,7 @@ def test_only_the_default_backend_sees_the_callers_key_when_models_are_listed(tw
 
 
 def test_a_proxy_without_a_backend_is_refused():
-    config = Config.of(cache={"store": "memory"})
+    config = Config(cache={"store": "memory"})
     with pytest.raises(ConfigError, match="no backend is configured"):
         ProxyApp(Runtime(config, cache=Cache()))
 

@@ -29,7 +29,7 @@ FAR = {"base_url": "https://far.example/v1"}
 
 
 def backends_of(**sections):
-    return dict(server_config(Config.of(**sections)).backends)
+    return dict(server_config(Config(**sections)).backends)
 
 
 def test_without_backends_openai_is_the_one(monkeypatch):
@@ -114,7 +114,7 @@ def test_a_key_that_no_header_can_carry_is_refused(key, monkeypatch):
 @pytest.mark.parametrize("has_extras", [True, False])
 def test_the_servers_settings(has_extras, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name if has_extras else None)
-    config = Config.of(backends={"b": FAR}, cache={"enabled": False})
+    config = Config(backends={"b": FAR}, cache={"enabled": False})
     settings = server_settings(ProxyApp(Runtime(config)))
     assert (settings.http, settings.loop) == (("httptools", "uvloop") if has_extras else ("h11", "asyncio"))
     assert settings.h11_max_incomplete_event_size == 65536
@@ -126,7 +126,7 @@ def test_the_servers_settings(has_extras, monkeypatch):
 
 def test_an_address_in_use_is_a_wrong_setting():
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        config = Config.of(backends={"b": FAR}, cache={"enabled": False})
+        config = Config(backends={"b": FAR}, cache={"enabled": False})
         with pytest.raises(ConfigError, match="can't listen there"):
             serve(config, port=taken.getsockname()[1])
     with pytest.raises(ConfigError, match=r"server\.port"):
@@ -142,7 +142,7 @@ def test_trouble_in_ready_ends_the_server_and_closes_the_cache(monkeypatch):
         raise ValueError(f"{host} {port}")
 
     def run() -> None:
-        config = Config.of(backends={"b": FAR}, cache={"semantic": False}, observe={"ledger": False})
+        config = Config(backends={"b": FAR}, cache={"semantic": False}, observe={"ledger": False})
         try:
             serve(config, port=0, ready=refuse)
         except ValueError as exc:
@@ -163,7 +163,7 @@ def test_an_app_that_is_mounted_without_its_lifespan_starts_by_itself():
 
     backend = FakeBackend("fine", headers={"connection": "close"})  # nobody tells the application to close its own
     with upstreams(backend) as [url]:
-        config = Config.of(backends={"b": {"base_url": url}}, cache={"enabled": False})
+        config = Config(backends={"b": {"base_url": url}}, cache={"enabled": False})
         with serving(Starlette(routes=[Mount("/", ProxyApp(Runtime(config)))])) as outer:
             answer = httpx.post(outer.url + "/v1/chat/completions", json=question("hi"))
             assert answer.json()["choices"][0]["message"]["content"] == "fine"

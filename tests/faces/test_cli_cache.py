@@ -171,7 +171,7 @@ class TestRm:
         assert invoke_json("cache", "ls")["count"] == 1
 
     def test_a_running_cache_notices(self, directory):
-        cache = build(Config.of(cache={"directory": directory}).cache, clock=SystemClock())
+        cache = build(Config(cache={"directory": directory}).cache, clock=SystemClock())
         cache.admit(entry(1))
         invoke("cache", "rm", "0001")
         assert cache.get(entry(1).key) is None
@@ -239,7 +239,7 @@ class TestCheck:
 
     def test_while_another_writes(self, directory):
         seed(directory, entry(1))
-        cache = build(Config.of(cache={"directory": directory}).cache, clock=SystemClock())
+        cache = build(Config(cache={"directory": directory}).cache, clock=SystemClock())
         stop = threading.Event()
 
         def write() -> None:

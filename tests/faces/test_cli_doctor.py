@@ -157,7 +157,7 @@ class TestKeys:
         ]
 
     def test_one_that_is_asked_for_and_absent(self):
-        config = Config.of(backends={"a": {"base_url": "http://h/v1", "api_key_env": "NO_SUCH_KEY"}})
+        config = Config(backends={"a": {"base_url": "http://h/v1", "api_key_env": "NO_SUCH_KEY"}})
         finding = list(checks.keys(config))[-1]
         assert (finding.state, finding.remedy) == ("problem", "export NO_SUCH_KEY=...")
 
@@ -263,6 +263,16 @@ class TestCache:
         findings = doctor()
         assert of("cache", findings)[0].message.startswith(f"{directory}: 3 entries, ")
         assert of("index", findings)[0].message.startswith("snapshot of 3 vectors, ")
+
+    @pytest.mark.parametrize("absent", [("faiss",), ("faiss", "numpy")])
+    def test_a_snapshot_that_is_of_no_use_here(self, directory, monkeypatch, absent):
+        cache = build(load().cache, clock=SystemClock())
+        cache.admit(entry(0))
+        cache.close()
+        monkeypatch.setattr(cache_checks, "find_spec", lambda name: None if name in absent else name)
+        message = of("index", self.check())[0].message
+        assert message.startswith("snapshot of ")
+        assert message.endswith(f"which is of use with {' and '.join(absent)} only")
 
     def test_many_are_not_all_counted(self, directory, monkeypatch):
         monkeypatch.setattr(cache_checks, "_ENOUGH", 2)

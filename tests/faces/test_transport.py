@@ -29,7 +29,7 @@ FAMILIES = [importlib.import_module(name) for name in ("httpx2", "httpx") if imp
 
 def engine(**sections: Any) -> Runtime:
     sections = {"cache": {"store": "memory", "semantic": False}, "observe": {"ledger": False}, **sections}
-    return Runtime(Config.of(**sections))
+    return Runtime(Config(**sections))
 
 
 @pytest.fixture

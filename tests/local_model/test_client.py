@@ -101,7 +101,7 @@ def encoder() -> LazyEncoder:
 def runtime_of(directory: Path, encoder: LazyEncoder, events: list[CallEvent], **cache: Any) -> Runtime:
     # The server marks every stream with no-store, and one thread of a busy machine may be slow.
     settings = {"directory": str(directory), "obey_no_store": False, **cache}
-    return Runtime(Config.of(cache=settings, encoder={"wait_s": 10}), encoder=encoder, sinks=(events.append,))
+    return Runtime(Config(cache=settings, encoder={"wait_s": 10}), encoder=encoder, sinks=(events.append,))
 
 
 @pytest.fixture

@@ -54,6 +54,8 @@ def test_a_request_keeps_what_came() -> None:
         (b'{"model":"m","messages":[{}],"n":' + b"9" * 5000 + b"}", "not JSON"),
         (b'{"model":"m","messages":[{}],"temperature":NaN}', "NaN"),
         (b'{"model":"m","messages":[{}],"temperature":-Infinity}', "-Infinity"),
+        (b'{"model":"m","messages":[{}],"temperature":1e999}', "the number 1e999"),
+        (b'{"model":"m","messages":[{}],"a":[-1e9' + b"9" * 500 + b"]}", "too large"),
         (b'{"model":"m","messages":[{}],"a":{"k":1,"k":1}}', "'k' twice"),
         (b'{"model":"m","messages":[{}],"model":"m"}', "'model' twice"),
         (b'{"model":"m","messages":[{}],"\\ud800":1,"\\ud800":1}', r"'\\ud800' twice"),
@@ -139,6 +141,8 @@ def test_no_store_in_a_response() -> None:
         ({"prompt_tokens": "4", "completion_tokens": True}, None),
         ({"prompt_tokens": -1, "completion_tokens": 2.0}, None),
         ({"prompt_tokens": 4}, Usage(4, 0)),
+        ({"prompt_tokens": 10**9, "completion_tokens": 10**300}, Usage(10**9, 0)),
+        ({"prompt_tokens": 10**9 + 1, "completion_tokens": float("nan")}, None),
         ({"prompt_tokens": None, "completion_tokens": 0}, Usage(0, 0)),
         (
             {

@@ -35,8 +35,5 @@ class Policy(Protocol):
     def on_remove(self, key: str) -> None:
         """Forget a key; an unknown key is passed over."""
 
-    def priority(self, key: str) -> float | None:
-        """What decides the order: the least goes first, of equals the oldest; None for an unknown key."""
-
     def victim(self) -> str | None:
-        """The key to give up next, left in place; None when there are none."""
+        """The key to give up next, of equals the oldest, left in place; None when there are none."""

@@ -83,11 +83,6 @@ class GDSF:
             self._announced = None
         self._compact()
 
-    def priority(self, key: str) -> float | None:
-        """``L + frequency * cost / size`` as of the key's last insert or hit; None for an unknown key."""
-        held = self._held.get(key)
-        return None if held is None else held.priority
-
     def victim(self) -> str | None:
         """The key of least priority, left in place; None when there are none."""
         while self._heap:

@@ -41,10 +41,6 @@ class LRU:
         """Forget a key; an unknown key is passed over."""
         self._order.pop(key, None)
 
-    def priority(self, key: str) -> float | None:
-        """Number of the key's last use, counted over all keys; None for an unknown key."""
-        return self._order.get(key)
-
     def victim(self) -> str | None:
         """The key whose last use is the oldest, left in place; None when there are none."""
         return next(iter(self._order), None)

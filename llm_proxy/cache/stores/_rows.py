@@ -162,10 +162,12 @@ class Rows(diskcache.Cache):  # type: ignore[misc]
                 self._begin(transaction, deadline_s)
                 yield self
         finally:
-            # diskcache leaves the transaction open when its COMMIT fails, and no later one could begin.
-            if self._writer is not None and self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
-            self._write_lock.release()
+            try:
+                # diskcache leaves the transaction open when its COMMIT fails, and no later one could begin.
+                if self._writer is not None and self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+            finally:
+                self._write_lock.release()
 
     def _begin(self, transaction: contextlib.ExitStack, deadline_s: float) -> None:
         """Take SQLite's write lock, asking every few milliseconds.

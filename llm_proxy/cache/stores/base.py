@@ -58,6 +58,17 @@ class Store(Protocol):
     def refused(self) -> int:
         """How many rows were passed over so far because no store of this kind writes such."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether `get` reads at once; else it opens files first, which `open` does as well, and may wait for them."""
+
+    @property
+    def failure(self) -> str:
+        """Why the last attempt to open came to nothing; empty when it did not, or when there was none."""
+
+    def open(self) -> None:
+        """Open what is not open."""
+
     def get(self, key: str) -> bytes | None:
         """The record of ``key``, or None; `CacheCorruptError` when its row is not one that this store writes."""
 
@@ -75,6 +86,9 @@ class Store(Protocol):
 
     def remove(self, keys: Collection[str]) -> int:
         """Remove keys and log them; returns how many were there."""
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """All keys that begin with ``prefix``, sorted; no record is read."""
 
     def scan(self) -> Iterator[Stored]:
         """All rows, in any order; rows written meanwhile may or may not appear."""

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from llm_proxy.errors import CacheCorruptError, CacheError
 
+from ._steps import log_key, step_of
 from .base import Change, Changes, Stored
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ _SCAN = (
     "LEFT JOIN Cache h ON h.key = 'h:' || substr(e.key, 3) AND h.raw = 1 AND h.mode = 1 "
     "WHERE e.key > ? AND e.key < 'e;' AND e.raw = 1 ORDER BY e.key LIMIT ?"
 )
+_HITS = "SELECT value FROM Cache WHERE key = ? AND raw = 1 AND mode = 1 AND typeof(value) = 'integer'"
+_KEYS = "SELECT key FROM Cache WHERE key >= ? AND key < ? AND key < 'e;' AND raw = 1 ORDER BY key"
 _LOG = "SELECT key, mode, filename, value FROM Cache WHERE key > ? AND key <= ? AND raw = 1 ORDER BY key"
 _FOREIGN = (
     "raw IS NOT 1 OR mode IS NOT 1 OR filename IS NOT NULL OR typeof(key) != 'text' OR "
@@ -116,6 +119,21 @@ class DiskStore:
         """Rows that were passed over because this store does not write such: serialised objects, files, settings."""
         return self._refused + (self._rows.refused if self._rows is not None else 0)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the file is open, in this very process."""
+        return self._rows is not None and self._rows.pid == os.getpid()
+
+    @property
+    def failure(self) -> str:
+        """Why the last attempt to open the file came to nothing; empty when it did not, or when there was none."""
+        return "" if self.is_open or self._failure is None else self._failure[1]
+
+    @_translated
+    def open(self) -> None:
+        """Open the file, which may take a few seconds when another process has it locked."""
+        self._open()
+
     @_translated
     def get(self, key: str) -> bytes | None:
         """The record of ``key``, or None; `CacheCorruptError` when its row is not one that this store writes."""
@@ -124,6 +142,14 @@ class DiskStore:
             return record
         self._refused += 1
         raise CacheCorruptError(f"the row of entry {key} holds {type(record).__name__}, not bytes")
+
+    def row(self, key: str) -> Stored | None:
+        """The record of ``key`` with its hits, or None; see `get`."""
+        record = self.get(key)
+        if record is None:
+            return None
+        found = self._read(_HITS, f"h:{key}")
+        return Stored(key, record, found[0][0] if found else 0)
 
     @_translated
     def put(self, key: str, record: bytes) -> int:
@@ -158,6 +184,12 @@ class DiskStore:
             removed += len(known)
         return removed
 
+    def keys(self, prefix: str = "") -> list[str]:
+        """All keys that begin with ``prefix``, sorted; read from SQLite's index, without the records."""
+        first = f"e:{prefix}"
+        # Keys are hex digits, so none that begins with the prefix is above the prefix with this last character.
+        return [key[2:] for (key,) in self._read(_KEYS, first, first + chr(0x10FFFF))]
+
     def scan(self) -> Iterator[Stored]:
         """All rows by key; rows written meanwhile may or may not appear."""
         self._note_foreign_keys()
@@ -179,10 +211,10 @@ class DiskStore:
             raise CacheCorruptError(f"the cache in {self.directory} has lost its name or sequence: remove it")
         if since == last:
             return Changes((), last, store=name)
-        found = rows.read(_LOG, _log_key(since), _log_key(last)) if 0 <= since < last else []
+        found = rows.read(_LOG, log_key(since), log_key(last)) if 0 <= since < last else []
         steps: list[Change] = []
         for sequence, row in enumerate(found, since + 1):
-            changes = _step(sequence, *row)
+            changes = step_of(sequence, *row)
             if changes is None:
                 self._refused += 1
                 return Changes((), last, complete=False, store=name)
@@ -200,7 +232,7 @@ class DiskStore:
     def check(self, *, repair: bool = False) -> tuple[str, ...]:
         """Faults of the file, a sentence each: SQLite's own check, rows of another make, hits without an entry."""
         rows = self._open()
-        findings = [message for (message,) in self._integrity(rows) if message != "ok"]
+        findings = [message for (message,) in self._read_apart("PRAGMA integrity_check(20)") if message != "ok"]
         if findings and repair:
             with rows.writing():
                 rows.run("REINDEX")
@@ -269,7 +301,7 @@ class DiskStore:
                     rows = Rows(self.directory, busy_timeout_s=self._busy_timeout_s)
                     break
                 except sqlite3.OperationalError as exc:
-                    # Some steps of making a file fail at once while another process is at the same.
+                    # SQLite does not wait in some steps of making a file while another process makes it.
                     if "locked" not in str(exc) or time.monotonic() > deadline_s:
                         raise
                     time.sleep(random.uniform(0.002, 0.02))
@@ -286,43 +318,25 @@ class DiskStore:
     def _read(self, statement: str, *values: str | int) -> list[tuple[Any, ...]]:
         return self._open().read(statement, *values)
 
+    @_translated
     def _note_foreign_keys(self) -> None:
-        ((count,),) = self._read("SELECT count(*) FROM Cache WHERE raw IS NOT 1 OR typeof(key) != 'text'")
+        ((count,),) = self._read_apart("SELECT count(*) FROM Cache WHERE raw IS NOT 1 OR typeof(key) != 'text'")
         self._refused += count
 
-    def _integrity(self, rows: Rows) -> list[tuple[str]]:
-        # On a connection of its own: it reads the whole file, and lookups must not wait for it.
-        with contextlib.closing(rows.connect()) as connection:
-            return connection.execute("PRAGMA integrity_check(20)").fetchall()
+    def _read_apart(self, statement: str) -> list[tuple[Any, ...]]:
+        # What reads the whole file has a connection of its own, so that lookups do not wait for it.
+        with contextlib.closing(self._open().connect()) as connection:
+            return connection.execute(statement).fetchall()
 
     def _log(self, rows: Rows, step: list[object]) -> int:
         last = _integer(rows, "n:sequence")
         sequence = (_newest_step(rows) if last is None else last) + 1
         rows.set("n:sequence", sequence)
-        rows.set(_log_key(sequence), json.dumps(step, separators=(",", ":")))
+        rows.set(log_key(sequence), json.dumps(step, separators=(",", ":")))
         if sequence % _TRIM_EVERY == 0:
-            cut = _log_key(max(0, sequence - self._log_steps))
+            cut = log_key(max(0, sequence - self._log_steps))
             rows.run("DELETE FROM Cache WHERE key > 'l:' AND key <= ? AND raw = 1", cut)
         return sequence
-
-
-def _log_key(sequence: int) -> str:
-    return f"l:{sequence:020d}"
-
-
-def _step(sequence: int, key: str, mode: object, filename: object, value: object) -> list[Change] | None:
-    """The changes of one row of the log, or None when it is not one that this store writes."""
-    if key != _log_key(sequence) or mode != 1 or filename is not None or type(value) is not str:
-        return None
-    try:
-        operation, *items = json.loads(value)
-        if operation == "touch":
-            return [Change(sequence, "touch", str(key), int(hits)) for key, hits in items]
-        if operation in ("put", "remove"):
-            return [Change(sequence, operation, str(key)) for key in items]
-    except (ValueError, TypeError, RecursionError):
-        pass
-    return None
 
 
 def _is_there(rows: Rows, key: str) -> bool:

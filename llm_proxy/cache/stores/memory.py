@@ -40,6 +40,19 @@ class MemoryStore:
         """Always 0: nothing else writes here."""
         return 0
 
+    @property
+    def is_open(self) -> bool:
+        """Always: there is nothing to open."""
+        return True
+
+    @property
+    def failure(self) -> str:
+        """Always empty."""
+        return ""
+
+    def open(self) -> None:
+        """Do nothing."""
+
     def get(self, key: str) -> bytes | None:
         """The record of ``key``, or None."""
         self._ensure_open()
@@ -77,6 +90,12 @@ class MemoryStore:
                 self._log_step(*(Change(self._sequence + 1, "remove", key) for key in known))
             return len(known)
 
+    def keys(self, prefix: str = "") -> list[str]:
+        """All keys that begin with ``prefix``, sorted."""
+        with self._lock:
+            self._ensure_open()
+            return sorted(key for key in self._records if key.startswith(prefix))
+
     def scan(self) -> Iterator[Stored]:
         """All rows as they are now."""
         with self._lock:
@@ -90,7 +109,7 @@ class MemoryStore:
             self._ensure_open()
             oldest = self._sequence - len(self._log)
             is_complete = oldest <= since <= self._sequence
-            # From the right: a follower is seldom far behind, and a deque is slow in its middle.
+            # The log is read from its right end, because a follower is seldom far behind and a deque's middle is slow.
             missed = list(islice(reversed(self._log), self._sequence - since)) if is_complete else []
             steps = tuple(change for step in reversed(missed) for change in step)
             return Changes(steps, self._sequence, is_complete, self._name)

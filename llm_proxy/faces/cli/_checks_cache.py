@@ -44,9 +44,10 @@ def encoder(config: Config) -> Iterator[Finding]:
 
 
 def _providers(settings: EncoderConfig) -> Iterator[Finding]:
-    import onnxruntime
+    from llm_proxy.encode.onnx import OnnxEncoder, silence_onnxruntime
 
-    from llm_proxy.encode.onnx import OnnxEncoder
+    silence_onnxruntime()
+    import onnxruntime
 
     there = onnxruntime.get_available_providers()
     folder = Path(settings.model).expanduser() if settings.model else None
@@ -148,12 +149,16 @@ def _entries(config: Config) -> Iterator[Finding]:
     yield Finding("cache", "ok", f"{config.cache.directory}: {entries} entries, {size(used_bytes)}")
     path = config.cache.directory / SNAPSHOT_NAME
     try:
-        saved = snapshot.load(path) if find_spec("numpy") is not None and path.exists() else None
+        saved = snapshot.load(path) if path.exists() else None
     except (LLMProxyError, OSError) as exc:
         yield Finding("index", "warning", str(exc), "llm-proxy cache check --repair; until then it is built anew")
         return
+    absent = [name for name in ("faiss", "numpy") if find_spec(name) is None]
     if saved is None:
         yield Finding("index", "ok", "no snapshot yet: built from the entries at start")
+    elif absent:
+        message = f"snapshot of {size(path.stat().st_size)}, which is of use with {' and '.join(absent)} only"
+        yield Finding("index", "ok", message)
     else:
         vectors = sum(len(block.keys) for block in saved.blocks)
         yield Finding("index", "ok", f"snapshot of {amount(vectors)} vectors, {size(path.stat().st_size)}")

@@ -104,15 +104,17 @@ def opened(config: Config) -> Iterator[DiskStore | None]:
 
 def listed(store: DiskStore, *, sort: Sort, limit: int) -> tuple[list[Row], int]:
     """The first rows by a criterion, the largest or newest first, and how many entries there are in all."""
+    from llm_proxy.cache.upkeep import readable
+
     count = 0
 
     def rows() -> Iterator[Row]:
         nonlocal count
         for stored in store.scan():
-            row = _row(stored)
-            if row is not None:
+            entry = readable(stored.record)
+            if entry is not None:
                 count += 1
-                yield row
+                yield _row(stored, entry)
 
     ranks = {
         Sort.age: lambda row: (row.created_s, row.key),
@@ -133,15 +135,14 @@ def found(store: DiskStore | None, prefix: str) -> tuple[Entry, Row]:
     from llm_proxy.cache.entry import decode_entry
 
     (key,) = keys_of(store, [prefix])
-    stored = next((row for row in _scanned(store) if row.key == key), None)
+    stored = None if store is None else store.row(key)
     try:
         entry = decode_entry(stored.record) if stored is not None else None
     except CacheCorruptError as exc:
         raise CacheError(f"entry {key} is damaged: {exc}; run llm-proxy cache check --repair") from exc
-    row = _row(stored) if stored is not None else None
-    if entry is None or row is None:
+    if stored is None or entry is None:
         raise CacheError(f"entry {key} was removed meanwhile")
-    return entry, row
+    return entry, _row(stored, entry)
 
 
 def keys_of(store: DiskStore | None, prefixes: Iterable[str]) -> list[str]:
@@ -154,18 +155,16 @@ def keys_of(store: DiskStore | None, prefixes: Iterable[str]) -> list[str]:
     for prefix in wanted:
         if not _LEAST_CHARS <= len(prefix) <= _KEY_CHARS or not set(prefix) <= set(string.hexdigits):
             raise CacheError(f"{prefix!r} is no key: give {_LEAST_CHARS} to {_KEY_CHARS} hex digits of cache ls")
-    matches: dict[str, list[str]] = {prefix: [] for prefix in wanted}
-    for stored in _scanned(store):
-        for prefix in wanted:
-            if stored.key.startswith(prefix):
-                matches[prefix].append(stored.key)
-    for prefix, keys in matches.items():
+    matches = []
+    for prefix in wanted:
+        keys = store.keys(prefix) if store is not None else []
         if not keys:
             raise CacheError(f"no entry has a key that begins with {prefix}; llm-proxy cache ls lists them")
         if len(keys) > 1:
             some = ", ".join(key[:16] for key in keys[:5])
             raise CacheError(f"{len(keys)} entries have a key that begins with {prefix}: {some}; give more digits")
-    return list(dict.fromkeys(keys[0] for keys in matches.values()))
+        matches += keys
+    return list(dict.fromkeys(matches))
 
 
 def answer_of(entry: Entry) -> tuple[Any, str]:
@@ -180,24 +179,15 @@ def answer_of(entry: Entry) -> tuple[Any, str]:
     return completion, said if isinstance(said, str) else json.dumps(calls) if calls else ""
 
 
-def _scanned(store: DiskStore | None) -> Iterable[Stored]:
-    return () if store is None else store.scan()
-
-
-def _row(stored: Stored) -> Row | None:
-    from llm_proxy.cache.entry import decode_entry
+def _row(stored: Stored, entry: Entry) -> Row:
     from llm_proxy.cache.view import stored_bytes
 
-    try:
-        entry = decode_entry(stored.record)
-    except CacheCorruptError:
-        return None
     return Row(
         key=stored.key,
         created_s=entry.created_s,
         expires_s=entry.expires_s,
         hits=stored.hits,
-        size_bytes=stored_bytes(len(stored.record), entry.vector.nbytes if entry.vector is not None else 0),
+        size_bytes=stored_bytes(len(stored.record), entry),
         cost_usd=entry.cost_usd,
         model=entry.model,
         question=entry.text[:_QUESTION_CHARS],

@@ -113,7 +113,7 @@ def clear(
     config = settings(context)
     place = place_of(config)
     with opened(config) as store:
-        keys = [row.key for row in store.scan()] if store is not None else []
+        keys = store.keys() if store is not None else []
         if keys and not yes:
             if as_json or not _is_interactive():
                 raise ConfigError(f"this would remove {_entries(len(keys))} from {place}; add --yes")

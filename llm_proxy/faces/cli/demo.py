@@ -185,7 +185,7 @@ def _config(provider: Provider, directory: str) -> Config:
     backend: dict[str, Any] = {"base_url": provider.base_url, "auth": "caller", "models": [provider.model]}
     if provider.kind == "simulated":
         backend["prices"] = {provider.model: _list_prices(provider.model)}
-    return Config.of(cache={"directory": directory}, backends={"demo": backend})
+    return Config(cache={"directory": directory}, backends={"demo": backend})
 
 
 def _list_prices(model: str) -> Mapping[str, float]:
