@@ -155,7 +155,7 @@ class TestHits:
 
     def test_stream_then_plain_asks_once_more_for_the_token_counts(self, client: openai.OpenAI, asked: Asked) -> None:
         stream(client, FRANCE)
-        assert ask(client, FRANCE)[1] == STORED
+        assert ask(client, FRANCE)[1] == "llm-proxy; fwd=miss; stored"
         plain, status = ask(client, FRANCE)
         assert (status, plain.usage is None) == (EXACT, False)
         chunks, status = stream(client, FRANCE, stream_options={"include_usage": True})
