@@ -16,14 +16,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from .backends.prices import Prices
 from .cache.resting import RestingCache
-from .config import Config, load
+from .config import Config, EncoderConfig, load
 from .drive import AsyncDriver, Driver, Flights
 from .engine.flow import Engine
 from .engine.settle import Settler, attach_vector
@@ -45,10 +44,6 @@ LEDGER_NAME = "ledger.sqlite3"
 _MAINTAIN_EVERY_S = 60.0
 _ENCODE_AT_ONCE = 500  # texts, in about a second of one core
 _FAIL_AT_ONCE = 20  # texts that can't be encoded, before the encoder itself is suspected
-_NEEDS = {
-    "onnx": ("numpy", "faiss", "onnxruntime", "tokenizers"),
-    "sentence-transformers": ("numpy", "faiss", "sentence_transformers"),
-}
 
 
 class SystemClock:
@@ -217,13 +212,15 @@ class Runtime:
     def _open_encoder(self) -> LazyEncoder | None:
         if self.cache is None or not self.config.cache.semantic:
             return None
-        absent = [name for name in _NEEDS[self.config.encoder.kind] if find_spec(name) is None]
-        if absent:
-            logger.info("llm-proxy: exact hits only, %s not installed: pip install 'llm-proxy[cpu]'", ", ".join(absent))
-            return None
+        from .encode.extras import exact_only
         from .encode.lazy import build
         from .encode.onnx import silence_onnxruntime
 
+        reason = exact_only(self.config)
+        if reason:
+            is_chosen = self.config.encoder.kind != EncoderConfig().kind
+            logger.log(logging.WARNING if is_chosen else logging.INFO, reason)
+            return None
         silence_onnxruntime()  # here, before any part of llm-proxy imports it
         return build(self.config.encoder, monotonic=self.clock.monotonic)
 

@@ -57,11 +57,17 @@ def test_without_a_cache_there_is_neither_encoder_nor_ledger(tmp_path: Path) -> 
     runtime.close()
 
 
-def test_missing_extras_mean_exact_hits_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm_proxy.runtime.find_spec", lambda name: None)
-    runtime = Runtime(Config(**MEMORY))
+@pytest.mark.parametrize(("kind", "level"), [("onnx", "INFO"), ("sentence-transformers", "WARNING")])
+def test_missing_extras_mean_exact_hits_only(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str, level: str
+) -> None:
+    """Which is worth a warning where the encoder was asked for."""
+    monkeypatch.setattr("llm_proxy.encode.extras.find_spec", lambda name: None)
+    caplog.set_level("INFO", logger="llm_proxy")
+    runtime = Runtime(Config(**MEMORY, encoder={"kind": kind}))
     assert runtime.encoder is None
     assert runtime.cache is not None
+    assert [record.levelname for record in caplog.records] == [level]
     runtime.close()
 
 

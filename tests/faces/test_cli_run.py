@@ -172,17 +172,6 @@ class TestRun:
         assert "the proxy did not get ready" in result.stderr
         assert not (directory.parent / "out").exists()
 
-    def test_says_what_is_missing(self, directory, monkeypatch):
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-        from llm_proxy.config import load
-        from llm_proxy.faces.cli.serve import exact_only
-
-        assert "numpy, faiss, onnxruntime, tokenizers not installed: only repeated" in exact_only(load())
-        assert 'pip install "llm-proxy[cpu]"' in exact_only(load())
-        other = load(encoder={"kind": "sentence-transformers"})
-        assert 'pip install "llm-proxy[sentence-transformers]"' in exact_only(other)
-        assert exact_only(load(cache={"semantic": False})) == exact_only(load(cache={"enabled": False})) == ""
-
 
 def _sentence(calls: int) -> str:
     tally = module._Tally()

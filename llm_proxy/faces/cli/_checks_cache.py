@@ -12,12 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llm_proxy.encode.extras import exact_only, pip_line
 from llm_proxy.errors import ConfigError, LLMProxyError, MissingDependencyError
 
 from ._entries import opened
 from ._findings import Finding
 from ._format import amount, milliseconds, size
-from .serve import exact_only
 
 if TYPE_CHECKING:
     from llm_proxy.config import CacheConfig, Config, EncoderConfig
@@ -35,7 +35,7 @@ def encoder(config: Config) -> Iterator[Finding]:
         yield Finding("encoder", "ok", "not used: the settings ask for exact hits only")
         return
     if exact_only(config):
-        yield Finding("encoder", "warning", "not usable: see extras", 'pip install "llm-proxy[cpu]"')
+        yield Finding("encoder", "warning", "not usable: see extras", pip_line(config))
         return
     if config.encoder.kind == "onnx":
         yield from _providers(config.encoder)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llm_proxy.encode.extras import exact_only
 from llm_proxy.errors import BackendUnavailable, ConfigError
 
 from ._format import amount, dollars, seconds
 from ._shared import emit, one_line, say, settings
-from .serve import exact_only
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from llm_proxy.encode.extras import exact_only
 
 from ._shared import Json, Shared, emit, say, settings, visible
 
 if TYPE_CHECKING:
     from llm_proxy.config import Config
 
-__all__ = ["exact_only", "serve"]
-
-_NEEDED = {
-    "onnx": ("numpy", "faiss", "onnxruntime", "tokenizers"),
-    "sentence-transformers": ("numpy", "faiss", "sentence_transformers"),
-}
-_EXTRA = {"onnx": "cpu", "sentence-transformers": "sentence-transformers"}
+__all__ = ["serve"]
 
 
 def serve(
@@ -59,19 +54,6 @@ def serve(
     if warning:
         say(warning)
     run_server(resolved, host=host, port=port, ready=ready)
-
-
-def exact_only(config: Config) -> str:
-    """Why only repeated questions will be answered and not equivalent ones, with the remedy; empty when both will."""
-    if not config.cache.enabled or not config.cache.semantic:
-        return ""
-    missing = [name for name in _NEEDED[config.encoder.kind] if importlib.util.find_spec(name) is None]
-    if not missing:
-        return ""
-    return (
-        f"llm-proxy: {', '.join(missing)} not installed: only repeated questions are answered from the cache, "
-        f'not equivalent ones; pip install "llm-proxy[{_EXTRA[config.encoder.kind]}]"'
-    )
 
 
 def _facts(config: Config, host: str, port: int, *, is_semantic: bool) -> dict[str, Any]:

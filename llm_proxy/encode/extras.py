@@ -1,0 +1,35 @@
+"""Which optional packages the encoder needs, and which extra brings them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llm_proxy.config import Config
+
+__all__ = ["exact_only", "pip_line"]
+
+_NEEDED = {
+    "onnx": ("numpy", "faiss", "onnxruntime", "tokenizers"),
+    "sentence-transformers": ("numpy", "faiss", "sentence_transformers"),
+}
+_EXTRA = {"onnx": "cpu", "sentence-transformers": "sentence-transformers"}
+
+
+def exact_only(config: Config) -> str:
+    """Why only repeated questions will be answered and not equivalent ones, with the remedy; empty when both will."""
+    if not config.cache.enabled or not config.cache.semantic:
+        return ""
+    missing = [name for name in _NEEDED[config.encoder.kind] if find_spec(name) is None]
+    if not missing:
+        return ""
+    return (
+        f"llm-proxy: {', '.join(missing)} not installed: only repeated questions are answered from the cache, "
+        f"not equivalent ones; {pip_line(config)}"
+    )
+
+
+def pip_line(config: Config) -> str:
+    """The command that installs what the configured encoder needs."""
+    return f'pip install "llm-proxy[{_EXTRA[config.encoder.kind]}]"'
