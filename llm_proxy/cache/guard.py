@@ -2,8 +2,8 @@
 
 Vectors of two questions lie close when they speak of the same thing, and "turn it on" speaks of the same thing as "turn
 it off". So every word, number and sign must agree, in order, but for what is known to change nothing: articles,
-punctuation, polite and idle words, "how do I" for "how can I", number and person, a few synonyms, and a clause moved
-to the front. A wrong refusal costs a hit, a wrong hit costs trust: what is not known differs.
+punctuation, polite and idle words, "how do I" for "how can I", number and person, a few synonyms, a clause moved to the
+front, and what searches leave out. A wrong refusal costs a hit, a wrong hit costs trust: what is not known differs.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import Counter
 from functools import lru_cache
 
 from .guard_forms import is_form, is_same, keys
+from .guard_loose import is_loosely_same
 from .guard_order import is_rearranged
 from .guard_read import Reading, read
 from .guard_words import GIVING, NEGATIONS, NOT, OPPOSITES, PERSONS, PREFIXES, QUESTIONS
@@ -38,6 +39,8 @@ def agree(one: str, other: str) -> str:
     if a.quotes != b.quotes:
         return "quotes"
     if a.words == b.words or (len(a.words) == len(b.words) and all(map(is_same, a.words, b.words))):
+        return _difference_beside(a, b)
+    if is_loosely_same(a.words, b.words, may_turn=not (a.auxiliaries or b.auxiliaries)):
         return _difference_beside(a, b)
     if is_rearranged(a.words, b.words) or is_rearranged(b.words, a.words):
         if _is_giving(a, b) and sorted(a.words) != sorted(b.words):

@@ -7,10 +7,10 @@ makes a wrong hit possible: those lists lean to the short side.
 from __future__ import annotations
 
 __all__ = [
-    "ARTICLES", "AUXILIARIES", "CASED", "CONTRACTED", "DAYS", "FOREIGN", "FUNCTION", "GIVING", "HOMOGRAPHS", "IDLE",
-    "IRREGULAR", "LABELS", "LARGE", "MEANT", "NEGATIONS", "NOT", "OPPOSITES", "ORDINALS", "PARTICLES", "PERSONS",
-    "PHRASAL", "PREFIXES", "QUESTIONS", "RELATIONAL", "SAYING", "SMALL", "STARTERS", "SYNONYMS", "UNINFLECTED",
-    "UNITS",
+    "ARTICLES", "AUXILIARIES", "CASED", "CONTRACTED", "DAYS", "FOREIGN", "FUNCTION", "GIVING", "HOMOGRAPHS",
+    "IDLE", "IRREGULAR", "LABELS", "LARGE", "LINKS", "MEANT", "NEGATIONS", "NOT", "OPPOSITES", "ORDINALS",
+    "PARTED", "PARTICLES", "PERSONS", "PHRASAL", "PREFIXES", "QUESTIONS", "RELATIONAL", "SAYING", "SMALL",
+    "STARTERS", "SYNONYMS", "UNINFLECTED", "UNITS",
 ]  # fmt: skip
 
 
@@ -123,6 +123,17 @@ DAYS = frozenset({"today", "tomorrow", "yesterday", "tonight", "now", "currently
 PARTICLES = frozenset(_words("on off up down out away back"))
 PHRASAL = frozenset(_words("turn switch put pick take shut set back turned switched put turning switching"))
 """Of these verbs the particle may stand behind the object: turn the light on."""
+
+LINKS = frozenset({"in", "of", "for", "about"})
+"""Between two words of content, who types little leaves them out: cases in shanghai."""
+
+PARTED = PHRASAL | frozenset(
+    _words("""
+        log sign check plug fill break hand give bring drop get come go look run stand cut call send fit keep opt pay
+        care vote write ask speak know hear fall sleep live believe stay
+    """)
+)
+"""Behind these verbs a link is none: "check in luggage" is not "check luggage"."""
 
 SAYING = frozenset(_words("say says saying word mean spell translate write pronounce"))
 GIVING = frozenset(
