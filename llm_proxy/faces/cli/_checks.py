@@ -52,7 +52,7 @@ def _openai(number: str | None) -> Iterator[Finding]:
     if number is None:
         return
     if not number.partition(".")[0].isdigit() or int(number.partition(".")[0]) not in _OPENAI_MAJORS:
-        yield Finding("openai", "warning", f"openai {number} is untested", 'pip install "openai>=2,<4"')
+        yield Finding("openai", "warning", f"openai {number} is untested", 'pip install "openai>=2.9,<4"')
     try:
         from llm_proxy.faces._http import family_name
     except ImportError as exc:  # it imports the family, which a broken installation lacks
