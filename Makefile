@@ -3,8 +3,9 @@ DATA ?= ../shared/data
 BANKING77 = $(DATA)/intents_banking77/utterances.jsonl.gz
 CLINC150 = $(DATA)/intents_clinc150/utterances.jsonl.gz
 BING = $(DATA)/queries_bing_covid/by_country_2020-01.tsv.gz
+INDEX_TEXTS = $(BANKING77) $(CLINC150) $(BING)
 
-.PHONY: help demo test lint test-local-model test-chaos test-sentence-transformers bench docs clean
+.PHONY: help demo test lint test-local-model test-chaos test-soak test-sentence-transformers bench docs clean
 
 help:
 	@echo "make demo                        the demo, in .venv"
@@ -12,6 +13,7 @@ help:
 	@echo "make lint                        lint and types only"
 	@echo "make test-local-model            against a real tiny model in llama-cpp-python (builds it: about 5 minutes)"
 	@echo "make test-chaos                  20 processes on one cache, one killed every second, for 60 s"
+	@echo "make test-soak                   8 processes on one cache at its budget, for 10 minutes"
 	@echo "make test-sentence-transformers  the encoder extra with its real model (installs torch)"
 	@echo "make bench                       the benchmarks; results of record go to benchmarks/results"
 	@echo "make docs                        regenerate docs/settings.md and docs/cli.md"
@@ -22,7 +24,7 @@ demo:
 
 test: lint
 	@scripts/test
-	@echo "not run here: make test-local-model (builds llama-cpp-python), test-chaos (60 s), test-sentence-transformers"
+	@echo "not run here: make test-local-model (builds llama-cpp-python), test-chaos (60 s), test-soak (10 minutes), test-sentence-transformers"
 
 lint:
 	@scripts/install .venv-test cpu dev
@@ -37,6 +39,11 @@ test-chaos:
 	@scripts/install .venv-test cpu dev
 	@.venv-test/bin/python -m tests.cache.chaos --processes 20 --seconds 60
 
+test-soak:
+	@scripts/install .venv-test cpu dev
+	@directory=$$(mktemp -d) && .venv-test/bin/python -m tests.cache.soak --processes 8 --seconds 600 \
+		--budget-bytes 268435456 --directory "$$directory" --plot "$$directory/soak.png" && echo "$$directory/soak.png"
+
 test-sentence-transformers:
 	@scripts/install .venv-st cpu,sentence-transformers dev
 	@HF_HUB_OFFLINE=1 .venv-st/bin/python -m pytest -m sentence_transformers tests/encode
@@ -47,6 +54,9 @@ bench:
 	@scripts/local-model
 	@HF_HUB_OFFLINE=1 .venv-st/bin/python -m benchmarks.encoder --runs 5 --record --queries $(BANKING77) $(CLINC150) $(BING)
 	@.venv-test/bin/python -m benchmarks.client --record
+	@.venv-test/bin/python -m benchmarks.multiplex --record --plot docs/multiplex.svg
+	@.venv-test/bin/python -m benchmarks.eviction --record --queries $(BING) --plot docs/cost_by_cache_size.svg
+	@.venv-test/bin/python -m benchmarks.index --record --texts $(INDEX_TEXTS)
 	@.venv-test/bin/python -m benchmarks.end_to_end --record --queries $(BANKING77) $(BING)
 
 docs:

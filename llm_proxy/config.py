@@ -145,7 +145,10 @@ class CacheConfig(_Frozen):
         default_factory=_default_directory,
         description="Directory of the disk store, the index snapshot and the ledger; processes may share it.",
     )
-    policy: Literal["gdsf", "lru"] = Field("gdsf", description="Which entries go when the budget is spent.")
+    policy: Literal["gdsf", "lec", "lfu", "lru"] = Field(
+        "gdsf",
+        description="Which entries go when the budget is spent; `gdsf` and `lec` take no answer in that is worth less.",
+    )
     budget_bytes: int = Field(1 << 30, gt=0, description="Most bytes that entries may take.")
     max_entries: int = Field(1_000_000, gt=0, description="Most entries.")
     max_entry_bytes: int = Field(1 << 20, gt=0, description="A larger answer is passed on and not stored.")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from .cache import Cache
 from .index import FaissIndex
 from .policies.gdsf import GDSF
+from .policies.lec import LEC
+from .policies.lfu import LFU
 from .policies.lru import LRU
 from .stores.disk import DiskStore
 from .stores.memory import MemoryStore
@@ -25,7 +27,7 @@ __all__ = ["ENTRIES_NAME", "SNAPSHOT_NAME", "build"]
 ENTRIES_NAME = "entries"
 SNAPSHOT_NAME = "index.snapshot"
 
-_POLICIES: dict[str, Callable[[], Policy]] = {"gdsf": GDSF, "lru": LRU}
+_POLICIES: dict[str, Callable[[], Policy]] = {"gdsf": GDSF, "lec": LEC, "lfu": LFU, "lru": LRU}
 
 
 def build(config: CacheConfig, *, clock: Clock) -> Cache:

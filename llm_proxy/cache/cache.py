@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from llm_proxy.errors import CacheCorruptError
+from llm_proxy.errors import CacheCorruptError, CacheError
 
 from .check import check
-from .entry import Entry, decode_entry, encode_entry
+from .entry import Entry, decode_entry, encode_entry, readable
 from .guard import agree
 from .results import Lookup, Refused, Stats
-from .upkeep import Upkeep, readable
+from .upkeep import Upkeep
 from .view import View, stored_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
 
     import numpy as np
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
     from .base import State
     from .index import Neighbour, VectorIndex
     from .policies.base import Policy
-    from .results import CheckReport
+    from .results import CheckReport, Merged
     from .stores.base import Store
 
 __all__ = ["Cache"]
 
 NEIGHBOURS = 8
-_INDEX_ERROR = 0.001  # the index keeps vectors in half precision; similarities are computed anew from the entry
 _ROUNDING = 1e-6
 _REMEMBERED_BYTES = 32_768
+_TEND_S = 2.0  # for the index, at each `maintain`
 _PATIENCE_S = 0.05  # for who stores an answer: the caller waits meanwhile
 
 
@@ -148,7 +148,7 @@ class Cache:
         question = _Question(scope, text, vector, encoder, max_age_s)
         refused: list[Refused] = []
         for neighbour in index.search(scope, vector, NEIGHBOURS):
-            if neighbour.similarity < self._threshold - _INDEX_ERROR:
+            if neighbour.similarity < self._threshold - index.similarity_error:
                 refused.append(Refused(neighbour.key, neighbour.similarity, "similarity"))
                 break
             entry = self.get(neighbour.key)
@@ -177,18 +177,19 @@ class Cache:
     def admit(self, entry: Entry) -> bool:
         """Store an entry and give up others for it; whether it is there afterwards.
 
-        It is not when it is larger than an entry or the whole budget may be, or worth less than all that is kept.
+        It is not when it is larger than an entry or the whole budget may be, or worth less than what would go for it:
+        then nothing is written.
         Where others write or load for long, it is only stored: searches find it, and it is weighed, a moment later.
         """
-        record = encode_entry(entry)
-        if not self._fits(entry, record):
+        record_bytes = len(encode_entry(entry))
+        if not self._fits(entry, record_bytes):
             return False
         if not self._upkeep.writing.acquire(timeout=_PATIENCE_S):
-            self._upkeep.put(entry.key, record)
+            self._upkeep.put(entry)
             return True
         try:
             self._upkeep.follow()
-            is_kept = self._upkeep.write(entry, record)
+            is_kept = self._is_worth_it(entry, record_bytes) and self._upkeep.write(entry)
             self._upkeep.tend()
         finally:
             self._upkeep.writing.release()
@@ -204,13 +205,70 @@ class Cache:
             encoder: Name of the encoder that made it.
             seen_chars: Leading characters of the text that the vector stands for.
         """
-        with self._upkeep.writing:
+        with self._upkeep.writing, self._upkeep.together():
             entry = self.get(key)
             if entry is None:
                 return False
             entry = replace(entry, scope=scope, vector=vector, encoder=encoder, seen_chars=seen_chars)
-            record = encode_entry(entry)
-            return self._fits(entry, record) and self._upkeep.write(entry, record)
+            return self._fits(entry, len(encode_entry(entry))) and self._upkeep.write(entry)
+
+    def merge(self, entries: Iterable[tuple[Entry, int]]) -> list[Merged]:
+        """Store entries of elsewhere with their hits, acknowledged together; what became of each.
+
+        Of two under one key the newer stays. A pin is kept where the budget has room for all that are pinned.
+        """
+        with self._upkeep.writing:
+            self._upkeep.catch_up()
+            with self._upkeep.together():
+                return [self._merged(entry, hits) for entry, hits in entries]
+
+    def _merged(self, entry: Entry, hits: int) -> Merged:
+        if entry.is_expired(self._clock.time()):
+            return "expired"
+        record_bytes = len(encode_entry(entry))
+        if not self._fits(entry, record_bytes):
+            return "too-large"
+        before = self.get(entry.key)
+        if before is not None and before.created_s >= entry.created_s:
+            return "older"
+        if entry.is_pinned and not self._can_pin([entry], self._budget_bytes):
+            entry = replace(entry, is_pinned=False)
+        if not (self._is_worth_it(entry, record_bytes) and self._upkeep.write(entry)):
+            return "refused"
+        if before is None and hits > 0:
+            self._upkeep.hit(entry.key, hits)
+        return "stored"
+
+    def pin(self, keys: Iterable[str], *, is_pinned: bool = True, budget_bytes: int | None = None) -> int:
+        """Have entries kept whatever the budget, or no longer: all of them or none. Returns how many were not yet so.
+
+        Raises:
+            CacheError: An entry is not there, or all that is pinned would take more than the budget, which is the
+                cache's own unless it is given.
+        """
+        with self._upkeep.writing:
+            self._upkeep.catch_up()
+            with self._upkeep.together():
+                found = {key: self.get(key) for key in dict.fromkeys(keys)}
+                for key, entry in found.items():
+                    if entry is None:
+                        raise CacheError(f"entry {key} is not there, or has expired or is damaged")
+                others = [entry for entry in found.values() if entry is not None and entry.is_pinned != is_pinned]
+                if is_pinned and not self._can_pin(others, budget_bytes or self._budget_bytes):
+                    raise CacheError(
+                        f"what is pinned would take more than the budget of {budget_bytes or self._budget_bytes} "
+                        "bytes: unpin some, or raise cache.budget_bytes"
+                    )
+                for entry in others:
+                    self._upkeep.write(replace(entry, is_pinned=is_pinned), keeps_pin=False)
+                return len(others)
+
+    def _can_pin(self, entries: Collection[Entry], budget_bytes: int) -> bool:
+        keys = filter(self._view.is_pinned, self._view.keys())
+        pinned = [known for key in keys if (known := self._view.known(key)) is not None]
+        more = [stored_bytes(len(encode_entry(entry)), entry) for entry in entries]
+        taken = sum(known.size_bytes for known in pinned) + sum(more)
+        return taken <= budget_bytes and len(pinned) + len(more) <= self._max_entries
 
     def hit(self, key: str, hits: int = 1) -> bool:
         """Count hits of an entry, in memory only; they reach the store together, with `tend` or the next write.
@@ -292,6 +350,8 @@ class Cache:
         """
         self.open()
         self._upkeep.examine()
+        if self._view.index is not None:
+            self._view.index.tend(_TEND_S)
         with self._upkeep.writing:
             self._upkeep.tend(now=True)
 
@@ -306,8 +366,12 @@ class Cache:
             finally:
                 self._store.close()
 
-    def _fits(self, entry: Entry, record: bytes) -> bool:
-        return len(record) <= self._max_entry_bytes and stored_bytes(len(record), entry) <= self._budget_bytes
+    def _fits(self, entry: Entry, record_bytes: int) -> bool:
+        return record_bytes <= self._max_entry_bytes and stored_bytes(record_bytes, entry) <= self._budget_bytes
+
+    def _is_worth_it(self, entry: Entry, record_bytes: int) -> bool:
+        room_bytes = self._upkeep.room_bytes
+        return self._view.admits(entry, record_bytes, budget_bytes=room_bytes, max_entries=self._max_entries)
 
 
 def _decoded(record: bytes) -> Entry:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Entry", "decode_entry", "encode_entry"]
+__all__ = ["Entry", "checked_fields", "decode_entry", "encode_entry", "fields_of", "readable"]
 
 # Record: magic, CRC-32 of all that follows (the lengths last), length of the JSON head, length of the vector in
 # bytes; then head, vector (float32, little endian) and the completion as it is served to a plain request.
@@ -44,6 +44,7 @@ class Entry:
         vector: Shape ``(dim,)``, float32, unit norm; None when the entry is served on exact keys only, and where
             numpy is not installed.
         seen_chars: Leading characters of the text that the vector stands for; the rest narrowed the scope.
+        is_pinned: Whether it is kept whatever the budget; it may expire even so.
     """
 
     key: str
@@ -61,6 +62,7 @@ class Entry:
     encoder: str = ""
     vector: NDArray[np.float32] | None = None
     seen_chars: int = 0
+    is_pinned: bool = False
 
     @property
     def worth_usd(self) -> float:
@@ -80,13 +82,14 @@ class Entry:
 _HEAD_FIELDS: dict[str, tuple[type, ...]] = {
     "key": (str,), "scope": (str,), "text": (str,), "created_s": (float, int), "expires_s": (float, int, type(None)),
     "model": (str,), "backend": (str,), "cost_usd": (float, int), "wait_usd": (float, int),
-    "latency_s": (float, int), "has_usage": (bool,), "encoder": (str,), "seen_chars": (int,),
+    "latency_s": (float, int), "has_usage": (bool,), "encoder": (str,), "seen_chars": (int,), "is_pinned": (bool,),
 }  # fmt: skip
+_ADDED = {"is_pinned": False}  # fields that records of before lack, and what they stand for there
 
 
 def encode_entry(entry: Entry) -> bytes:
     """The record of an entry; `decode_entry` reads it back."""
-    head = json.dumps({name: getattr(entry, name) for name in _HEAD_FIELDS}, separators=(",", ":")).encode()
+    head = json.dumps(fields_of(entry), separators=(",", ":")).encode()
     vector = b"" if entry.vector is None else entry.vector.astype("<f4", copy=False).tobytes()
     tail = b"".join((head, vector, entry.completion))
     return _PREFIX.pack(_MAGIC, _crc(tail, len(head), len(vector)), len(head), len(vector)) + tail
@@ -106,15 +109,41 @@ def decode_entry(record: bytes) -> Entry:
     if magic != _MAGIC or head_length + vector_length > len(tail) or _crc(tail, head_length, vector_length) != crc:
         raise CacheCorruptError("cache record fails its checksum or is of another format")
     try:
-        head: dict[str, Any] = json.loads(bytes(tail[:head_length]))
-        fields = {name: head[name] for name in _HEAD_FIELDS}
-    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        fields = checked_fields(json.loads(bytes(tail[:head_length])))
+    except (ValueError, RecursionError) as exc:
         raise CacheCorruptError(f"cache record has a bad head: {exc}") from exc
-    for name, types in _HEAD_FIELDS.items():
-        if type(fields[name]) not in types:
-            raise CacheCorruptError(f"cache record has {type(fields[name]).__name__} for {name}")
     vector = _vector(bytes(tail[head_length : head_length + vector_length])) if vector_length else None
     return Entry(**fields, vector=vector, completion=bytes(tail[head_length + vector_length :]))
+
+
+def fields_of(entry: Entry) -> dict[str, Any]:
+    """All of an entry but completion and vector, as JSON has it."""
+    return {name: getattr(entry, name) for name in _HEAD_FIELDS}
+
+
+def checked_fields(head: object) -> dict[str, Any]:
+    """What `fields_of` gave, read back from JSON: more fields than are known here are left out.
+
+    Raises:
+        CacheCorruptError: It is no object, or lacks a field, or has one of another type.
+    """
+    if not isinstance(head, dict):
+        raise CacheCorruptError("cache record has a bad head: it is no object")
+    fields = {name: head[name] for name in _HEAD_FIELDS if name in head}
+    for name, types in _HEAD_FIELDS.items():
+        if name not in fields and name not in _ADDED:
+            raise CacheCorruptError(f"cache record has a bad head: {name!r} is not in it")
+        if name in fields and type(fields[name]) not in types:
+            raise CacheCorruptError(f"cache record has {type(fields[name]).__name__} for {name}")
+    return _ADDED | fields
+
+
+def readable(record: bytes) -> Entry | None:
+    """The entry of a record, or None when it is damaged."""
+    try:
+        return decode_entry(record)
+    except CacheCorruptError:
+        return None
 
 
 def _crc(tail: bytes | memoryview, head_length: int, vector_length: int) -> int:

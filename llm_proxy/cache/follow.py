@@ -17,7 +17,7 @@ from . import snapshot
 from .entry import decode_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from .snapshot import Snapshot
@@ -47,6 +47,7 @@ class Follower:
         self._snapshot_path = snapshot_path
         self._on_damage = on_damage
         self._own: set[int] = set()
+        self._doubtful: set[str] = set()
         self._work: Iterator[None] | None = None
         self.sequence = 0
         self.store_name = ""
@@ -59,6 +60,10 @@ class Follower:
     def note_own(self, sequence: int) -> None:
         """Remember a step of this process, whose effect the view has already."""
         self._own.add(sequence)
+
+    def doubt(self, keys: Collection[str]) -> None:
+        """Have keys looked up with the next step: a write of theirs failed, and the view may be ahead of the store."""
+        self._doubtful.update(keys)
 
     def read_again(self) -> None:
         """Read the whole store with the next steps: the view's index begins anew."""
@@ -80,6 +85,10 @@ class Follower:
         return True
 
     def _catch_up(self) -> Iterator[None]:
+        while self._doubtful:
+            key = next(iter(self._doubtful))
+            self._look(key)
+            self._doubtful.discard(key)
         found = self._load()
         changes = self._store.changes(found.sequence if found else self.sequence)
         self._snapshot_path = None
@@ -109,18 +118,19 @@ class Follower:
         return not self._view.encoder or not found.encoder or self._view.encoder == found.encoder
 
     def _restore(self, found: Snapshot) -> Iterator[None]:
-        rows = zip(found.keys, found.sizes, found.costs, found.hits, strict=True)
-        for number, (key, size_bytes, cost_usd, hits) in enumerate(rows, 1):
+        # First, so that a lookup that comes meanwhile finds the index of its encoder, and need not have all read again.
+        index = self._view.adopt(found.encoder, found.dim, only_if_none=True) if found.encoder else None
+        rows = zip(found.keys, found.sizes, found.costs, found.hits, found.pinned, strict=True)
+        for number, (key, size_bytes, cost_usd, hits, is_pinned) in enumerate(rows, 1):
             if key not in self._view:  # an entry that was written since is newer than the snapshot
-                self._view.restore(key, size_bytes, cost_usd, hits)
+                self._view.restore(key, size_bytes, cost_usd, hits, is_pinned=bool(is_pinned))
             if number % _RESTORED == 0:
                 yield
-        index = self._view.adopt(found.encoder, found.dim, only_if_none=True) if found.encoder else None
         if index is None:
             return
         for number, block in enumerate(found.blocks, 1):
             index.add_block(block)
-            if number % _SLICE == 0:
+            if block.layout is not None or number % _SLICE == 0:  # a part of a large scope, or many small ones
                 yield
 
     def _replay(self, steps: Sequence[Change]) -> Iterator[None]:

@@ -1,20 +1,27 @@
 """The neighbours of a vector inside one scope: `VectorIndex`, and FAISS behind it.
 
-Each scope has a flat index of its own, so a search never sees another scope's vectors and thousands of scopes of one
-entry cost microseconds. Measured on two cores, 384 dimensions: FAISS took 3 us for one vector and 5 for 64 where a
-NumPy matrix took 3 and 25, so small scopes need no form of their own. Vectors are kept as float16: half the memory
-and, being bound by memory, 1.6 times the speed of float32 at 10,000 vectors; cosines are off by less than 0.001.
-FAISS is held to one thread for each search: with OpenMP's default a search waits for a second core, 14 ms instead of
-0.5 where the machine is busy.
+Each scope has lists of its own, so a search never sees another scope's vectors. Up to 8,192 vectors a scope is one
+list in half precision (index_scope.py), above that many lists of one byte a dimension (index_lists.py): what was
+measured to choose that is in docs/index.md.
+
+Vectors have numbers, which are used again. Keys are kept once, as 32 bytes where they are a fingerprint's 64 digits.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from llm_proxy.errors import CacheError, MissingDependencyError
+from llm_proxy.errors import CacheError
+
+from .index_codes import Codec, learn
+from .index_keys import compact, packed, unpacked
+from .index_lists import Lists
+from .index_lock import SharedLock
+from .index_scope import Flat, Places, Shelves
+from .index_shelf import libraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,9 +29,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Block", "FaissIndex", "Neighbour", "VectorIndex", "is_unit"]
+    from .index_keys import Packed
 
+__all__ = ["Block", "FaissIndex", "Layout", "Neighbour", "VectorIndex", "is_unit"]
+
+FLAT_MOST = 8_192  # vectors of a scope in half precision; a search of that many takes half a millisecond
+FLAT_AGAIN = 2_048  # vectors to which a larger scope must shrink to become flat again
+_HALF_ERROR = 0.001  # of a similarity in half precision
 _NORM_SLACK = 0.02
+_LOCKS = 64
 
 
 def is_unit(vector: NDArray[np.float32]) -> bool:
@@ -34,25 +47,42 @@ def is_unit(vector: NDArray[np.float32]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A key and the cosine of its vector with the one searched for, in [-1, 1], off by less than 0.001."""
+    """A key and the cosine of its vector with the one searched for, off by at most the index's `similarity_error`."""
 
     key: str
     similarity: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """How a large scope is laid out; blocks that belong together share one.
+
+    Attributes:
+        codec: What the codes of its vectors and centres stand for.
+        centres: Codes of the centres of its lists, shape ``(lists, dim)``, uint8.
+    """
+
+    codec: Codec
+    centres: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """The vectors of one scope.
+    """Vectors of one scope: all of them, or some lists of a large one.
 
     Attributes:
         scope: Their scope.
-        keys: Keys, one a row.
-        rows: Shape ``(len(keys), dim)``, float16, in the order of ``keys``.
+        keys: Keys, one a row, in the order of ``rows``.
+        rows: Arrays of shape ``(n, dim)``: float16, or uint8 codes, one array a list, where there is a layout.
+        layout: How the scope is laid out, or None: it is flat.
+        first: Number of the first of these lists.
     """
 
     scope: str
     keys: Sequence[str]
-    rows: NDArray[np.float16]
+    rows: Sequence[NDArray[Any]]
+    layout: Layout | None = None
+    first: int = 0
 
 
 class VectorIndex(Protocol):
@@ -65,6 +95,10 @@ class VectorIndex(Protocol):
     @property
     def scopes(self) -> int:
         """How many scopes have vectors."""
+
+    @property
+    def similarity_error(self) -> float:
+        """How far a neighbour's similarity may be off, >= 0; grows with what is added."""
 
     def __len__(self) -> int:
         """How many vectors there are."""
@@ -82,25 +116,17 @@ class VectorIndex(Protocol):
         """The ``k`` nearest of a scope, best first; fewer where it has fewer."""
 
     def blocks(self) -> Iterator[Block]:
-        """All vectors, for a snapshot; nothing may be added or removed meanwhile."""
+        """All vectors, for a snapshot, in the index's own memory; nothing may be added or removed meanwhile."""
 
     def add_block(self, block: Block) -> None:
         """Take in many vectors of a scope; keys that are known already are passed over."""
 
-
-class _Scope:
-    """One FAISS index and the key of each of its rows."""
-
-    __slots__ = ("index", "keys", "name")
-
-    def __init__(self, name: str, index: Any) -> None:
-        self.name = name
-        self.index = index
-        self.keys: list[str] = []
+    def tend(self, limit_s: float) -> bool:
+        """Do work that makes searches find more, for about so long; whether there is more of it."""
 
 
 class FaissIndex:
-    """Flat FAISS indices, one a scope; search is exact up to float16, removal takes the time of one row.
+    """Scopes of FAISS lists. Nothing in it takes long: searches wait microseconds for a change, changes for each other.
 
     Args:
         dim: Length of every vector, > 0.
@@ -110,16 +136,17 @@ class FaissIndex:
     """
 
     def __init__(self, dim: int) -> None:
-        try:
-            import faiss
-            import numpy as np
-        except ImportError as exc:
-            raise MissingDependencyError('semantic hits need faiss and numpy: pip install "llm-proxy[cpu]"') from exc
-        self._faiss, self._np = faiss, np
+        _, self._np = libraries()
         self._dim = dim
-        self._lock = threading.Lock()  # FAISS indices are not safe for a search beside an addition
-        self._scopes: dict[str, _Scope] = {}
-        self._places: dict[str, tuple[_Scope, int]] = {}
+        self._changing = threading.Lock()  # one thread changes the index at a time,
+        self._locks = [SharedLock() for _ in range(_LOCKS)]  # and keeps searches out only where it writes
+        self._shelves, self._places = Shelves(dim), Places()
+        self._scopes: dict[str, Flat | Lists] = {}
+        self._numbers: dict[Packed, int] = {}
+        self._keys: list[Packed] = []
+        self._homes: list[Flat | Lists | None] = []
+        self._free: list[int] = []
+        self._error = _HALF_ERROR
 
     @property
     def dim(self) -> int:
@@ -131,11 +158,16 @@ class FaissIndex:
         """How many scopes have vectors."""
         return len(self._scopes)
 
+    @property
+    def similarity_error(self) -> float:
+        """How far a neighbour's similarity may be off: half precision, or the worst of all vectors of one byte."""
+        return self._error
+
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._numbers)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places
+        return packed(key) in self._numbers
 
     def add(self, key: str, scope: str, vector: NDArray[np.float32]) -> None:
         """Take in a vector, or replace a key's.
@@ -143,15 +175,15 @@ class FaissIndex:
         Raises:
             CacheError: The vector has another length or is not of unit norm.
         """
-        row = self._checked(vector).astype(self._np.float16)
-        with self._lock:
-            self._remove(key)
-            self._append(scope, [key], row[None])
+        row, kept = self._checked(vector), packed(key)
+        with self._changing:
+            self._remove(kept)
+            self._append(scope, kept, row)
 
     def remove(self, key: str) -> None:
         """Forget a key, effective at once; an unknown key is passed over."""
-        with self._lock:
-            self._remove(key)
+        with self._changing:
+            self._remove(packed(key))
 
     def search(self, scope: str, vector: NDArray[np.float32], k: int) -> list[Neighbour]:
         """The ``k`` nearest of a scope, best first; fewer where it has fewer.
@@ -159,86 +191,194 @@ class FaissIndex:
         Raises:
             CacheError: The vector has another length or is not of unit norm.
         """
-        query = self._checked(vector)[None]
-        faiss = self._faiss
-        with self._lock:
+        query = self._checked(vector)
+        with self._lock(scope).reading():
             found = self._scopes.get(scope)
-            if found is None:
+            if found is None or not len(found):
                 return []
-            threads = faiss.omp_get_max_threads()
-            faiss.omp_set_num_threads(1)
-            try:
-                similarities, rows = found.index.search(query, min(k, len(found.keys)))
-            finally:
-                faiss.omp_set_num_threads(threads)
-            keys = [found.keys[row] for row in rows[0]]
-        return [Neighbour(*pair) for pair in zip(keys, similarities[0].tolist(), strict=True)]
+            similarities, numbers = found.search(query, k)
+            keys = [self._keys[number] for number in numbers.tolist()]
+        return [Neighbour(unpacked(key), cosine) for key, cosine in zip(keys, similarities.tolist(), strict=True)]
 
     def blocks(self) -> Iterator[Block]:
         """All vectors, scope by scope; nothing may be added or removed meanwhile."""
         for scope in self._scopes.values():
-            yield Block(scope.name, scope.keys, self._rows(scope))
+            if isinstance(scope, Flat):
+                yield Block(scope.name, self._keys_of([scope.ids()]), [scope.half_rows()])
+                continue
+            lists = range(scope.count)
+            keys = self._keys_of([scope.list_ids(place) for place in lists])
+            layout = Layout(scope.codec, scope.centres())
+            yield Block(scope.name, keys, [scope.list_codes(place) for place in lists], layout)
 
     def add_block(self, block: Block) -> None:
         """Take in many vectors of a scope; keys that are known already are passed over.
 
         Raises:
-            CacheError: The vectors have another length.
+            CacheError: The vectors have another length, or are not as many as the keys.
         """
-        if block.rows.shape != (len(block.keys), self._dim):
-            raise CacheError(
-                f"vectors of shape {block.rows.shape} for {len(block.keys)} keys of {self._dim} dimensions"
-            )
-        with self._lock:
-            fresh = [row for row, key in enumerate(block.keys) if key not in self._places]
-            if fresh:
-                self._append(block.scope, [block.keys[row] for row in fresh], block.rows[fresh])
+        shapes = [rows.shape for rows in block.rows]
+        if sum(shape[0] for shape in shapes) != len(block.keys) or any(shape[1:] != (self._dim,) for shape in shapes):
+            raise CacheError(f"vectors of shapes {shapes} for {len(block.keys)} keys of {self._dim} dimensions")
+        keys = [packed(key) for key in block.keys]
+        with self._changing:
+            self._prepare(block)
+            start = 0
+            for place, rows in enumerate(block.rows, block.first):
+                self._take_in(block, place, keys[start : start + len(rows)], rows)
+                start += len(rows)
+            scope = self._scopes[block.scope]
+            if not len(scope):  # all keys were known
+                self._put(scope, None)
+
+    def tend(self, limit_s: float) -> bool:
+        """Go through lists of large scopes that others have been cut beside, for about ``limit_s`` seconds.
+
+        Additions see to most of it by themselves. Searches go on meanwhile; changes wait for one list at a time.
+
+        Returns:
+            Whether there is more to do.
+        """
+        until_s = time.monotonic() + limit_s
+        for scope in list(self._scopes.values()):
+            while isinstance(scope, Lists) and time.monotonic() < until_s:
+                with self._changing:
+                    if self._scopes.get(scope.name) is not scope or not scope.tend():
+                        break
+        return any(isinstance(scope, Lists) and scope.is_stale for scope in list(self._scopes.values()))
+
+    # -- parts, with `_changing` held ----------------------------------------------------------------------------
+
+    def _append(self, name: str, key: Packed, row: NDArray[np.float32]) -> None:
+        scope = self._scopes.get(name) or self._new_flat(name)
+        number = self._number(key, scope)
+        scope.append(number, row)
+        if isinstance(scope, Lists):
+            self._error = max(self._error, scope.codec.error)
+        elif len(scope) > FLAT_MOST:
+            self._enlarge(scope)
+
+    def _remove(self, key: Packed) -> None:
+        number = self._numbers.pop(key, None)
+        scope = None if number is None else self._homes[number]
+        if number is None or scope is None:
+            return
+        scope.drop(number)
+        self._homes[number] = None
+        self._keys[number] = ""
+        self._free.append(number)
+        if not len(scope):
+            self._put(scope, None)
+        elif isinstance(scope, Lists) and len(scope) < FLAT_AGAIN and not scope.missing:
+            self._reduce(scope)
+
+    def _number(self, key: Packed, scope: Flat | Lists) -> int:
+        if self._free:
+            number = self._free.pop()
+            self._keys[number], self._homes[number] = key, scope
+        else:
+            number = len(self._keys)
+            self._places.reserve(number)
+            self._keys.append(key)
+            self._homes.append(scope)
+        self._numbers[key] = number
+        return number
+
+    def _put(self, old: Flat | Lists, new: Flat | Lists | None) -> None:
+        """Let another take the place of a scope, or none."""
+        with old.lock.writing():
+            if new is None:
+                del self._scopes[old.name]
+            else:
+                self._scopes[old.name] = new
+            if isinstance(old, Flat):
+                old.leave()
+
+    def _new_flat(self, name: str) -> Flat:
+        scope = Flat(name, self._lock(name), self._shelves, self._places)
+        self._scopes[name] = scope
+        return scope
+
+    def _enlarge(self, flat: Flat) -> None:
+        """Turn a flat scope into lists, built beside it: one list at first, which additions cut one by one."""
+        ids, rows = next(flat.rows())
+        codec = learn(rows)
+        scope = Lists(flat.name, flat.lock, codec, self._places)
+        scope.add_list(codec.encode_centres(rows.mean(axis=0)[None])[0])
+        scope.extend(0, ids, codec.encode(rows))
+        self._move(ids.tolist(), scope)
+        self._error = max(self._error, codec.error)
+        self._put(flat, scope)
+
+    def _reduce(self, lists: Lists) -> None:
+        scope = Flat(lists.name, SharedLock(), self._shelves, self._places)
+        with lists.lock.writing():  # a search of lists reads the places that this writes
+            for ids, rows in lists.rows():
+                scope.extend(ids, rows.astype(self._np.float16))
+                self._move(ids.tolist(), scope)
+            self._scopes[lists.name] = scope
+        scope.lock = lists.lock
+
+    def _move(self, numbers: list[int], scope: Flat | Lists) -> None:
+        for number in numbers:
+            self._homes[number] = scope
+
+    def _prepare(self, block: Block) -> None:
+        """See to it that the scope of a block is there, laid out as it says where it was not large already."""
+        scope = self._scopes.get(block.scope)
+        if isinstance(scope, Lists):
+            return
+        if block.layout is None:
+            if scope is None:
+                self._new_flat(block.scope)
+            return
+        lists = Lists(block.scope, self._lock(block.scope), block.layout.codec, self._places)
+        for centre in block.layout.centres:
+            lists.add_list(centre)
+        lists.missing = lists.count
+        if scope is None:
+            self._scopes[block.scope] = lists
+        else:
+            self._carry_over(scope, lists)
+        self._error = max(self._error, lists.codec.error)
+
+    def _carry_over(self, flat: Flat, lists: Lists) -> None:
+        ids, rows = next(flat.rows())
+        for number, row in zip(ids.tolist(), rows, strict=True):
+            lists.append(number, row)
+        self._move(ids.tolist(), lists)
+        self._put(flat, lists)
+
+    def _take_in(self, block: Block, place: int, keys: Sequence[Packed], rows: NDArray[Any]) -> None:
+        scope, np = self._scopes[block.scope], self._np
+        fresh = [at for at, key in enumerate(keys) if key not in self._numbers]
+        if len(fresh) < len(keys):
+            keys, rows = [keys[at] for at in fresh], rows[fresh]
+        ids = np.array([self._number(key, scope) for key in keys], np.int64)
+        codec = None if block.layout is None else block.layout.codec
+        if isinstance(scope, Lists) and scope.codec is codec:
+            scope.extend(place, ids, np.ascontiguousarray(rows))
+            scope.missing -= 1
+        elif isinstance(scope, Lists):  # it has grown large by itself meanwhile
+            for number, row in zip(ids.tolist(), codec.decode(rows) if codec else rows.astype(np.float32), strict=True):
+                scope.append(number, row)
+        else:
+            scope.extend(ids, rows)
+            if len(scope) > FLAT_MOST:
+                self._enlarge(scope)
+
+    # -- parts that need no lock ---------------------------------------------------------------------------------
+
+    def _lock(self, scope: str) -> SharedLock:
+        return self._locks[hash(scope) % _LOCKS]
+
+    def _keys_of(self, lists: Sequence[NDArray[np.int64]]) -> Sequence[str]:
+        return compact(self._keys[number] for ids in lists for number in ids.tolist())
 
     def _checked(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         if vector.shape != (self._dim,):
             raise CacheError(f"a vector of shape {vector.shape} for an index of {self._dim} dimensions")
-        row = self._np.ascontiguousarray(vector, self._np.float32)
+        row: NDArray[np.float32] = self._np.ascontiguousarray(vector, self._np.float32)
         if not is_unit(row):
             raise CacheError(f"a vector of squared norm {float(row @ row):.3f} where 1 is due")
         return row
-
-    def _append(self, name: str, keys: Sequence[str], rows: NDArray[np.float16]) -> None:
-        scope = self._scopes.get(name)
-        if scope is None:
-            quantizer, faiss = self._faiss.ScalarQuantizer.QT_fp16, self._faiss
-            scope = self._scopes[name] = _Scope(
-                name, faiss.IndexScalarQuantizer(self._dim, quantizer, faiss.METRIC_INNER_PRODUCT)
-            )
-        # Written as they are: FAISS's own conversion rounds differently from version to version.
-        first = len(scope.keys)
-        self._resize(scope, first + len(keys))
-        self._rows(scope)[first:] = rows
-        for row, key in enumerate(keys, first):
-            self._places[key] = (scope, row)
-        scope.keys.extend(keys)
-
-    def _remove(self, key: str) -> None:
-        scope, row = self._places.pop(key, (None, 0))
-        if scope is None:
-            return
-        last = len(scope.keys) - 1
-        moved = scope.keys.pop()
-        if not scope.keys:
-            del self._scopes[scope.name]
-            return
-        if row != last:
-            rows = self._rows(scope)
-            rows[row] = rows[last]
-            scope.keys[row] = moved
-            self._places[moved] = (scope, row)
-        self._resize(scope, last)
-
-    def _resize(self, scope: _Scope, count: int) -> None:
-        scope.index.codes.resize(count * scope.index.code_size)
-        scope.index.ntotal = count
-
-    def _rows(self, scope: _Scope) -> NDArray[np.float16]:
-        """The memory of a scope's FAISS index itself, shape ``(vectors, dim)``; valid until the next change."""
-        codes = scope.index.codes
-        view = self._faiss.rev_swig_ptr(codes.data(), codes.size())
-        return view.view(self._np.float16).reshape(-1, self._dim)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from .entry import Entry
 
-__all__ = ["CheckReport", "Lookup", "Refused", "Stats"]
+__all__ = ["CheckReport", "Lookup", "Merged", "Refused", "Stats"]
+
+Merged = Literal["stored", "older", "expired", "too-large", "refused"]
+"""What became of an entry of elsewhere: a newer one, or the same, is there already (older); it is worth less than what
+would go for it (refused)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,15 @@
 
 ::
 
-    "LPX1", length of the head (u32), head (JSON), keys (JSON), scopes (JSON: [name, vectors] each),
-    sizes (i64), costs (f64), hits (i64), vectors (f16, ``dim`` a row), CRC-32 of all before (u32)
+    "LPX2", length of the head (u32), head (JSON), keys (32 bytes each, or JSON), scopes (JSON),
+    sizes (i64), costs (f64), hits (i64), pinned (i8), scope after scope its vectors, CRC-32 of all before (u32)
 
-The first keys are those with vectors, in the order of the rows, scope after scope. The file is a convenience: whatever
-is wrong with it, the store is read instead.
+    a flat scope [name, vectors]:                  vectors (f16, ``dim`` a row)
+    a large scope [name, [vectors a list], error]: middles and steps (f32), codes of the centres, codes (u8)
+
+The first keys are those with vectors, in the order of the rows, scope after scope. A large scope comes as it is laid
+out, so that a start copies its codes and works nothing out again. The file is a convenience: whatever is wrong with
+it, the store is read instead.
 """
 
 from __future__ import annotations
@@ -26,18 +30,25 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from llm_proxy.errors import CacheCorruptError, CacheError
 
-from .index import Block
+from .index import Block, Layout
+from .index_codes import Codec
+from .index_keys import KEY_BYTES, HexKeys, compact, packed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 __all__ = ["Snapshot", "load", "save", "sequence_of"]
 
-_MAGIC = b"LPX1"
+_MAGIC = b"LPX2"
 _PREFIX = struct.Struct("=4sI")
 _CRC = struct.Struct("=I")
 _HEAD_LIMIT = 1 << 16
+_COLUMNS = (("sizes", 8), ("costs", 8), ("hits", 8), ("pinned", 1))
+_KEYS_A_BLOCK = 4096  # of a large scope, about; what is taken in at once, in some ten milliseconds
+_CHUNK = 1 << 20
 _STALE_S = 60.0  # age at which another process's unfinished file is taken for abandoned
 
 
@@ -54,7 +65,8 @@ class Snapshot:
         sizes: Bytes of each entry in the budget, int64.
         costs: Cost of asking again, US dollars, float64.
         hits: Hits of each entry, int64.
-        blocks: Vectors by scope.
+        blocks: Vectors by scope; of one that was read, to be gone through once.
+        pinned: 1 for each entry that is never given up for others, else 0; int8.
     """
 
     store: str
@@ -65,7 +77,8 @@ class Snapshot:
     sizes: array[int] = field(default_factory=lambda: array("q"))
     costs: array[float] = field(default_factory=lambda: array("d"))
     hits: array[int] = field(default_factory=lambda: array("q"))
-    blocks: Sequence[Block] = ()
+    blocks: Iterable[Block] = ()
+    pinned: array[int] = field(default_factory=lambda: array("b"))
 
 
 def save(path: Path, snapshot: Snapshot) -> bool:
@@ -104,8 +117,8 @@ def load(path: Path) -> Snapshot:
     """
     with open(path, "rb", opener=_opened) as file:
         try:
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-            return _parsed(data)
+            _check_sum(file)
+            return _parsed(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except (ValueError, KeyError, TypeError, struct.error, RecursionError) as exc:
             raise CacheCorruptError(f"index snapshot {path} is damaged: {exc}") from exc
 
@@ -153,16 +166,19 @@ def _write(file: BinaryIO, snapshot: Snapshot) -> None:
 
 
 def _parts(snapshot: Snapshot) -> Iterator[Any]:
-    keys = json.dumps(list(snapshot.keys)).encode()
-    scopes = json.dumps([[block.scope, len(block.keys)] for block in snapshot.blocks]).encode()
+    blocks = list(snapshot.blocks)
+    kept = compact(packed(key) for key in snapshot.keys)
+    keys = kept.raw if isinstance(kept, HexKeys) else json.dumps(kept).encode()
+    scopes = json.dumps([_scope(block) for block in blocks]).encode()
     head = json.dumps(
         {
             "store": snapshot.store,
             "sequence": snapshot.sequence,
             "encoder": snapshot.encoder,
             "dim": snapshot.dim,
-            "entries": len(snapshot.keys),
+            "entries": len(kept),
             "byteorder": sys.byteorder,
+            "keys": "bytes" if isinstance(kept, HexKeys) else "json",
             "keys_bytes": len(keys),
             "scopes_bytes": len(scopes),
         }
@@ -170,10 +186,32 @@ def _parts(snapshot: Snapshot) -> Iterator[Any]:
     yield _PREFIX.pack(_MAGIC, len(head)) + head
     yield keys
     yield scopes
-    for column in (snapshot.sizes, snapshot.costs, snapshot.hits):
-        yield memoryview(column).cast("B")
-    for block in snapshot.blocks:
-        yield block.rows.data.cast("B")
+    for name, _ in _COLUMNS:
+        yield memoryview(getattr(snapshot, name)).cast("B")
+    for block in blocks:
+        if block.layout is not None:
+            yield block.layout.codec.middle.tobytes()
+            yield block.layout.codec.step.tobytes()
+            yield block.layout.centres.data.cast("B")
+        for rows in block.rows:
+            yield rows.data.cast("B") if len(rows) else b""
+
+
+def _scope(block: Block) -> list[Any]:
+    if block.layout is None:
+        return [block.scope, len(block.keys)]
+    return [block.scope, [len(rows) for rows in block.rows], block.layout.codec.error]
+
+
+def _check_sum(file: BinaryIO) -> None:
+    """Read the file through, not by its map: what is read of a map counts as memory of this process."""
+    left = os.fstat(file.fileno()).st_size - _CRC.size
+    crc = 0
+    while left > 0 and (chunk := file.read(min(_CHUNK, left))):
+        crc = zlib.crc32(chunk, crc)
+        left -= len(chunk)
+    if left or _CRC.unpack(file.read(_CRC.size)) != (crc,):
+        raise ValueError("it fails its checksum")
 
 
 def _head(data: bytes | memoryview) -> tuple[dict[str, Any], int]:
@@ -184,39 +222,96 @@ def _head(data: bytes | memoryview) -> tuple[dict[str, Any], int]:
     return json.loads(bytes(data[_PREFIX.size : end])), end
 
 
-def _parsed(data: memoryview) -> Snapshot:
-    body = data[: -_CRC.size]
-    if len(body) < _PREFIX.size or _CRC.unpack(data[-_CRC.size :]) != (zlib.crc32(body),):
-        raise ValueError("it fails its checksum")
-    head, at = _head(body)
+class _Reader:
+    """Takes a mapped file apart, from the front."""
+
+    def __init__(self, mapped: mmap.mmap, start: int) -> None:
+        self._mapped = mapped
+        self._body = memoryview(mapped)[: -_CRC.size]
+        self._at = start
+
+    @property
+    def left(self) -> int:
+        return len(self._body) - self._at
+
+    def take(self, length: int) -> memoryview:
+        if not 0 <= length <= self.left:
+            raise ValueError(f"{length} bytes are due where {self.left} are left")
+        self._at += length
+        return self._body[self._at - length : self._at]
+
+    def rows(self, count: int, dim: int, kind: str) -> NDArray[Any]:
+        import numpy as np
+
+        size = np.dtype(kind).itemsize
+        return np.frombuffer(self.take(count * dim * size), kind).reshape(count, dim)
+
+    def forget(self) -> None:
+        """Have the pages that were read count no longer as memory of this process; they are read again if need be."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def _parsed(mapped: mmap.mmap) -> Snapshot:
+    head, start = _head(mapped[: _PREFIX.size + _HEAD_LIMIT])
     if head["byteorder"] != sys.byteorder:
         raise ValueError(f"it was written on a {head['byteorder']}-endian machine")
-
-    def take(length: int) -> memoryview:
-        nonlocal at
-        at += length
-        return body[at - length : at]
-
-    keys = json.loads(bytes(take(head["keys_bytes"])))
-    scopes = json.loads(bytes(take(head["scopes_bytes"])))
+    reader = _Reader(mapped, start)
+    raw = bytes(reader.take(head["keys_bytes"]))
+    keys: Sequence[str] = HexKeys(raw) if head["keys"] == "bytes" else json.loads(raw)
+    scopes = json.loads(bytes(reader.take(head["scopes_bytes"])))
     snapshot = Snapshot(head["store"], head["sequence"], head["encoder"], head["dim"], keys)
-    for column in (snapshot.sizes, snapshot.costs, snapshot.hits):
-        column.frombytes(take(8 * head["entries"]))
-    if len(keys) != head["entries"] or len(snapshot.hits) != len(keys):
-        raise ValueError(f"it has {len(keys)} keys and {len(snapshot.hits)} counts of hits")
-    snapshot.blocks = list(_blocks(keys, scopes, take(len(body) - at), head["dim"])) if scopes else []
+    for name, width in _COLUMNS:
+        getattr(snapshot, name).frombytes(reader.take(width * head["entries"]))
+    if len(keys) != head["entries"] or (head["keys"] == "bytes" and len(raw) % KEY_BYTES):
+        raise ValueError(f"it has {len(keys)} keys for {head['entries']} entries")
+    _check_scopes(scopes, len(keys), head["dim"], reader.left)
+    if scopes:
+        snapshot.blocks = _blocks(keys, scopes, reader, head["dim"])
     return snapshot
 
 
-def _blocks(keys: list[str], scopes: list[list[Any]], data: memoryview, dim: int) -> Iterator[Block]:
+def _check_scopes(scopes: list[list[Any]], keys: int, dim: int, left: int) -> None:
+    vectors = due = 0
+    for _, count, *more in scopes:
+        lists = count if more else [count]
+        if any(not isinstance(size, int) or size < 0 for size in lists) or (dim < 1 or not lists):
+            raise ValueError("it has scopes of a negative size or dimension")
+        vectors += sum(lists)
+        due += dim * (8 + len(lists) + sum(lists)) if more else 2 * dim * count
+    if due != left or vectors > keys:
+        raise ValueError(f"it has {left} bytes of vectors where {due} are due, for {vectors} of {keys} keys")
+
+
+def _blocks(keys: Sequence[str], scopes: list[list[Any]], reader: _Reader, dim: int) -> Iterator[Block]:
     try:
         import numpy as np
     except ImportError:  # a directory shared with an installation that has the extras
         return
-    rows = np.frombuffer(data, np.float16).reshape(-1, dim)
-    if sum(count for _, count in scopes) != len(rows):
-        raise ValueError(f"it has {len(rows)} vectors for scopes of {sum(count for _, count in scopes)}")
     start = 0
-    for scope, count in scopes:
-        yield Block(scope, keys[start : start + count], rows[start : start + count])
-        start += count
+    for scope, count, *more in scopes:
+        if not more:
+            yield Block(scope, keys[start : start + count], [reader.rows(count, dim, "f2")])
+            start += count
+            continue
+        middle, step = (np.array(reader.rows(1, dim, "f4")[0]) for _ in range(2))
+        layout = Layout(Codec(middle, step, float(more[0])), np.array(reader.rows(len(count), dim, "u1")))
+        for first, sizes in _parts_of(count):
+            stop = start + sum(sizes)
+            yield Block(
+                scope, keys[start:stop], [reader.rows(size, dim, "u1") for size in sizes], layout=layout, first=first
+            )
+            reader.forget()
+            start = stop
+
+
+def _parts_of(sizes: list[int]) -> Iterator[tuple[int, list[int]]]:
+    """Cut the lists of a large scope into runs of some thousand vectors, each with the number of its first list."""
+    first = 0
+    while first < len(sizes):
+        stop, vectors = first, 0
+        while stop < len(sizes) and vectors < _KEYS_A_BLOCK:
+            vectors += sizes[stop]
+            stop += 1
+        yield first, sizes[first:stop]
+        first = stop

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from llm_proxy.errors import CacheCorruptError, CacheError
 
 from . import snapshot
-from .entry import decode_entry
+from .entry import encode_entry, readable
 from .follow import Follower
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from llm_proxy.types import Clock
 
     from .entry import Entry
+    from .snapshot import Snapshot
     from .stores.base import Store
     from .view import View
 
-__all__ = ["Upkeep", "readable"]
+__all__ = ["Upkeep"]
 
 FOLLOW_EVERY_S = 0.05
 FLUSH_EVERY_S = 1.0
@@ -31,8 +35,13 @@ SAVE_EVERY_S = 60.0
 SAVE_EVERY_CHANGES = 5_000
 _EXAMINED_KEYS = 5_000  # entries read for their expiry at once, in some hundred milliseconds,
 _EXAMINED_PARTS = 60  # or this part of all where that is more
+_SPARE_PART = 128  # the part of the budget that SQLite's write-ahead log may take,
+_LEAST_SPARE_BYTES, _MOST_SPARE_BYTES = 1 << 17, 1 << 22  # within these bounds
+_EVICTED_BYTES, _EVICTED_KEYS = 1 << 19, 64  # given up at once, beside what a newcomer takes
+_VECTOR_ROW_BYTES = 128  # a vector's place in a snapshot, beside its numbers
 _GIVE_WAY_S = 0.001  # a break after each slice of loading, which takes some ten milliseconds
-_FLUSH_KEYS = 512  # keys whose hits are written at once, in some ten milliseconds
+_FLUSH_KEYS = 128  # keys whose hits are written at once,
+_SWEPT_KEYS = 64  # and keys that are removed at once, in some milliseconds
 _SAVE_INLINE = 5_000  # vectors that a writer saves by itself, in some ten milliseconds; more is left to `maintain`
 
 
@@ -42,6 +51,7 @@ class Upkeep:
     Attributes:
         writing: Held by whoever calls `follow`, `adopt`, `write`, `tend` or `finish`; the rest needs no
             lock. Work that may wait (hits, damage) is noted under a short lock and written by the next who writes.
+        room_bytes: What entries may take at present: the budget, less what they take beyond what they are thought to.
 
     Args:
         store: The durable truth.
@@ -64,6 +74,8 @@ class Upkeep:
     ) -> None:
         self._store, self._view, self._clock = store, view, clock
         self._budget_bytes, self._max_entries, self._snapshot_path = budget_bytes, max_entries, snapshot_path
+        self.room_bytes = budget_bytes
+        self._spare_bytes = min(_MOST_SPARE_BYTES, max(_LEAST_SPARE_BYTES, budget_bytes // _SPARE_PART))
         self._follower = Follower(store, view, snapshot_path=snapshot_path, on_damage=self._doom_damaged)
         self.writing = threading.Lock()
         self._loading = 0
@@ -76,6 +88,8 @@ class Upkeep:
         self._announced_s = now_s
         self._unexamined: list[str] = []
         self._saved_changes = 0
+        self._changed: dict[str, int] = {}
+        self._is_together = False
 
     # -- without the lock ----------------------------------------------------------------------------------------
 
@@ -98,15 +112,18 @@ class Upkeep:
         try:
             while not self._step():
                 time.sleep(_GIVE_WAY_S)  # a thread that takes a lock again at once keeps those out who wait for it
+            with self.writing:
+                self._make_room()
         finally:
             with self._lock:
                 self._loading -= 1
 
-    def put(self, key: str, record: bytes) -> None:
+    def put(self, entry: Entry) -> None:
         """Put an entry into the store alone; memory takes it from the log later, like those of other processes."""
-        self._store.put(key, record)
+        with self._store.writing():
+            self._store.put(entry.key, encode_entry(self._pinned_as_before(entry)))
         with self._lock:
-            self._doomed.pop(key, None)
+            self._doomed.pop(entry.key, None)
 
     def hit(self, key: str, hits: int) -> bool:
         """Count hits, to be written later; whether that is due and nobody was told so yet."""
@@ -144,10 +161,7 @@ class Upkeep:
             if not self._follower.is_busy and not self._is_due(self._followed_s, FOLLOW_EVERY_S):
                 return True
         self._followed_s = self._clock.monotonic()
-        is_current = self._follower.step()
-        if is_current:  # until then, steps that are still to be followed may remove entries by themselves
-            self._evict()
-        return is_current
+        return self._follower.step()
 
     def catch_up(self, *, spare_damaged: bool = False) -> None:
         """Bring view and store to agree: follow to the end, then remove what must go.
@@ -156,6 +170,7 @@ class Upkeep:
         """
         while not self.follow(now=True):
             pass
+        self._make_room()
         if spare_damaged:
             with self._lock:
                 self._doomed = {key: why for key, why in self._doomed.items() if why != "corrupt"}
@@ -173,17 +188,50 @@ class Upkeep:
             self._follower.read_again()
             self._followed_s -= FOLLOW_EVERY_S
 
-    def write(self, entry: Entry, record: bytes) -> bool:
-        """Put an entry into store and view, and give up others for it; whether it is there afterwards."""
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """A block in which no other process writes; what is written in it is acknowledged when it is left, or undone.
+
+        Blocks may lie within each other. Where the store fails, the view looks again at what was changed in it.
+        """
+        if self._is_together:
+            yield
+            return
+        self._is_together, self._changed = True, {}
+        with contextlib.ExitStack() as stack:
+            stack.callback(setattr, self, "_is_together", False)
+            on_failure = stack.enter_context(contextlib.ExitStack())
+            on_failure.callback(self._follower.doubt, self._changed)
+            with self._store.writing():
+                yield
+            on_failure.pop_all()
+        for number in self._changed.values():
+            self._follower.note_own(number)
+        self._store.tidy(self._spare_bytes)
+
+    def write(self, entry: Entry, *, keeps_pin: bool = True) -> bool:
+        """Put an entry into store and view, and give up others for it; whether it is there afterwards.
+
+        All of it is one transaction of the store, after its log was read to the end. So of two processes that write
+        at once, the second knows what the first has given up, and does not give up others for the same bytes.
+        """
         if entry.vector is not None and entry.encoder:
             self.adopt(entry.encoder, len(entry.vector))
-        self._follower.note_own(self._store.put(entry.key, record))
+        with self.together():
+            is_current = not self._loading and self._is_current()
+            entry = self._pinned_as_before(entry) if keeps_pin else entry
+            record = encode_entry(entry)
+            if is_current:
+                self._evict(self._view.lacks(entry, len(record)))
+            self._note(entry.key, self._store.put(entry.key, record))
+        # Outside, because an index that outgrows its form takes its time, and all other processes would wait for it.
+        self._view.insert(entry, len(record))
+        if is_current:
+            self._make_room()
         with self._lock:
             self._doomed.pop(entry.key, None)
-        self._view.insert(entry, len(record))
-        victims = self._evict()
         self._sweep()
-        return entry.key not in victims
+        return entry.key in self._view
 
     def tend(self, *, now: bool = False) -> None:
         """Do what is due, or ``now`` all there is: remove what must go, write hits, save the snapshot."""
@@ -191,6 +239,8 @@ class Upkeep:
             self._flushed_s = self._clock.monotonic()
             self._sweep()
             self._flush(to_the_end=now)
+            self._measure()
+            self._make_room()
         if now or self._view.vectors <= _SAVE_INLINE:
             self._save()
 
@@ -213,26 +263,81 @@ class Upkeep:
     def _doom_damaged(self, key: str) -> None:
         self.doom(key, "corrupt")
 
-    def _evict(self) -> list[str]:
-        victims = self._view.evict(budget_bytes=self._budget_bytes, max_entries=self._max_entries)
-        with self._lock:
-            self._doomed.update(dict.fromkeys(victims, "evicted"))
-            self._counts["evicted"] += len(victims)
+    def _is_current(self) -> bool:
+        """Whether the view is that of the store, inside of `together`; a slice is done for it where that is enough.
+
+        While it is not, steps that are still to be followed may remove entries by themselves, and nothing is evicted.
+        """
+        return not self._follower.is_busy and self._follower.step()
+
+    def _measure(self) -> None:
+        """Compare what entries are thought to take with what they do take: records may fill their pages badly.
+
+        What is free of the budget may be used up, and what it lacks has to go. At least half of the budget is for
+        entries, since there is bookkeeping that does not become less with them.
+        """
+        spare_bytes = 3 * self._spare_bytes  # the log may be twice as long before it is begun anew, and pages lie free
+        taken = self._store.live_bytes() + spare_bytes + max(self._snapshot_bytes(), self._vector_bytes())
+        room = self._view.used_bytes + self._budget_bytes - taken
+        self.room_bytes = max(self._budget_bytes // 2, min(self._budget_bytes, room))
+
+    def _vector_bytes(self) -> int:
+        """What a snapshot of the vectors takes; see `llm_proxy.cache.view.stored_bytes`."""
+        index = self._view.index
+        return 0 if index is None else len(index) * (2 * index.dim + _VECTOR_ROW_BYTES)
+
+    def _snapshot_bytes(self) -> int:
+        try:
+            return self._snapshot_path.stat().st_size if self._snapshot_path is not None else 0
+        except OSError:
+            return 0
+
+    def _make_room(self) -> None:
+        """Evict what is over the budget though this process wrote nothing: another one may have another budget."""
+        is_over = True
+        while is_over and (self._view.used_bytes > self.room_bytes or len(self._view) > self._max_entries):
+            with self.together():
+                is_over = self._is_current() and bool(self._evict())
+
+    def _evict(self, newcomer_bytes: int = 0) -> list[str]:
+        """Give up what is over the budget, or a slice of it: a transaction that takes long keeps all others waiting."""
+        victims = self._view.evict(
+            budget_bytes=max(self.room_bytes - newcomer_bytes, self._view.used_bytes - _EVICTED_BYTES),
+            max_entries=max(self._max_entries - bool(newcomer_bytes), len(self._view) - _EVICTED_KEYS),
+        )
+        if victims:
+            for victim in victims:
+                self._note(victim, 0)
+            self._store.remove(victims)
+            with self._lock:
+                self._counts["evicted"] += len(victims)
         return victims
 
+    def _note(self, key: str, sequence: int) -> None:
+        """Take note of a change inside of `together`, with the step's number where the view has its effect already."""
+        self._changed[key] = sequence
+
+    def _pinned_as_before(self, entry: Entry) -> Entry:
+        """An answer that is asked anew keeps its pin; inside of `Store.writing`."""
+        before = self._sound(entry.key)
+        return replace(entry, is_pinned=True) if before is not None and before.is_pinned else entry
+
     def _sweep(self) -> None:
-        with self._lock:
-            doomed, self._doomed = self._doomed, {}
-        try:
-            gone = {key: why for key, why in doomed.items() if why == "evicted" or self._sound(key) is None}
-            if gone:
-                self._store.remove(gone)
-        except CacheError:
+        """Remove what is doomed, in slices; a slice that can't be removed stays doomed."""
+        while self._doomed:
             with self._lock:
-                self._doomed = {**doomed, **self._doomed}
-            raise
-        for key in gone:
-            self._view.discard(key)
+                doomed = dict(islice(self._doomed.items(), _SWEPT_KEYS))
+                self._doomed = {key: why for key, why in self._doomed.items() if key not in doomed}
+            try:
+                with self.together():  # else an entry that another process writes just now would go with the one before
+                    gone = [key for key in doomed if self._sound(key) is None]
+                    self._store.remove(gone)
+            except CacheError:
+                with self._lock:
+                    self._doomed = {**doomed, **self._doomed}
+                raise
+            for key in gone:
+                self._view.discard(key)
 
     def _sound(self, key: str) -> Entry | None:
         """The entry that the store has now, unless it is damaged or expired."""
@@ -280,16 +385,15 @@ class Upkeep:
         self.catch_up()  # else the next process would read hits from the log that the snapshot has already
         self._saved_s, self._saved_changes = self._clock.monotonic(), self._view.changes
         name, sequence = self._follower.store_name, self._follower.sequence
-        if snapshot.sequence_of(path, name) < sequence:  # else another process has saved a newer one
-            try:
-                snapshot.save(path, self._view.image(name, sequence))
-            except CacheError as exc:  # without a snapshot the next process reads the store
-                self._view.note(str(exc))
+        if sequence - snapshot.sequence_of(path, name) > (0 if is_last else changed // 2):
+            self._save_to(path, self._view.image(name, sequence))  # else another process has saved one lately
 
-
-def readable(record: bytes) -> Entry | None:
-    """The entry of a record, or None when it is damaged."""
-    try:
-        return decode_entry(record)
-    except CacheCorruptError:
-        return None
+    def _save_to(self, path: Path, image: Snapshot) -> None:
+        if self._store.live_bytes() + 2 * self._vector_bytes() > self._budget_bytes:
+            # There is no room for two. Should this process be killed now, the next one reads the store.
+            with contextlib.suppress(OSError):
+                path.unlink()
+        try:
+            snapshot.save(path, image)
+        except CacheError as exc:  # without a snapshot the next process reads the store
+            self._view.note(str(exc))

@@ -6,23 +6,24 @@ import logging
 import math
 import threading
 from array import array
-from dataclasses import dataclass
+from contextlib import closing
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llm_proxy.errors import CacheError, MissingDependencyError
 
+from .index_keys import compact, packed
 from .policies.base import Worth
 from .snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from .entry import Entry
-    from .index import VectorIndex
+    from .index import Block, VectorIndex
     from .policies.base import Policy
 
-__all__ = ["View", "stored_bytes"]
+__all__ = ["Known", "View", "stored_bytes"]
 
 logger = logging.getLogger("llm_proxy")
 
@@ -45,16 +46,29 @@ def stored_bytes(record_bytes: int, entry: Entry) -> int:
     return record_bytes + ROW_BYTES + (vector_bytes // 2 + _VECTOR_ROW_BYTES if vector_bytes else 0)
 
 
-@dataclass(slots=True)
-class _Known:
+class Known(NamedTuple):
+    """What is known of one entry.
+
+    Attributes:
+        size_bytes: Bytes that it takes of the budget, > 0.
+        cost_usd: What asking again is expected to cost, >= 0.
+        hits: How often it was served, >= 0.
+        is_pinned: Whether it is never given up for others.
+        can_expire: Whether it may expire, for all that is known here.
+    """
+
     size_bytes: int
     cost_usd: float
     hits: int
+    is_pinned: bool = False
     can_expire: bool = True
 
 
 class View:
     """Policy, sizes and index in step. One thread changes it at a time; hits may be counted beside that.
+
+    What is known of an entry lies in columns, at the slot that the policy gives its key: with a million entries,
+    an object for each would take more than all else together. Pinned entries are few, and no concern of the policy.
 
     Args:
         policy: Order of eviction.
@@ -68,7 +82,8 @@ class View:
         self._policy = policy
         self._new_index = new_index
         self._lock = threading.Lock()
-        self._known: dict[str, _Known] = {}
+        self._sizes, self._costs, self._hits, self._lasting = array("q"), array("d"), array("q"), bytearray()
+        self._pinned: dict[str, Known] = {}
         self.index: VectorIndex | None = None
         self.encoder = ""
         self.used_bytes = 0
@@ -76,10 +91,10 @@ class View:
         self.problems = list(problems)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._policy) + len(self._pinned)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._known
+        return self._policy.slot(key) is not None or key in self._pinned
 
     @property
     def is_semantic(self) -> bool:
@@ -94,24 +109,80 @@ class View:
     def keys(self) -> list[str]:
         """All keys, as they are now."""
         with self._lock:
-            return list(self._known)
+            return [*self._policy, *self._pinned]
+
+    def known(self, key: str) -> Known | None:
+        """What is known of an entry; None when there is none."""
+        with self._lock:
+            return self._known(key)
+
+    def is_pinned(self, key: str) -> bool:
+        """Whether an entry is never given up for others; an unknown one is not."""
+        return key in self._pinned
 
     def expiring(self) -> list[str]:
         """The keys of all entries that may expire for all that is known here: a snapshot does not say it."""
         with self._lock:
-            return [key for key, known in self._known.items() if known.can_expire]
+            pinned = [key for key, known in self._pinned.items() if known.can_expire]
+            slots = ((key, self._policy.slot(key)) for key in self._policy)
+            return pinned + [key for key, slot in slots if slot is not None and not self._lasting[slot]]
 
     def note_expiry(self, key: str, can_expire: bool) -> None:
         """Remember whether an entry may expire; an unknown key is passed over."""
         with self._lock:
-            known = self._known.get(key)
-            if known is not None:
-                known.can_expire = can_expire
+            slot = self._policy.slot(key)
+            if slot is not None:
+                self._lasting[slot] = not can_expire
+            elif key in self._pinned:
+                self._pinned[key] = self._pinned[key]._replace(can_expire=can_expire)
+
+    def admits(self, entry: Entry, record_bytes: int, *, budget_bytes: int, max_entries: int) -> bool:
+        """Whether an entry is worth storing: there is room, or it is worth more than all of what would go for it.
+
+        Asked once, before it is stored; a refusal counts as a request of its key, which is worth more the next time.
+
+        Args:
+            entry: The entry. A pinned one and a new form of one that is held are always worth it.
+            record_bytes: Length of its record.
+            budget_bytes: Most bytes that entries may take.
+            max_entries: Most entries.
+        """
+        size_bytes = stored_bytes(record_bytes, entry)
+        with self._lock:
+            if entry.is_pinned or entry.key in self:
+                return True
+            missing = self.used_bytes + size_bytes - budget_bytes
+            if missing <= 0 and len(self) < max_entries:
+                return True
+            worth = Worth(size_bytes, _sound_cost(entry.worth_usd))
+            first = self._policy.victim()
+            if first is None:  # only pinned ones, or a policy that has lost keys, which must not stop the service
+                return len(self._policy) > 0
+            if not self._policy.admits(entry.key, worth, first):
+                return False
+            others = [] if self._size(first) >= missing else self._victims(missing)
+            return others is not None and all(self._policy.admits(entry.key, worth, victim) for victim in others[1:])
+
+    def _victims(self, missing: int) -> list[str] | None:
+        """Those that would go for so many bytes; None when all that may go is not enough."""
+        victims = []
+        with closing(self._policy.order()) as order:
+            for victim in order:
+                victims.append(victim)
+                missing -= self._size(victim)
+                if missing <= 0:
+                    return victims
+        return None
+
+    def _size(self, key: str) -> int:
+        """Bytes of an entry that is not pinned."""
+        return self._sizes[self._policy.slot(key) or 0]
 
     def insert(self, entry: Entry, record_bytes: int, hits: int = 0) -> None:
         """Take in an entry, or a new form of one; hits counted before are kept when they are more."""
         vector = entry.vector if entry.text and entry.encoder else None
-        self.restore(entry.key, stored_bytes(record_bytes, entry), entry.worth_usd, hits)
+        size_bytes = stored_bytes(record_bytes, entry)
+        self.restore(entry.key, size_bytes, entry.worth_usd, hits, is_pinned=entry.is_pinned)
         self.note_expiry(entry.key, entry.expires_s is not None)
         self.changes += 1
         index = None if vector is None else self.adopt(entry.encoder, len(vector), only_if_none=True)
@@ -125,19 +196,42 @@ class View:
             index.remove(entry.key)
             self.note(f"an entry was left out of the index: {exc}")
 
-    def restore(self, key: str, size_bytes: int, cost_usd: float, hits: int) -> None:
+    def restore(self, key: str, size_bytes: int, cost_usd: float, hits: int, *, is_pinned: bool = False) -> None:
         """Take in what a snapshot says of an entry, or what is known of a new one, its vector excepted."""
-        cost_usd = cost_usd if math.isfinite(cost_usd) and cost_usd > 0 else 0.0
-        size_bytes = max(1, size_bytes)
+        known = Known(max(1, size_bytes), _sound_cost(cost_usd), hits, is_pinned)
         with self._lock:
-            known = self._known.get(key)
-            if known is None:
-                known = self._known[key] = _Known(0, cost_usd, hits)
-            elif (known.size_bytes, known.cost_usd) == (size_bytes, cost_usd) and hits <= known.hits:
-                return  # following the log reads an entry again, which is no use of it
-            self.used_bytes += size_bytes - known.size_bytes
-            known.size_bytes, known.cost_usd, known.hits = size_bytes, cost_usd, max(known.hits, hits)
-            self._policy.on_insert(key, Worth(size_bytes, cost_usd, known.hits))
+            before = self._known(key)
+            if before is None:
+                self._take(key, known)
+            else:
+                self._renew(key, before, known)
+
+    def _take(self, key: str, known: Known) -> None:
+        self.used_bytes += known.size_bytes
+        if known.is_pinned:
+            self._pinned[key] = known
+            return
+        slot = self._policy.on_insert(key, Worth(*known[:3]))
+        if slot == len(self._sizes):
+            self._sizes.append(known.size_bytes)
+            self._costs.append(known.cost_usd)
+            self._hits.append(known.hits)
+            self._lasting.append(not known.can_expire)
+        else:
+            self._sizes[slot], self._costs[slot], self._hits[slot] = known[:3]
+            self._lasting[slot] = not known.can_expire
+
+    def _renew(self, key: str, before: Known, known: Known) -> None:
+        known = known._replace(hits=max(known.hits, before.hits), can_expire=before.can_expire)
+        if known == before:
+            return  # following the log reads an entry again, which is no use of it
+        self.used_bytes -= before.size_bytes
+        if known.is_pinned != before.is_pinned:
+            self._pinned.pop(key, None)
+            self._policy.on_remove(key)
+        elif known.hits > before.hits:
+            self._policy.on_hit(key, known.hits - before.hits)
+        self._take(key, known)
 
     def discard(self, key: str) -> None:
         """Forget an entry, effective at once; an unknown key is passed over."""
@@ -149,16 +243,29 @@ class View:
     def hit(self, key: str, hits: int) -> None:
         """Count hits; an unknown key is passed over."""
         with self._lock:
-            known = self._known.get(key)
-            if known is not None:
-                known.hits += hits
+            slot = self._policy.slot(key)
+            if slot is not None:
+                self._hits[slot] += hits
                 self._policy.on_hit(key, hits)
+            elif key in self._pinned:
+                known = self._pinned[key]
+                self._pinned[key] = known._replace(hits=known.hits + hits)
+
+    def lacks(self, entry: Entry, record_bytes: int) -> int:
+        """Bytes that an entry takes beside those that are held; 0 for a new form of one of them."""
+        return 0 if entry.key in self else stored_bytes(record_bytes, entry)
 
     def evict(self, *, budget_bytes: int, max_entries: int) -> list[str]:
-        """Give up entries until the rest keeps within both bounds; returns them in the order they went."""
+        """Give up entries until the rest keeps within both bounds, or only pinned ones are left.
+
+        Who makes room for a new entry does so before `insert`, or it would be weighed against those it was let in for.
+
+        Returns:
+            The keys that went, in their order.
+        """
         victims = []
         with self._lock:
-            while self.used_bytes > budget_bytes or len(self._known) > max_entries:
+            while self.used_bytes > budget_bytes or len(self) > max_entries:
                 victim = self._policy.victim()
                 if victim is None:  # a policy that has lost keys must not stop the service
                     break
@@ -210,34 +317,35 @@ class View:
     def image(self, store: str, sequence: int) -> Snapshot:
         """All of it for a snapshot. Its vectors are those of the index itself: write it before the next change."""
         index = self.index
-        blocks = list(index.blocks()) if index is not None else []
+        image = Snapshot(store, sequence, self.encoder, index.dim if index is not None else 0)
+        image.blocks = blocks = list(index.blocks()) if index is not None else []
         with self._lock:
-            keys = list(self._in_block_order(chain.from_iterable(block.keys for block in blocks)))
-            known = [self._known[key] for key in keys]
-            return Snapshot(
-                store,
-                sequence,
-                self.encoder,
-                index.dim if index is not None else 0,
-                keys,
-                array("q", (row.size_bytes for row in known)),
-                array("d", (row.cost_usd for row in known)),
-                array("q", (row.hits for row in known)),
-                blocks,
-            )
+            image.keys = compact(map(packed, self._in_block_order(blocks)))
+            for row in map(self._known, image.keys):
+                if row is None:
+                    raise CacheError("the index has a vector whose entry is not known: llm-proxy cache check --repair")
+                image.sizes.append(row.size_bytes)
+                image.costs.append(row.cost_usd)
+                image.hits.append(row.hits)
+                image.pinned.append(row.is_pinned)
+        return image
 
-    def _in_block_order(self, first: Iterator[str]) -> Iterator[str]:
-        seen = set()
-        for key in first:
-            seen.add(key)
-            yield key
-        yield from (key for key in self._known if key not in seen)
+    def _in_block_order(self, blocks: Iterable[Block]) -> Iterator[str]:
+        yield from chain.from_iterable(block.keys for block in blocks)
+        yield from (key for key in chain(self._policy, self._pinned) if self.index is None or key not in self.index)
+
+    def _known(self, key: str) -> Known | None:
+        slot = self._policy.slot(key)
+        if slot is None:
+            return self._pinned.get(key)
+        return Known(self._sizes[slot], self._costs[slot], self._hits[slot], False, not self._lasting[slot])
 
     def _forget(self, key: str) -> None:
-        known = self._known.pop(key, None)
+        known = self._known(key)
         if known is not None:
             self.used_bytes -= known.size_bytes
             self.changes += 1
+            self._pinned.pop(key, None)
             self._policy.on_remove(key)
 
     def note(self, problem: str) -> None:
@@ -245,3 +353,7 @@ class View:
         if problem not in self.problems and len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(problem)
             logger.warning("llm-proxy: the semantic index is in trouble: %s", problem)
+
+
+def _sound_cost(cost_usd: float) -> float:
+    return cost_usd if math.isfinite(cost_usd) and cost_usd > 0 else 0.0

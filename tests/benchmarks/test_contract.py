@@ -53,7 +53,7 @@ def figures(name: str, *arguments: Any) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(last)
     assert found["benchmark"] == name
     assert {"processor", "python", "packages", "commit", "date"} <= set(found["machine"])
-    assert all(found[key] > 0 for key in TIMES[name])
+    assert all(found[key] > 0 for key in TIMES.get(name, ()))
     assert len(table) >= 6, "people get a table"
     return found
 

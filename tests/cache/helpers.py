@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_proxy.cache.cache import Cache
-from llm_proxy.cache.entry import Entry, encode_entry
+from llm_proxy.cache.entry import Entry, encode_entry, readable
 from llm_proxy.cache.index import FaissIndex
 from llm_proxy.cache.policies.base import Policy
 from llm_proxy.cache.policies.gdsf import GDSF
-from llm_proxy.cache.policies.lru import LRU
+from llm_proxy.cache.policies.ranking import Ranked
 from llm_proxy.cache.stores.base import Store
 from llm_proxy.cache.stores.memory import MemoryStore
-from llm_proxy.cache.upkeep import readable
 from llm_proxy.cache.view import stored_bytes
 from llm_proxy.errors import CacheError
 
@@ -113,7 +112,7 @@ def listings(cache: Cache) -> Iterator[Listing]:
     for row in cache._store.scan():
         entry = readable(row.record)
         if entry is not None:
-            known = cache._view._known.get(row.key)
+            known = cache._view.known(row.key)
             yield Listing(entry, max(row.hits, known.hits if known else 0), stored_bytes(len(row.record), entry))
 
 
@@ -124,11 +123,9 @@ def remove(cache: Cache, *names: object) -> int:
 
 def priority(policy: Policy, key: str) -> float | None:
     """What a policy orders a key by: the least goes first."""
-    if isinstance(policy, LRU):
-        return policy._order.get(key)
-    assert isinstance(policy, GDSF)
-    held = policy._held.get(key)
-    return None if held is None else held.priority
+    assert isinstance(policy, Ranked)
+    slot = policy.slot(key)
+    return None if slot is None else policy._ranking.value(slot)
 
 
 class CountingStore(MemoryStore):

@@ -15,7 +15,8 @@ from llm_proxy.cache.entry import encode_entry
 from llm_proxy.cache.policies.lru import LRU
 from llm_proxy.cache.stores.base import Stored
 from llm_proxy.cache.stores.disk import DiskStore
-from llm_proxy.errors import CacheError
+from llm_proxy.config import Config
+from llm_proxy.errors import CacheError, ConfigError
 
 from .helpers import (
     ENCODER,
@@ -409,7 +410,7 @@ def test_a_failing_store_is_told(cache: Cache, store: CountingStore, clock: Fake
     assert cache.check().is_clean
 
 
-def test_what_could_not_be_removed_is_removed_later(store: CountingStore, clock: FakeClock) -> None:
+def test_what_could_not_be_removed_stays(store: CountingStore, clock: FakeClock) -> None:
     cache = new_cache(store, clock, max_entries=1)
     cache.admit(entry_of("a"))
     store.failing = {"remove"}
@@ -418,8 +419,108 @@ def test_what_could_not_be_removed_is_removed_later(store: CountingStore, clock:
     assert find(cache, entry_of("a")).entry is None
     store.failing = set()
     cache.maintain()
-    assert [row.key for row in store.scan()] == [key_of("b")]
-    assert cache.stats().evicted == 1
+    assert store.keys() == [key_of("a")], "room is made before the newcomer is written"
+    assert cache.check().is_clean
+
+
+def test_a_write_that_fails_leaves_the_view_as_the_store_is(tmp_path: Path, clock: FakeClock) -> None:
+    disk = DiskStore(tmp_path / "entries")
+    cache = new_cache(disk, clock, max_entries=1)
+    cache.admit(entry_of("a"))
+    real = disk.remove
+
+    def failing(_: object) -> int:
+        raise CacheError("remove fails")
+
+    disk.remove = failing  # type: ignore[method-assign]
+    with pytest.raises(CacheError, match="remove fails"):
+        cache.admit(entry_of("b", cost_usd=0.1))
+    disk.remove = real  # type: ignore[method-assign]
+    clock.advance(0.06)
+    assert find(cache, entry_of("b")).entry is None
+    assert find(cache, entry_of("a")).entry is not None
+    assert (disk.keys(), cache._view.keys()) == ([key_of("a")], [key_of("a")])
+    assert cache.check().is_clean
+    cache.close()
+
+
+def test_what_expired_and_could_not_be_removed_is_removed_later(store: CountingStore, clock: FakeClock) -> None:
+    cache = new_cache(store, clock)
+    cache.admit(entry_of("a", expires_s=clock.now_s + 5))
+    clock.advance(5)
+    assert cache.get(key_of("a")) is None
+    store.failing = {"remove"}
+    with pytest.raises(CacheError, match="remove fails"):
+        cache.tend()
+    store.failing = set()
+    clock.advance(1)
+    cache.tend()
+    assert store.keys() == []
+
+
+# -- what the store really takes ---------------------------------------------------------------------------------
+
+
+class Padded(CountingStore):
+    """A store whose bookkeeping takes more than is thought."""
+
+    extra_bytes = 0
+
+    def live_bytes(self) -> int:
+        return super().live_bytes() + self.extra_bytes
+
+
+def test_entries_give_way_to_what_the_store_needs_for_itself(clock: FakeClock) -> None:
+    store, mib = Padded(), 1 << 20
+    cache = new_cache(store, clock, budget_bytes=4 * mib)
+    for number in range(200):
+        cache.admit(entry_of(number, completion=b"x" * 10_000, vector=None, encoder=""))
+    clock.advance(1)
+    cache.tend()
+    assert cache.stats().entries == 200
+    store.extra_bytes = 3 * mib
+    clock.advance(1)
+    cache.tend()
+    assert cache.stats().used_bytes == pytest.approx(2 * mib, rel=0.02), "no less than half of the budget"
+    store.extra_bytes = mib
+    clock.advance(1)
+    cache.tend()
+    assert cache._upkeep.room_bytes > 2 * mib
+    assert cache.check().is_clean
+
+
+def test_a_budget_that_became_smaller_is_met_in_slices(tmp_path: Path, clock: FakeClock) -> None:
+    store = DiskStore(tmp_path / "entries")
+    large = new_cache(store, clock, new_index=None)
+    with large._upkeep.writing, large._upkeep.together():
+        for number in range(1_000):
+            large._upkeep.write(entry_of(number, vector=None, encoder=""))
+    small = new_cache(store, clock, max_entries=10, new_index=None)
+    small.maintain()
+    assert len(store.keys()) == small.stats().entries == 10
+    removals = [step for step in store.changes(1_000).steps if step.operation == "remove"]
+    assert len({step.sequence for step in removals}) >= 4, "others get their turn in between"
+    large.close()
+
+
+@pytest.mark.parametrize(
+    "budget", [{"budget_bytes": 1}, {"max_entries": 1}, {"max_entry_bytes": 1}, {"budget_bytes": 10**30}]
+)
+def test_absurd_budgets(clock: FakeClock, budget: dict[str, int]) -> None:
+    cache = new_cache(clock=clock, **budget)
+    fits = budget in ({"max_entries": 1}, {"budget_bytes": 10**30})
+    assert cache.admit(entry_of("a")) is fits
+    assert (cache.get(key_of("a")) is not None) is fits
+    cache.maintain()
+    assert cache.stats().used_bytes <= cache.stats().budget_bytes
+    assert cache.check().is_clean
+
+
+@pytest.mark.parametrize("name", ["budget_bytes", "max_entries", "max_entry_bytes"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "much", None, True, float("nan"), float("inf")])
+def test_budgets_that_are_none(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"cache\.{name}"):
+        Config(cache={name: value})
 
 
 def test_closing_a_broken_store(cache: Cache, store: CountingStore) -> None:

@@ -7,14 +7,18 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from llm_proxy.cache.stores import _migrate
+from llm_proxy.cache.stores._migrate import SCHEMA, introduce
 from llm_proxy.cache.stores.base import Stored
-from llm_proxy.cache.stores.disk import DiskStore, _introduce
-from llm_proxy.errors import CacheError
+from llm_proxy.cache.stores.disk import DiskStore
+from llm_proxy.errors import CacheCorruptError, CacheError
 
 
 @pytest.fixture
@@ -211,7 +215,7 @@ def test_two_processes_name_a_store_once(directory: Path) -> None:
     real = rows.value
     # As before the other process named it.
     rows.value = lambda key: None if key == "n:schema" else real(key)  # type: ignore[method-assign]
-    _introduce(rows)
+    introduce(rows)
     assert made.changes(0).store == name
     made.close()
 
@@ -255,3 +259,216 @@ def test_an_index_that_lost_a_row_is_built_again(directory: Path, store: DiskSto
     assert again.check() == ()
     assert again.get("1") == b"1"
     again.close()
+
+
+# -- one transaction ---------------------------------------------------------------------------------------------
+
+
+def test_a_block_that_fails_leaves_nothing(store: DiskStore) -> None:
+    store.put("a", b"1")
+
+    def half() -> None:
+        with store.writing():
+            store.put("b", b"2")
+            store.remove(["a"])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        half()
+    assert store.keys() == ["a"]
+    assert store.changes(0).sequence == 1
+    assert store.put("c", b"3") == 2
+
+
+def test_a_commit_that_fails_is_told(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.open()
+
+    class Full:
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *_: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(store._rows, "writing", Full)
+    with pytest.raises(CacheError, match=r"could not be written: .* full"), store.writing():
+        pass
+
+
+def test_a_directory_that_goes_in_the_middle_of_a_block(directory: Path, store: DiskStore) -> None:
+    store.put("a", b"1")
+    with store.writing():
+        store.put("b", b"2")
+        shutil.rmtree(directory)
+        assert store.changes(0).sequence == 2, "the block goes on where it began"
+    assert store.changes(0).sequence == 0
+    assert store.keys() == []
+
+
+# -- the log -----------------------------------------------------------------------------------------------------
+
+
+def test_the_log_is_as_long_as_there_are_entries(directory: Path) -> None:
+    store = DiskStore(directory, log_steps=10)
+    with store.writing():
+        for number in range(2_000):
+            store.put(f"{number % 1_000:04}", b"1")
+    kept = len(store._read("SELECT 1 FROM Cache WHERE key > 'l:' AND key < 'l;'"))
+    assert 256 <= kept <= 768, "about half as many as entries"
+    assert not store.changes(0).complete
+    assert store.changes(1_900).complete
+    store.close()
+
+
+def test_old_hits_are_left_out_of_the_log(directory: Path, store: DiskStore) -> None:
+    store.put("a", b"1")
+    with store.writing():
+        for _ in range(1_023):
+            store.touch({"a": 1})
+    found = store.changes(1)
+    assert (found.complete, found.sequence) == (True, 1_024)
+    assert 256 <= len(found.steps) <= 512
+    assert [row.hits for row in store.scan()] == [1_023]
+
+
+def test_a_count_of_rows_that_is_none(directory: Path) -> None:
+    store = DiskStore(directory, log_steps=10)
+    store.open()
+    sql(directory, "UPDATE Settings SET value = NULL WHERE key = 'count'")
+    with store.writing():
+        for number in range(512):
+            store.put(str(number), b"1")
+    assert len(store._read("SELECT 1 FROM Cache WHERE key > 'l:' AND key < 'l;'")) == 10
+    store.close()
+
+
+def wal_bytes(directory: Path) -> int:
+    return (directory / "cache.db-wal").stat().st_size
+
+
+def test_the_write_ahead_log_is_begun_anew(directory: Path, store: DiskStore) -> None:
+    other = DiskStore(directory)
+    for number in range(20):
+        store.put(str(number), b"x" * 4_000)
+        other.get(str(number))
+    store.tidy(1 << 20)
+    assert wal_bytes(directory) > 80_000
+    store.tidy(50_000)
+    assert wal_bytes(directory) == 0
+    for number in range(100):
+        store.put(str(number), b"x" * 4_000)
+        assert wal_bytes(directory) < 150_000, "twice the limit and one write"
+    assert (len(store.keys()), store.check()) == (100, ())
+    other.close()
+
+
+def test_a_reader_in_the_way_holds_nobody_up_for_long(directory: Path, store: DiskStore) -> None:
+    store.put("a", b"1")
+    reader = sqlite3.connect(directory / "cache.db", isolation_level=None)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM Cache").fetchone() is not None
+    for number in range(3):
+        store.put(str(number), b"x" * 40_000)
+    began_s = time.monotonic()
+    store.tidy(10_000)
+    store.put("b", b"1")
+    assert time.monotonic() - began_s < 3
+    assert wal_bytes(directory) > 100_000
+    reader.close()
+    store.tidy(10_000)
+    assert wal_bytes(directory) == 0
+
+
+def test_tidying_leaves_a_writer_alone(directory: Path, store: DiskStore) -> None:
+    store.put("a", b"x" * 40_000)
+    with store.writing():
+        store.put("b", b"1")
+        store.tidy(0)
+    rows = store._rows
+    assert rows is not None
+    with ThreadPoolExecutor(1) as another_thread:
+        with rows._write_lock:
+            another_thread.submit(store.tidy, 0).result()
+        assert wal_bytes(directory) > 40_000
+    store.tidy(0)
+    assert wal_bytes(directory) == 0
+    (directory / "cache.db-wal").unlink()
+    store.tidy(0)
+
+
+# -- formats -----------------------------------------------------------------------------------------------------
+
+
+def schema_of(directory: Path) -> object:
+    connection = sqlite3.connect(directory / "cache.db")
+    ((found,),) = connection.execute("SELECT value FROM Cache WHERE key = 'n:schema'")
+    connection.close()
+    return found
+
+
+def test_a_store_of_format_1_is_brought_up(directory: Path, store: DiskStore) -> None:
+    store.put("a", b"1")
+    store.touch({"a": 2})
+    before = store.changes(0)
+    store.close()
+    sql(directory, "UPDATE Cache SET value = 1 WHERE key = 'n:schema'")
+    again = DiskStore(directory)
+    assert again.row("a") == Stored("a", b"1", 2)
+    assert again.changes(0) == before
+    assert again.check() == ()
+    again.close()
+    assert schema_of(directory) == SCHEMA == 2
+
+
+def test_a_step_that_fails_leaves_the_format(
+    directory: Path, store: DiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("a", b"1")
+    store.close()
+    sql(directory, "UPDATE Cache SET value = 1 WHERE key = 'n:schema'")
+
+    def full(_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(_migrate, "_STEPS", (full,))
+    with pytest.raises(CacheError, match="full"):
+        DiskStore(directory).get("a")
+    assert schema_of(directory) == 1
+    monkeypatch.undo()
+    again = DiskStore(directory)
+    assert again.get("a") == b"1"
+    again.close()
+
+
+@pytest.mark.parametrize("format_", ["0", "-1", "x'00'"])
+def test_a_format_that_never_was(directory: Path, store: DiskStore, format_: str) -> None:
+    store.put("a", b"1")
+    store.close()
+    sql(directory, f"UPDATE Cache SET value = {format_} WHERE key = 'n:schema'")
+    with pytest.raises(CacheError, match="set another"):
+        DiskStore(directory).get("a")
+    assert schema_of(directory) != SCHEMA
+
+
+def test_a_format_that_is_damaged_after_the_look_at_it(directory: Path, store: DiskStore) -> None:
+    store.put("a", b"1")
+    rows = store._rows
+    assert rows is not None
+    sql(directory, "UPDATE Cache SET value = 'two' WHERE key = 'n:schema'")
+    with pytest.raises(CacheCorruptError, match="has no format"):
+        introduce(rows)
+
+
+def test_a_database_that_was_cut(directory: Path, store: DiskStore) -> None:
+    """It is refused, in words, and nothing is written to it."""
+    for number in range(200):
+        store.put(f"{number:03}", b"x" * 3_000)
+    store.close()
+    path = directory / "cache.db"
+    path.write_bytes(path.read_bytes()[:200_000])
+    before = path.read_bytes()
+    cut = DiskStore(directory)
+    with pytest.raises(CacheError, match="does not"):
+        [cut.get(f"{number:03}") for number in range(200)]
+    cut.close()
+    assert path.read_bytes()[4096:] == before[4096:]

@@ -6,11 +6,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import diskcache
 import pytest
 
+from llm_proxy.cache.stores._migrate import SCHEMA
 from llm_proxy.cache.stores.disk import DiskStore
 from llm_proxy.errors import CacheCorruptError, CacheError
 from tests.privileges import unprivileged
@@ -120,8 +122,10 @@ def test_a_table_of_another_shape(directory: Path) -> None:
 def test_a_newer_format_is_refused(directory: Path, store: DiskStore) -> None:
     store.put("a", b"1")
     store.close()
-    sql(directory, "UPDATE Cache SET value = 2 WHERE key = 'n:schema'")
-    raises_clearly(DiskStore(directory), "format 2 and this version knows 1: update llm-proxy")
+    sql(directory, f"UPDATE Cache SET value = {SCHEMA + 1} WHERE key = 'n:schema'")
+    before = (directory / "cache.db").read_bytes()
+    raises_clearly(DiskStore(directory), f"format {SCHEMA + 1} and this version knows {SCHEMA}: update llm-proxy")
+    assert (directory / "cache.db").read_bytes() == before
 
 
 def test_a_store_without_its_name(directory: Path, store: DiskStore) -> None:
@@ -207,8 +211,8 @@ def test_a_rollback_that_fails_leaves_no_lock_behind(directory: Path, store: Dis
     with pytest.raises(CacheError):
         store.put("b", b"1")
     rows._writer = good
-    assert not rows._write_lock.locked()
-    store.put("c", b"1")
+    with ThreadPoolExecutor(1) as another_thread:
+        another_thread.submit(store.put, "c", b"1").result()
     assert store.keys() == ["a", "c"]
 
 

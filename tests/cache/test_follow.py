@@ -221,5 +221,5 @@ def test_the_follower_asks_for_what_it_lacks(clock: FakeClock) -> None:
     for number in range(3):
         clock.advance(0.05)
         cache.admit(entry_of(number))
-    assert asked == [0, 0, 1]
+    assert asked == [0, 0, 0, 1, 1, 2], "before the store is locked for the write, and once more when it is"
     assert cache.stats().encoder == ENCODER

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_proxy.cache import snapshot, upkeep
+from llm_proxy.cache import follow, snapshot, upkeep
 from llm_proxy.cache.cache import Cache
 from llm_proxy.cache.entry import encode_entry
 from llm_proxy.cache.stores.base import Stored
@@ -97,14 +97,17 @@ def test_the_log_fills_up_what_a_snapshot_lacks(place: Place) -> None:
     assert cache.check().is_clean
 
 
-def test_writes_that_come_before_the_snapshot_is_read(place: Place) -> None:
+def test_writes_that_come_before_the_snapshot_is_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "_RESTORED", 1)
     filled(place)
     before = place.open(snapshot_path=None)
     remove(before, 0)
     before.close()
     cache = place.open()
-    with cache._upkeep.writing:  # the first slice is not done yet
-        cache._upkeep.write(entry_of(1, cost_usd=77.0), encode_entry(entry_of(1, cost_usd=77.0)))
+    with cache._upkeep.writing:
+        assert not cache._upkeep.follow(now=True), "one entry is restored, the others are not"
+        for number in range(1, 20):
+            cache._upkeep.write(entry_of(number, cost_usd=77.0))
     cache.open()
     assert place.scans == 0
     assert cache.check().is_clean
@@ -270,4 +273,6 @@ def test_hits_are_not_counted_twice_through_a_snapshot(place: Place) -> None:
     cache = place.open()
     assert {listing.hits for listing in listings(cache) if listing.entry.key == key_of("a")} == {6}
     cache.open()
-    assert cache._view._known[key_of("a")].hits == 6
+    known = cache._view.known(key_of("a"))
+    assert known is not None
+    assert known.hits == 6

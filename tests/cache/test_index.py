@@ -64,6 +64,22 @@ def test_adding_again_replaces_and_may_move(index: VectorIndex) -> None:
     assert (len(index), index.scopes, "a" in index) == (1, 1, True)
 
 
+def test_a_flat_scope_that_outgrows_a_shared_shelf(index: VectorIndex) -> None:
+    for number in range(300):
+        index.add(str(number), "s", vector_of(number))
+        index.add(f"other {number}", f"t{number}", vector_of(number))
+    assert all(keys(index, "s", vector_of(number), 1) == [str(number)] for number in range(0, 300, 7))
+    for number in range(299):
+        index.remove(str(number))
+        index.remove(f"other {number}")
+    assert keys(index, "s", vector_of(5)) == ["299"]
+    assert keys(index, "t299", vector_of(5)) == ["other 299"]
+    assert (len(index), index.scopes) == (2, 2)
+    index.remove("299")
+    index.add("5", "t5", vector_of(5))
+    assert keys(index, "t5", vector_of(1)) == ["5"]
+
+
 @pytest.mark.parametrize("gone", range(5))
 def test_removal_is_effective_at_once(index: VectorIndex, gone: int) -> None:
     for number in range(5):
@@ -94,22 +110,28 @@ def test_blocks_carry_everything(index: VectorIndex) -> None:
     other = FaissIndex(DIM)
     other.add("5", "s2", vector_of("newer"))
     for block in index.blocks():
-        assert block.rows.dtype == np.float16
+        assert [rows.dtype for rows in block.rows] == [np.float16]
         other.add_block(block)
     assert len(other) == 7
     for number in range(7):
         if number != 5:  # known already, and newer
             assert keys(other, f"s{number % 3}", vector_of(number), 1) == [str(number)]
     assert other.search("s2", vector_of("newer"), 1)[0].similarity > 0.99
-    other.add_block(Block("s2", ["5"], np.zeros((1, DIM), np.float16)))
+    other.add_block(Block("s2", ["5"], [np.zeros((1, DIM), np.float16)]))
     assert len(other) == 7
+
+
+def test_a_block_that_is_more_than_a_shared_shelf_takes(index: VectorIndex) -> None:
+    rows = np.stack([vector_of(number) for number in range(200)]).astype(np.float16)
+    index.add_block(Block("s", [*map(str, range(200))], [rows]))
+    assert all(keys(index, "s", vector_of(number), 1) == [str(number)] for number in range(200))
 
 
 def test_a_block_of_another_shape(index: VectorIndex) -> None:
     with pytest.raises(CacheError, match="shape"):
-        index.add_block(Block("s", ["a"], np.zeros((1, DIM + 1), np.float16)))
+        index.add_block(Block("s", ["a"], [np.zeros((1, DIM + 1), np.float16)]))
     with pytest.raises(CacheError, match="shape"):
-        index.add_block(Block("s", ["a", "b"], np.zeros((1, DIM), np.float16)))
+        index.add_block(Block("s", ["a", "b"], [np.zeros((1, DIM), np.float16)]))
 
 
 def test_faiss_keeps_its_threads(index: VectorIndex) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import settings
@@ -11,7 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from llm_proxy.cache.cache import Cache
+from llm_proxy.cache.policies.base import Policy
 from llm_proxy.cache.policies.gdsf import GDSF
+from llm_proxy.cache.policies.lec import LEC
+from llm_proxy.cache.policies.lfu import LFU
 from llm_proxy.cache.policies.lru import LRU
 from llm_proxy.cache.stores.base import Store
 from llm_proxy.cache.stores.disk import DiskStore
@@ -49,8 +53,8 @@ class Caches(RuleBasedStateMachine):
             snapshot_path=self.snapshot_path(),
         )
 
-    @initialize(policy=st.sampled_from([GDSF, LRU]))
-    def begin(self, policy: type[GDSF] | type[LRU]) -> None:
+    @initialize(policy=st.sampled_from([GDSF, LEC, LFU, LRU]))
+    def begin(self, policy: Callable[[], Policy]) -> None:
         self.policy = policy
         self.caches = [self.opened(), self.opened()]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import struct
 import sys
@@ -18,8 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_proxy.cache import snapshot
-from llm_proxy.cache.index import Block
+from llm_proxy.cache.index import Block, FaissIndex, Layout
+from llm_proxy.cache.index_codes import Codec
+from llm_proxy.cache.policies.gdsf import GDSF
 from llm_proxy.cache.snapshot import Snapshot
+from llm_proxy.cache.view import View
 from llm_proxy.errors import CacheCorruptError, CacheError
 from tests.privileges import unprivileged
 
@@ -35,7 +39,8 @@ def example() -> Snapshot:
         sizes=array("q", [1, 2, 3, 4]),
         costs=array("d", [0.1, 0.2, 0.3, 0.0]),
         hits=array("q", [0, 1, 2, 3]),
-        blocks=[Block("s", ["a", "b"], rows[:2]), Block("t", ["c"], rows[2:])],
+        blocks=[Block("s", ["a", "b"], [rows[:2]]), Block("t", ["c"], [rows[2:]])],
+        pinned=array("b", [0, 1, 0, 1]),
     )
 
 
@@ -48,11 +53,12 @@ def path(tmp_path: Path) -> Path:
 
 def test_round_trip(path: Path) -> None:
     found, expected = snapshot.load(path), example()
-    for name in ("store", "sequence", "encoder", "dim", "keys", "sizes", "costs", "hits"):
+    for name in ("store", "sequence", "encoder", "dim", "keys", "sizes", "costs", "hits", "pinned"):
         assert getattr(found, name) == getattr(expected, name)
     for one, other in zip(found.blocks, expected.blocks, strict=True):
         assert (one.scope, list(one.keys)) == (other.scope, list(other.keys))
-        assert (one.rows == other.rows).all()
+        assert one.layout is None
+        assert (np.concatenate(one.rows) == np.concatenate(other.rows)).all()
     assert path.stat().st_mode & 0o777 == 0o600
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
@@ -60,14 +66,87 @@ def test_round_trip(path: Path) -> None:
 def test_an_empty_one(tmp_path: Path) -> None:
     snapshot.save(tmp_path / "x", Snapshot("name", 0))
     found = snapshot.load(tmp_path / "x")
-    assert (found.keys, found.blocks, found.dim) == ([], [], 0)
+    assert (list(found.keys), list(found.blocks), found.dim) == ([], [], 0)
+
+
+def large() -> Snapshot:
+    """Hexadecimal keys, and a scope of four lists, one of them empty, between two flat ones."""
+    codes = np.arange(36, dtype=np.uint8).reshape(9, 4)
+    codec = Codec(np.arange(4, dtype=np.float32), np.full(4, 0.5, np.float32), 0.25)
+    layout = Layout(codec, np.arange(16, dtype=np.uint8).reshape(4, 4))
+    keys = [f"{number:064x}" for number in range(12)]
+    half = np.ones((1, 4), np.float16)
+    blocks = [
+        Block("s", keys[:1], [half]),
+        Block("t", keys[1:10], [codes[:4], codes[4:6], codes[:0], codes[6:]], layout),
+        Block("u", keys[10:11], [half]),
+    ]
+    columns = (array("q", [1] * 12), array("d", [0.5] * 12), array("q", [2] * 12), blocks, array("b", [0] * 12))
+    return Snapshot("name", 3, "e", 4, keys, *columns)
+
+
+@pytest.mark.parametrize("size", [1, 5, 4096])
+def test_a_large_scope_comes_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(snapshot, "_KEYS_A_BLOCK", size)
+    assert snapshot.save(tmp_path / "x", large())
+    found, expected = snapshot.load(tmp_path / "x"), list(large().blocks)
+    assert list(found.keys) == list(large().keys)
+    first, *parts, last = found.blocks
+    assert (list(first.keys), list(last.keys)) == (large().keys[:1], large().keys[10:11])
+    assert [key for part in parts for key in part.keys] == list(expected[1].keys)
+    assert [len(rows) for part in parts for rows in part.rows] == [4, 2, 0, 3]
+    assert (np.concatenate([rows for part in parts for rows in part.rows]) == np.concatenate(expected[1].rows)).all()
+    assert [part.first for part in parts] == {1: [0, 1, 2], 5: [0, 2], 4096: [0]}[size]
+    for part in parts:
+        assert part.layout is parts[0].layout is not None
+        assert part.layout.codec.error == 0.25
+        assert expected[1].layout is not None
+        assert (part.layout.codec.middle == expected[1].layout.codec.middle).all()
+        assert (part.layout.codec.step == 0.5).all()
+        assert (part.layout.centres == expected[1].layout.centres).all()
+
+
+def test_no_image_is_made_of_a_vector_whose_entry_is_not_known() -> None:
+    view = View(GDSF(), FaissIndex)
+    index = view.adopt("e", 8)
+    assert index is not None
+    index.add("a", "s", np.eye(8, dtype=np.float32)[0])
+    with pytest.raises(CacheError, match="check --repair"):
+        view.image("name", 1)
+
+
+def test_a_map_whose_pages_cannot_be_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(mmap, "MADV_DONTNEED")
+    assert snapshot.save(tmp_path / "x", large())
+    assert len(list(snapshot.load(tmp_path / "x").blocks)) == 3
+
+
+@pytest.mark.parametrize(
+    "scopes",
+    [
+        [["s", -1]],
+        [["s", 4]],
+        [["s", [2, -1], 0.1]],
+        [["s", [], 0.1]],
+        [["s", "2"]],
+        [["s", [9], 0.1]],
+        [["s"]],
+        [7],
+        {},
+    ],
+    ids=str,
+)
+def test_scopes_that_lie(path: Path, scopes: Any) -> None:
+    forged_scopes(path, scopes)
+    with pytest.raises(CacheCorruptError):
+        snapshot.load(path)
 
 
 def test_the_head_alone(path: Path, tmp_path: Path) -> None:
     assert snapshot.sequence_of(path, "name") == 7
     assert snapshot.sequence_of(path, "another") == -1
     assert snapshot.sequence_of(tmp_path / "absent", "name") == -1
-    path.write_bytes(b"LPX1")
+    path.write_bytes(b"LPX2")
     assert snapshot.sequence_of(path, "name") == -1
 
 
@@ -119,7 +198,20 @@ def forged(path: Path, **changes: Any) -> None:
     _, length = struct.unpack_from("=4sI", data)
     head = {**json.loads(data[8 : 8 + length]), **changes}
     encoded = json.dumps(head).encode()
-    body = struct.pack("=4sI", b"LPX1", len(encoded)) + encoded + data[8 + length : -4]
+    body = struct.pack("=4sI", b"LPX2", len(encoded)) + encoded + data[8 + length : -4]
+    path.write_bytes(body + struct.pack("=I", zlib.crc32(body)))
+
+
+def forged_scopes(path: Path, scopes: Any) -> None:
+    """The example with other scopes and a good checksum."""
+    data = path.read_bytes()
+    _, length = struct.unpack_from("=4sI", data)
+    head = json.loads(data[8 : 8 + length])
+    keys_end = 8 + length + head["keys_bytes"]
+    rest = data[keys_end + head["scopes_bytes"] : -4]
+    encoded_scopes = json.dumps(scopes).encode()
+    encoded = json.dumps({**head, "scopes_bytes": len(encoded_scopes)}).encode()
+    body = struct.pack("=4sI", b"LPX2", len(encoded)) + encoded + data[8 + length : keys_end] + encoded_scopes + rest
     path.write_bytes(body + struct.pack("=I", zlib.crc32(body)))
 
 
@@ -132,6 +224,8 @@ def forged(path: Path, **changes: Any) -> None:
         {"entries": -1},
         {"entries": "x"},
         {"keys_bytes": 3},
+        {"keys": "bytes"},
+        {"keys": "bytes", "keys_bytes": 128, "scopes_bytes": 0},
         {"scopes_bytes": 1 << 40},
         {"dim": 3},
         {"dim": 0},
@@ -147,7 +241,7 @@ def test_a_head_that_lies(path: Path, changes: dict[str, Any]) -> None:
 
 
 def test_another_format(path: Path) -> None:
-    for body in (b"LPX9" + path.read_bytes()[4:-4], struct.pack("=4sI", b"LPX1", 1 << 30) + b"{}"):
+    for body in (b"LPX9" + path.read_bytes()[4:-4], struct.pack("=4sI", b"LPX2", 1 << 30) + b"{}"):
         path.write_bytes(body + struct.pack("=I", zlib.crc32(body)))
         with pytest.raises(CacheCorruptError, match="another format"):
             snapshot.load(path)

@@ -226,3 +226,44 @@ def test_the_log_tells_the_whole_story(make: Make, history: list[tuple[str, list
         else:
             told[step.key] = told.get(step.key, 0) + step.hits
     assert told == {row.key: row.hits for row in store.scan()}
+
+
+# -- several verbs as one ----------------------------------------------------------------------------------------
+
+
+def test_a_block_reads_what_it_wrote(store: Store) -> None:
+    with store.writing():
+        assert store.put("a", b"1") == 1
+        assert store.get("a") == b"1"
+        with store.writing():
+            store.put("b", b"2")
+            assert store.remove(["a"]) == 1
+        assert store.keys() == ["b"]
+        assert [step.operation for step in store.changes(0).steps] == ["put", "put", "remove"]
+    assert rows(store) == {"b": (b"2", 0)}
+
+
+def test_nobody_else_writes_meanwhile(store: Store) -> None:
+    store.open()
+    with ThreadPoolExecutor(1) as another_thread:
+        with store.writing():
+            later = another_thread.submit(store.put, "a", b"theirs")
+            store.put("a", b"1")
+            assert store.get("a") == b"1"
+            assert not later.done()
+        later.result(5)
+    assert store.get("a") == b"theirs"
+
+
+def test_sizes(store: Store) -> None:
+    store.put("a", b"x" * 100_000)
+    assert store.size_bytes() >= store.live_bytes() >= 100_000
+    store.tidy(0)
+    assert store.get("a") == b"x" * 100_000
+
+
+def test_a_closed_store_writes_nothing(store: Store) -> None:
+    store.put("a", b"1")
+    store.close()
+    with pytest.raises(CacheError, match="closed"), store.writing():
+        raise AssertionError

@@ -37,7 +37,7 @@ def test_a_directory_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     full.close()
     forget_what_was_read()
     without_numpy(monkeypatch)
-    assert snapshot.load(path).blocks == []
+    assert list(snapshot.load(path).blocks) == []
     core = new_cache(DiskStore(tmp_path), snapshot_path=path, new_index=None)
     core.open()
     found = core.get(key_of("a"))

@@ -94,9 +94,10 @@ def _snapshot(store: str, sequence: int, records: dict[str, bytes]) -> bytes:
     scope = json.loads(next(iter(records.values()))[16 : 16 + head_bytes])["scope"]
     scopes = json.dumps([[scope, len(records)]]).encode()
     facts = {"store": store, "sequence": sequence, "encoder": ENCODER, "dim": DIM, "entries": len(records)}
-    facts |= {"byteorder": sys.byteorder, "keys_bytes": len(keys), "scopes_bytes": len(scopes)}
+    facts |= {"byteorder": sys.byteorder, "keys": "json", "keys_bytes": len(keys), "scopes_bytes": len(scopes)}
     head = json.dumps(facts).encode()
     columns = [array("q", map(len, records.values())), array("d", [0.0] * len(records)), array("q", [0] * len(records))]
+    columns.append(array("b", [0] * len(records)))
     rows = struct.pack(f"={DIM}e", 1.0, *[0.0] * (DIM - 1)) * len(records)
-    body = struct.pack("=4sI", b"LPX1", len(head)) + head + keys + scopes + b"".join(map(bytes, columns)) + rows
+    body = struct.pack("=4sI", b"LPX2", len(head)) + head + keys + scopes + b"".join(map(bytes, columns)) + rows
     return body + struct.pack("=I", zlib.crc32(body))

@@ -1,105 +1,78 @@
-"""Greedy-dual size with frequency: keep what is expensive to ask again, often asked, and small.
+"""Greedy-dual size with frequency: keep what is asked often, costs much to ask again, and is small.
 
 ::
 
-    L = 0
-    insert k:  freq[k] = hits[k] + 1;  priority[k] = L + freq[k] * cost[k] / size[k]
-    hit k:     freq[k] += 1;           priority[k] = L + freq[k] * cost[k] / size[k]
+    w = 1
+    request k: seen[k] += w, whether k is held or not
+               w *= 2 ** (1 / half-life);  w *= 32 when hits become rarer than seen[] foretells
+    insert k:  priority[k] = seen[k] * cost[k] / size[k]
+    hit k:     priority[k] = seen[k] * cost[k] / size[k]
     victim:    k of least priority, of equals the one inserted first
-    give up k: L = priority[k], when k was the victim
+    admit k:   seen[k] * cost[k] / size[k] > priority[victim]
 
-``L`` ages the rest: what is not hit again keeps a priority of the past, while newcomers start from the present.
+It differs from the source in three points, each of which saves more. A key keeps its frequency when it is given up. A
+newcomer that is worth less per byte than the victim is not let in. And age is a matter of weight: a request counts the
+more the later it comes, which orders keys as if all counts before it had shrunk. The source adds the last victim's
+priority to every newer one, which forgets the faster the more newcomers there are, whatever they are.
+
+The half-life is so long that chance does not drive out what is held; so when the popular questions change at once,
+something else has to notice: see `llm_proxy.cache.policies.drift`. The chance of a hit is foretold to be the share
+that the keys held have of all requests. After an alarm, one request counts as much as 32 before it.
 
 Source: Cherkasova, "Improving WWW Proxies Performance with Greedy-Dual-Size-Frequency Caching Policy", HP Labs 1998;
-in money for language models: Zhu et al., arXiv 2306.02003, section 3.
+in money for language models: Zhu et al., arXiv 2306.02003, section 3; counts that grow instead of fading: Cormode,
+Shkapenyuk, Srivastava and Xu, "Forward Decay", ICDE 2009, section 3.
 """
 
 from __future__ import annotations
 
-import heapq
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from .base import COST_FLOOR_USD
+from .drift import Drift
+from .weighed import Weighed
 
 if TYPE_CHECKING:
     from .base import Worth
 
-__all__ = ["COST_FLOOR_USD", "GDSF"]
+__all__ = ["GDSF", "HALF_LIFE_REQUESTS", "LEAST_HALF_LIFE"]
 
-COST_FLOOR_USD = 1e-9
-"""Cost of an entry that costs nothing (a local model's): far below any price, so that frequency per byte orders
-such entries among themselves, after all that cost money."""
+HALF_LIFE_REQUESTS = 1_024
+"""Requests for each key held after which a request counts half."""
 
-_SPARE_RECORDS = 64
+LEAST_HALF_LIFE = 65_536
+"""The same, at least, however few keys are held."""
 
-
-@dataclass(slots=True)
-class _Held:
-    order: int
-    frequency: int
-    usd_per_byte: float
-    priority: float
+_RENEWAL = 32.0
+_WEIGHED_TOGETHER = 64
+_LARGEST_WEIGHT = 2.0**60
 
 
-class GDSF:
-    """Gives up the key of least ``L + frequency * cost / size``; O(log n).
+class GDSF(Weighed):
+    """Gives up the key of least ``frequency * cost / size``, and lets in only what is above it; O(log n), amortised.
 
-    The heap is not searched when a priority changes: a second record is pushed and the old one is passed over when it
-    comes to the top. Records in the heap never exceed twice the keys by more than a constant.
+    How often a key was asked for is remembered when it is given up or not let in, and fades.
     """
 
     def __init__(self) -> None:
-        self._held: dict[str, _Held] = {}
-        self._heap: list[tuple[float, int, str]] = []
-        self._inserted = 0
-        self._age = 0.0
-        self._announced: tuple[str, float] | None = None
+        super().__init__()
+        self._drift = Drift()
+        self._all_seen = 0.0
+        self._unweighed = 0
 
-    def __len__(self) -> int:
-        return len(self._held)
+    def _value_usd(self, worth: Worth) -> float:
+        return max(worth.cost_usd, COST_FLOOR_USD) / worth.size_bytes
 
-    def on_insert(self, key: str, worth: Worth) -> None:
-        """Take in a key, or give a known one a new worth (its frequency is kept)."""
-        usd_per_byte = max(worth.cost_usd, COST_FLOOR_USD) / worth.size_bytes
-        held = self._held.get(key)
-        if held is None:
-            self._inserted += 1
-            held = self._held[key] = _Held(self._inserted, worth.hits + 1, usd_per_byte, 0.0)
-        else:
-            held.frequency = max(held.frequency, worth.hits + 1)
-            held.usd_per_byte = usd_per_byte
-        self._rank(key, held)
-
-    def on_hit(self, key: str, hits: int = 1) -> None:
-        """Count hits of a key; an unknown key is passed over."""
-        held = self._held.get(key)
-        if held is not None:
-            held.frequency += hits
-            self._rank(key, held)
-
-    def on_remove(self, key: str) -> None:
-        """Forget a key; an unknown key is passed over. When it was the victim, the rest ages by it."""
-        if self._held.pop(key, None) is not None and self._announced is not None and self._announced[0] == key:
-            self._age = self._announced[1]
-            self._announced = None
-        self._compact()
-
-    def victim(self) -> str | None:
-        """The key of least priority, left in place; None when there are none."""
-        while self._heap:
-            priority, order, key = self._heap[0]
-            held = self._held.get(key)
-            if held is not None and (held.priority, held.order) == (priority, order):
-                self._announced = (key, priority)
-                return key
-            heapq.heappop(self._heap)
-        return None
-
-    def _rank(self, key: str, held: _Held) -> None:
-        held.priority = self._age + held.frequency * held.usd_per_byte
-        heapq.heappush(self._heap, (held.priority, held.order, key))
-        self._compact()
-
-    def _compact(self) -> None:
-        if len(self._heap) > 2 * len(self._held) + _SPARE_RECORDS:
-            self._heap = [(held.priority, held.order, key) for key, held in self._held.items()]
-            heapq.heapify(self._heap)
+    def _note(self, seen: float, hits: int, requests: int = 1) -> None:
+        self._all_seen += seen
+        self._unweighed += requests
+        has_changed = self._drift.has_changed(self._held_seen / self._all_seen, hits=hits, requests=requests)
+        if has_changed:
+            self._weight *= _RENEWAL
+        if has_changed or self._unweighed >= _WEIGHED_TOGETHER:
+            half_life = max(LEAST_HALF_LIFE, HALF_LIFE_REQUESTS * len(self._ranking))
+            self._weight *= 2.0 ** min(self._unweighed / half_life, 1.0)
+            self._unweighed = 0
+            if self._weight > _LARGEST_WEIGHT:
+                self._all_seen /= self._weight
+                self._scale(1.0 / self._weight)

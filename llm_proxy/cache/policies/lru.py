@@ -1,16 +1,19 @@
-"""Least recently used: blind to cost and size, the baseline.
+"""Least recently used: blind to cost and size, a baseline.
 
 ::
 
-    insert k:  move k to the end
-    hit k:     move k to the end
-    victim:    the front
+    clock = 0
+    insert k:  clock += 1;  used[k] = clock
+    hit k:     clock += 1;  used[k] = clock
+    victim:    k of least used
+    admit k:   always
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING
+
+from .ranking import Ranked
 
 if TYPE_CHECKING:
     from .base import Worth
@@ -18,34 +21,25 @@ if TYPE_CHECKING:
 __all__ = ["LRU"]
 
 
-class LRU:
-    """Gives up the key that was inserted or hit the longest ago; O(1)."""
+class LRU(Ranked):
+    """Gives up the key that was inserted or hit the longest ago; O(log n)."""
 
     def __init__(self) -> None:
-        self._order: OrderedDict[str, int] = OrderedDict()
-        self._uses = 0
+        super().__init__()
+        self._clock = 0
 
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def on_insert(self, key: str, worth: Worth) -> None:
-        """Take in a key, or give a known one a new worth; both count as a use."""
-        self._use(key)
+    def on_insert(self, key: str, worth: Worth) -> int:
+        """Take in a key, or give a known one a new worth, both of which count as a use; returns its slot."""
+        self._clock += 1
+        slot = self._ranking.slot(key)
+        if slot is None:
+            return self._ranking.add(key, self._clock)
+        self._ranking.move(slot, self._clock)
+        return slot
 
     def on_hit(self, key: str, hits: int = 1) -> None:
         """Count a use of a key; an unknown key is passed over."""
-        if key in self._order:
-            self._use(key)
-
-    def on_remove(self, key: str) -> None:
-        """Forget a key; an unknown key is passed over."""
-        self._order.pop(key, None)
-
-    def victim(self) -> str | None:
-        """The key whose last use is the oldest, left in place; None when there are none."""
-        return next(iter(self._order), None)
-
-    def _use(self, key: str) -> None:
-        self._uses += 1
-        self._order[key] = self._uses
-        self._order.move_to_end(key)
+        slot = self._ranking.slot(key)
+        if slot is not None:
+            self._clock += 1
+            self._ranking.move(slot, self._clock)

@@ -24,13 +24,13 @@ from diskcache.core import DBNAME, DEFAULT_SETTINGS, ENOVAL, MODE_RAW, UNKNOWN
 
 from llm_proxy.errors import CacheCorruptError, CacheError
 
+from ._migrate import SCHEMA
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["SCHEMA", "RawDisk", "Rows"]
-
-SCHEMA = 1
+__all__ = ["RawDisk", "Rows"]
 
 _SETTINGS = {
     "statistics": 0,
@@ -41,7 +41,10 @@ _SETTINGS = {
     "disk_min_file_size": 1 << 62,
     "disk_pickle_protocol": 0,
 }
+_VALUE = "SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1"
 _WRITER_PATIENCE_MS = 5  # of one attempt; see `Rows.writing`
+_CHECKPOINT_PATIENCE_MS = 100
+_GIVE_WAY_S = 0.3  # longest wait of a write for the log to be begun anew
 _COUNTERS = ("count", "size", "hits", "misses")  # diskcache's own, kept up by its triggers
 
 # Not synchronous=FULL: what was acknowledged survives the death of any process; after a power cut the last
@@ -102,9 +105,10 @@ class Rows(diskcache.Cache):  # type: ignore[misc]
         self.pid = os.getpid()
         self.path = directory / DBNAME
         self.refused = 0
+        self._wal_limit_bytes = 1 << 62
         self._busy_timeout_s = busy_timeout_s
         self._reader: sqlite3.Connection | None = None
-        self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
+        self._write_lock, self._read_lock = threading.RLock(), threading.Lock()
         self._writer: sqlite3.Connection | None = self.connect()
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(self.close)
@@ -131,8 +135,15 @@ class Rows(diskcache.Cache):  # type: ignore[misc]
             raise
         return connection
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether this very thread is inside of `writing`."""
+        return bool(self._txn_id == threading.get_ident())
+
     def read(self, statement: str, *values: str | int) -> list[tuple[Any, ...]]:
-        """All rows of a query, as they are at one moment."""
+        """All rows of a query, as they are at one moment; inside of `writing` with what was written there so far."""
+        if self.is_writing:
+            return self.run(statement, *values).fetchall()
         with self._read_lock:
             if self._reader is None:
                 raise CacheError("the disk store is closed; make a new cache")
@@ -144,12 +155,14 @@ class Rows(diskcache.Cache):  # type: ignore[misc]
         Raises:
             CacheCorruptError: The row is not one that this store writes.
         """
-        found = self.read("SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1", key)
-        return self._fetched(found)
+        return self._fetched(self.read(_VALUE, key))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Rows]:
-        """A transaction: all of it or nothing, durable when the block is left without an error."""
+        """A transaction: all of it or nothing, durable when the block is left without an error. One lies in another."""
+        if self.is_writing:
+            yield self
+            return
         deadline_s = time.monotonic() + self._busy_timeout_s
         if not self._write_lock.acquire(timeout=self._busy_timeout_s):
             raise CacheError(
@@ -158,6 +171,7 @@ class Rows(diskcache.Cache):  # type: ignore[misc]
         try:
             if self._writer is None:
                 raise CacheError("the disk store is closed; make a new cache")
+            self._give_way()
             with contextlib.ExitStack() as transaction:
                 self._begin(transaction, deadline_s)
                 yield self
@@ -173,7 +187,7 @@ class Rows(diskcache.Cache):  # type: ignore[misc]
         """Take SQLite's write lock, asking every few milliseconds.
 
         SQLite's own waiting asks ever less often, up to every tenth of a second: among twenty busy processes some
-        would never be lucky within a second.
+        would never be lucky within a second. Who has waited for long asks more often.
         """
         while True:
             try:
@@ -182,12 +196,58 @@ class Rows(diskcache.Cache):  # type: ignore[misc]
             except diskcache.Timeout as exc:
                 if "locked" not in str(exc.__context__) or time.monotonic() >= deadline_s:
                     raise CacheError(f"{self.path} could not be written: {exc.__context__}") from exc
-            time.sleep(random.uniform(0.0005, 0.003))
+            patience = max(0.05, (deadline_s - time.monotonic()) / self._busy_timeout_s)
+            time.sleep(patience * random.uniform(0.0005, 0.003))
 
     def pending(self, key: str) -> bytes | str | int | None:
         """As `value`, inside of `writing`, with what was written there so far."""
-        found = self.run("SELECT mode, filename, value FROM Cache WHERE key = ? AND raw = 1", key)
-        return self._fetched(found.fetchall())
+        return self._fetched(self.run(_VALUE, key).fetchall())
+
+    def total(self) -> int:
+        """How many rows there are, as the file's own triggers count them; inside of `writing`."""
+        ((count,),) = self.run("SELECT value FROM Settings WHERE key = 'count'").fetchall()
+        return count if type(count) is int else 0
+
+    def pragma(self, name: str) -> int:
+        """A number that SQLite knows of the file."""
+        ((value,),) = self.read(f"PRAGMA {name}")
+        return int(value)
+
+    def wal_bytes(self) -> int:
+        """Bytes of the write-ahead log; 0 while there is none."""
+        try:
+            return os.stat(f"{self.path}-wal").st_size
+        except FileNotFoundError:
+            return 0
+
+    def shorten_wal(self, limit_bytes: int) -> None:
+        """Have the write-ahead log begun anew where it is longer than that, now and before later writes.
+
+        SQLite does so by itself only in a moment when no process writes, and among busy ones there is none. So one
+        asks for it as soon as it is due, and where that is in vain all wait a little before they write on.
+        """
+        self._wal_limit_bytes = limit_bytes
+        if self.wal_bytes() > limit_bytes and self._write_lock.acquire(blocking=False):
+            try:
+                if not self.is_writing:
+                    self._checkpoint()
+            finally:
+                self._write_lock.release()
+
+    def _give_way(self) -> None:
+        deadline_s = time.monotonic() + _GIVE_WAY_S
+        while self.wal_bytes() > 2 * self._wal_limit_bytes and time.monotonic() < deadline_s:
+            if not self._checkpoint():
+                time.sleep(random.uniform(0.001, 0.004))
+
+    def _checkpoint(self) -> bool:
+        con = self._con
+        con.execute(f"PRAGMA busy_timeout={_CHECKPOINT_PATIENCE_MS}")
+        try:
+            ((is_busy, _, _),) = con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return not is_busy
+        finally:
+            con.execute(f"PRAGMA busy_timeout={_WRITER_PATIENCE_MS}")
 
     def run(self, statement: str, *values: str | int) -> sqlite3.Cursor:
         """Execute a statement inside of `writing`."""
@@ -234,7 +294,7 @@ class Rows(diskcache.Cache):  # type: ignore[misc]
         found = connection.execute("SELECT value FROM Cache WHERE key = 'n:schema' AND raw = 1 AND mode = 1").fetchone()
         if found is None or type(found[0]) is not int:
             raise CacheError(f"{self.path} belongs to another program; set another cache.directory")
-        if found[0] > SCHEMA:
+        if not 1 <= found[0] <= SCHEMA:
             raise CacheError(
                 f"{self.path} has format {found[0]} and this version knows {SCHEMA}: update llm-proxy, or set another "
                 "cache.directory"

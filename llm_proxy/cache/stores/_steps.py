@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
+
+from llm_proxy.errors import CacheCorruptError
 
 from .base import Change
 
-__all__ = ["log_key", "step_of"]
+if TYPE_CHECKING:
+    from ._rows import Rows
+
+__all__ = ["integer", "log", "log_key", "step_of"]
+
+_TRIM_EVERY = 256  # steps between two cuts of the log
+_TRIM_ROWS = 4096  # most steps that go at once
+_OLDEST = "SELECT min(key) FROM Cache WHERE key > 'l:' AND key < 'l;' AND raw = 1"
+_NEWEST = "SELECT max(key) FROM Cache WHERE key > 'l:' AND key < 'l;' AND raw = 1"
+_CUT = "DELETE FROM Cache WHERE key > 'l:' AND key <= ? AND raw = 1"
+_EMPTY = (
+    "UPDATE Cache SET value = '[\"touch\"]' WHERE key > ? AND key <= ? AND raw = 1 AND typeof(value) = 'text' "
+    "AND substr(value, 1, 9) = '[\"touch\",'"
+)
 
 
 def log_key(sequence: int) -> str:
@@ -27,3 +43,42 @@ def step_of(sequence: int, key: str, mode: object, filename: object, value: obje
     except (ValueError, TypeError, RecursionError):
         pass
     return None
+
+
+def log(rows: Rows, step: list[object], *, least_steps: int) -> int:
+    """Add a step inside of `Rows.writing`, and now and then cut off the oldest; returns its number.
+
+    Half as many steps are kept as there are entries, or ``least_steps`` where that is more: a snapshot is as old as a
+    quarter. Hits of more than some hundred steps ago are left out of them: they are many, and the entries have them.
+    """
+    last = integer(rows, "n:sequence")
+    sequence = (_number(rows, _NEWEST) if last is None else last) + 1
+    rows.set("n:sequence", sequence)
+    rows.set(log_key(sequence), json.dumps(step, separators=(",", ":")))
+    if sequence % _TRIM_EVERY == 0:
+        _trim(rows, sequence, least_steps)
+    return sequence
+
+
+def integer(rows: Rows, key: str) -> int | None:
+    """An integer row, or None when it is absent or not one: it is then written anew."""
+    try:
+        value = rows.pending(key)
+    except CacheCorruptError:
+        return None
+    return value if type(value) is int else None
+
+
+def _trim(rows: Rows, sequence: int, least_steps: int) -> None:
+    oldest = _number(rows, _OLDEST)
+    # Every entry is a row, and most have a second one for their hits.
+    entries = (rows.total() - (sequence - oldest + 1)) // 2
+    cut = min(sequence - max(least_steps, entries // 2), oldest + _TRIM_ROWS)
+    if cut >= oldest:
+        rows.run(_CUT, log_key(cut))
+    rows.run(_EMPTY, log_key(max(0, sequence - 2 * _TRIM_EVERY)), log_key(max(0, sequence - _TRIM_EVERY)))
+
+
+def _number(rows: Rows, statement: str) -> int:
+    ((key,),) = rows.run(statement).fetchall()
+    return int(key[2:]) if key is not None else 0

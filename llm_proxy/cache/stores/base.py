@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
 __all__ = ["Change", "Changes", "Store", "Stored"]
 
@@ -69,6 +70,13 @@ class Store(Protocol):
     def open(self) -> None:
         """Open what is not open."""
 
+    def writing(self) -> AbstractContextManager[object]:
+        """A block in which nobody else writes: what this thread reads in it stays true until it is left.
+
+        What is written in it is acknowledged together when it is left, and takes no effect when it is left by an
+        error, if the store is durable. Such blocks may lie within each other. Keep them short: all writers wait.
+        """
+
     def get(self, key: str) -> bytes | None:
         """The record of ``key``, or None; `CacheCorruptError` when its row is not one that this store writes."""
 
@@ -98,6 +106,12 @@ class Store(Protocol):
 
     def size_bytes(self) -> int:
         """Bytes that the rows take, records and bookkeeping; free space inside the store counts too."""
+
+    def live_bytes(self) -> int:
+        """As `size_bytes`, without the free space."""
+
+    def tidy(self, spare_bytes: int) -> None:
+        """Give back what the store's own bookkeeping takes, where that is more than so many bytes."""
 
     def check(self, *, repair: bool = False) -> tuple[str, ...]:
         """Faults of the store's own structure, a sentence each; ``repair`` puts right or removes what is faulty."""

@@ -15,10 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import random
-import secrets
 import sqlite3
 import threading
 import time
@@ -27,7 +25,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from llm_proxy.errors import CacheCorruptError, CacheError
 
-from ._steps import log_key, step_of
+from ._migrate import introduce
+from ._steps import integer, log, log_key, step_of
 from .base import Change, Changes, Stored
 
 if TYPE_CHECKING:
@@ -40,10 +39,10 @@ __all__ = ["DiskStore"]
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-_TRIM_EVERY = 256  # steps between two cuts of the log
 _SCAN_ROWS = 64  # rows held in memory by a scan; each may be a mebibyte
 _REMOVE_KEYS = 500  # keys removed in one transaction, so that other writers get their turn
-_FREE_PAGES = 1024  # pages that may lie free before the file is made shorter
+_FREE_PAGES, _FREE_PART = 32, 64  # pages, or one in so many, that may lie free before the file is made shorter,
+_SHORTENED_PAGES = 256  # by so many at once, in some milliseconds
 
 _SCAN = (
     "SELECT e.key, e.raw, e.mode, e.filename, e.value, h.value FROM Cache e "
@@ -90,7 +89,7 @@ class DiskStore:
     Args:
         directory: Made with mode 0700 when it is not there, files with 0600: prompts are private.
         busy_timeout_s: Longest wait for another process's write, seconds.
-        log_steps: How many of the newest steps the log keeps at least, > 0.
+        log_steps: How many of the newest steps the log keeps at least, > 0; more where there are many entries.
         retry_s: How long a failure to open is remembered, seconds.
         monotonic: Clock for ``retry_s``.
     """
@@ -99,8 +98,8 @@ class DiskStore:
         self,
         directory: str | Path,
         *,
-        busy_timeout_s: float = 1.0,
-        log_steps: int = 100_000,
+        busy_timeout_s: float = 2.0,
+        log_steps: int = 2_000,
         retry_s: float = 5.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -134,6 +133,15 @@ class DiskStore:
         """Open the file, which may take a few seconds when another process has it locked."""
         self._open()
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """A block in which no other thread or process writes; all that is written in it takes effect, or nothing."""
+        try:
+            with self._open(is_current=True).writing():
+                yield
+        except sqlite3.Error as exc:
+            raise CacheError(f"the cache in {self.directory} could not be written: {exc}") from exc
+
     @_translated
     def get(self, key: str) -> bytes | None:
         """The record of ``key``, or None; `CacheCorruptError` when its row is not one that this store writes."""
@@ -164,7 +172,7 @@ class DiskStore:
         with self._open().writing() as rows:
             known = [(key, count) for key, count in hits.items() if _is_there(rows, key)]
             for key, count in known:
-                before = _integer(rows, f"h:{key}")
+                before = integer(rows, f"h:{key}")
                 rows.set(f"h:{key}", max(0, before or 0) + count)
             return self._log(rows, ["touch", *known]) if known else 0
 
@@ -225,8 +233,19 @@ class DiskStore:
     @_translated
     def size_bytes(self) -> int:
         """Bytes of the SQLite file, free pages included."""
-        ((pages,),), ((size,),) = (self._open().read(f"PRAGMA {name}") for name in ("page_count", "page_size"))
-        return int(pages * size)
+        rows = self._open()
+        return rows.pragma("page_count") * rows.pragma("page_size")
+
+    @_translated
+    def live_bytes(self) -> int:
+        """Bytes of the pages that are in use."""
+        rows = self._open()
+        return (rows.pragma("page_count") - rows.pragma("freelist_count")) * rows.pragma("page_size")
+
+    @_translated
+    def tidy(self, spare_bytes: int) -> None:
+        """Have SQLite's write-ahead log begun anew where it is longer than that."""
+        self._open().shorten_wal(spare_bytes)
 
     @_translated
     def check(self, *, repair: bool = False) -> tuple[str, ...]:
@@ -258,7 +277,7 @@ class DiskStore:
     def _open(self, *, is_current: bool = False) -> Rows:
         """The open file; with ``is_current`` a new one where the directory was removed or replaced."""
         rows = self._rows
-        if rows is not None and rows.pid == os.getpid() and not (is_current and _has_moved(rows)):
+        if rows is not None and rows.pid == os.getpid() and (rows.is_writing or not (is_current and _has_moved(rows))):
             return rows
         if not self._opening.acquire(timeout=self._busy_timeout_s):
             raise CacheError(f"the cache in {self.directory} is still being opened")
@@ -305,7 +324,7 @@ class DiskStore:
                     if "locked" not in str(exc) or time.monotonic() > deadline_s:
                         raise
                     time.sleep(random.uniform(0.002, 0.02))
-            _introduce(rows)
+            introduce(rows)
             return rows
         except (sqlite3.Error, OSError, ValueError, CacheError) as exc:
             message = str(exc) if isinstance(exc, CacheError) else f"the cache in {self.directory} does not open: {exc}"
@@ -329,53 +348,20 @@ class DiskStore:
             return connection.execute(statement).fetchall()
 
     def _log(self, rows: Rows, step: list[object]) -> int:
-        last = _integer(rows, "n:sequence")
-        sequence = (_newest_step(rows) if last is None else last) + 1
-        rows.set("n:sequence", sequence)
-        rows.set(log_key(sequence), json.dumps(step, separators=(",", ":")))
-        if sequence % _TRIM_EVERY == 0:
-            cut = log_key(max(0, sequence - self._log_steps))
-            rows.run("DELETE FROM Cache WHERE key > 'l:' AND key <= ? AND raw = 1", cut)
-        return sequence
+        return log(rows, step, least_steps=self._log_steps)
 
 
 def _is_there(rows: Rows, key: str) -> bool:
     return rows.run("SELECT 1 FROM Cache WHERE key = ? AND raw = 1", f"e:{key}").fetchone() is not None
 
 
-def _integer(rows: Rows, key: str) -> int | None:
-    """An integer row, or None when it is absent or not one: it is then written anew."""
-    try:
-        value = rows.pending(key)
-    except CacheCorruptError:
-        return None
-    return value if type(value) is int else None
-
-
-def _newest_step(rows: Rows) -> int:
-    ((key,),) = rows.run("SELECT max(key) FROM Cache WHERE key > 'l:' AND key < 'l;' AND raw = 1").fetchall()
-    return int(key[2:]) if key is not None else 0
-
-
 def _shorten(rows: Rows) -> None:
     """Give a piece of the file back when much of it is free; a piece, so that nobody waits for long."""
-    (free,) = rows.run("PRAGMA freelist_count").fetchone()
-    (pages,) = rows.run("PRAGMA page_count").fetchone()
-    if free > _FREE_PAGES and 4 * free > pages:
-        for _ in range(_FREE_PAGES):  # Python's sqlite3 takes one step of this pragma, which is one page
+    free = rows.pragma("freelist_count")
+    if free > max(_FREE_PAGES, rows.pragma("page_count") // _FREE_PART):
+        # Python's sqlite3 takes one step of this pragma, which is one page.
+        for _ in range(min(free, _SHORTENED_PAGES)):
             rows.run("PRAGMA incremental_vacuum(1)")
-
-
-def _introduce(rows: Rows) -> None:
-    """Give a new store its name and its format."""
-    from ._rows import SCHEMA
-
-    if rows.value("n:schema") is None:
-        with rows.writing():
-            if rows.pending("n:schema") is None:  # else another process was faster
-                rows.set("n:schema", SCHEMA)
-                rows.set("n:store", secrets.token_hex(8))
-                rows.set("n:sequence", 0)
 
 
 def _has_moved(rows: Rows) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 from collections import deque
@@ -26,7 +27,7 @@ class MemoryStore:
     """
 
     def __init__(self, *, log_steps: int = 100_000) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant, for `writing`
         self._records: dict[str, bytes] = {}
         self._hits: dict[str, int] = {}
         self._bytes = 0
@@ -52,6 +53,13 @@ class MemoryStore:
 
     def open(self) -> None:
         """Do nothing."""
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """A block in which no other thread writes; what is written in it stays, also when it is left by an error."""
+        with self._lock:
+            self._ensure_open()
+            yield
 
     def get(self, key: str) -> bytes | None:
         """The record of ``key``, or None."""
@@ -118,6 +126,13 @@ class MemoryStore:
         """Bytes of the records."""
         self._ensure_open()
         return self._bytes
+
+    def live_bytes(self) -> int:
+        """Bytes of the records."""
+        return self.size_bytes()
+
+    def tidy(self, spare_bytes: int) -> None:
+        """Do nothing: there is no more than records and the log."""
 
     def check(self, *, repair: bool = False) -> tuple[str, ...]:
         """Nothing can be wrong with a dictionary."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from llm_proxy.errors import CacheCorruptError, CacheError, ConfigError
@@ -20,17 +21,19 @@ from llm_proxy.errors import CacheCorruptError, CacheError, ConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llm_proxy.cache.cache import Cache
     from llm_proxy.cache.entry import Entry
     from llm_proxy.cache.stores.base import Stored
     from llm_proxy.cache.stores.disk import DiskStore
     from llm_proxy.config import Config
 
-__all__ = ["Row", "Sort", "answer_of", "found", "keys_of", "listed", "opened", "place_of"]
+__all__ = ["Row", "Sort", "answer_of", "found", "keys_of", "limitless", "listed", "opened", "place_of"]
 
 _KEY_CHARS = 64
 _LEAST_CHARS = 4
 _QUESTION_CHARS = 200
 _FILE = "cache.db"
+_ANY = 1 << 62
 
 
 class Sort(StrEnum):
@@ -102,9 +105,29 @@ def opened(config: Config) -> Iterator[DiskStore | None]:
         store.close()
 
 
+def limitless(config: Config, store: DiskStore) -> Cache:
+    """A cache that evicts nothing: a process with other settings may keep more than these would."""
+    from llm_proxy.cache.build import SNAPSHOT_NAME
+    from llm_proxy.cache.cache import Cache
+    from llm_proxy.cache.index import FaissIndex
+    from llm_proxy.cache.policies.lru import LRU
+    from llm_proxy.runtime import SystemClock
+
+    return Cache(
+        store,
+        policy=LRU(),
+        budget_bytes=_ANY,
+        max_entries=_ANY,
+        max_entry_bytes=_ANY,
+        clock=SystemClock(),
+        new_index=FaissIndex if find_spec("faiss") and find_spec("numpy") else None,
+        snapshot_path=config.cache.directory / SNAPSHOT_NAME,
+    )
+
+
 def listed(store: DiskStore, *, sort: Sort, limit: int) -> tuple[list[Row], int]:
     """The first rows by a criterion, the largest or newest first, and how many entries there are in all."""
-    from llm_proxy.cache.upkeep import readable
+    from llm_proxy.cache.entry import readable
 
     count = 0
 

@@ -6,21 +6,19 @@ import sys
 import time
 from dataclasses import asdict
 from datetime import datetime
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from llm_proxy.errors import ConfigError
 
-from ._entries import Row, Sort, answer_of, found, keys_of, listed, opened, place_of
+from ._entries import Row, Sort, answer_of, found, keys_of, limitless, listed, opened, place_of
 from ._format import age, amount, dollars, milliseconds, size
 from ._shared import Json, console, emit, one_line, settings, table, visible
+from ._transfer import export, import_, warm
 
 if TYPE_CHECKING:
-    from llm_proxy.cache.cache import Cache
     from llm_proxy.cache.entry import Entry
-    from llm_proxy.cache.stores.disk import DiskStore
     from llm_proxy.config import Config
 
 __all__ = ["cache_app"]
@@ -28,9 +26,8 @@ __all__ = ["cache_app"]
 _KEY_CHARS = 12
 _ANSWER_CHARS = 800
 _GAP = 3  # columns between two cells
-_ANY = 1 << 62
 
-cache_app = typer.Typer(name="cache", no_args_is_help=True, help="Look at cached answers, remove and check them.")
+cache_app = typer.Typer(name="cache", no_args_is_help=True, help="Look at cached answers, keep, remove and move them.")
 
 Keys = Annotated[list[str], typer.Argument(metavar="KEY", help="Keys, or beginnings of keys, as cache ls shows them.")]
 
@@ -126,6 +123,26 @@ def clear(
 
 
 @cache_app.command()
+def pin(context: typer.Context, keys: Keys, as_json: Json = False) -> None:
+    """Keep cached answers whatever the budget, until they expire or are unpinned or removed.
+
+    Examples:
+        llm-proxy cache pin 3f9a01c2
+    """
+    _set_pins(settings(context), keys, is_pinned=True, as_json=as_json)
+
+
+@cache_app.command()
+def unpin(context: typer.Context, keys: Keys, as_json: Json = False) -> None:
+    """Let pinned answers go again when the budget is spent.
+
+    Examples:
+        llm-proxy cache unpin 3f9a01c2
+    """
+    _set_pins(settings(context), keys, is_pinned=False, as_json=as_json)
+
+
+@cache_app.command()
 def check(
     context: typer.Context,
     repair: Annotated[bool, typer.Option("--repair", help="Remove what is damaged and build the index anew.")] = False,
@@ -152,6 +169,27 @@ def check(
         raise typer.Exit(1)
 
 
+cache_app.command()(export)
+cache_app.command("import")(import_)
+cache_app.command()(warm)
+
+
+def _set_pins(config: Config, prefixes: list[str], *, is_pinned: bool, as_json: bool) -> None:
+    with opened(config) as store:
+        keys = keys_of(store, prefixes)
+        count = 0
+        if store is not None:
+            cache = limitless(config, store)
+            cache.open()
+            count = cache.pin(keys, is_pinned=is_pinned, budget_bytes=config.cache.budget_bytes)
+            cache.close()
+    verb = "pinned" if is_pinned else "unpinned"
+    if as_json:
+        emit({verb: count, "keys": keys})
+    else:
+        typer.echo(f"{verb.capitalize()} {_entries(count)}.")
+
+
 def _is_interactive() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
@@ -161,33 +199,13 @@ def _checked(config: Config, *, repair: bool) -> dict[str, Any]:
     with opened(config) as store:
         if store is None:
             return report
-        cache = _limitless(config, store)
+        cache = limitless(config, store)
         found = cache.check(repair=repair)
         if repair:
             cache.close()  # saves the index that was built anew
     report |= {"entries": found.entries, "damaged": found.damaged, "repaired": found.is_repaired}
     report["findings"] = list(found.findings)
     return report
-
-
-def _limitless(config: Config, store: DiskStore) -> Cache:
-    """A cache that evicts nothing: a process with other settings may keep more than these would."""
-    from llm_proxy.cache.build import SNAPSHOT_NAME
-    from llm_proxy.cache.cache import Cache
-    from llm_proxy.cache.index import FaissIndex
-    from llm_proxy.cache.policies.lru import LRU
-    from llm_proxy.runtime import SystemClock
-
-    return Cache(
-        store,
-        policy=LRU(),
-        budget_bytes=_ANY,
-        max_entries=_ANY,
-        max_entry_bytes=_ANY,
-        clock=SystemClock(),
-        new_index=FaissIndex if find_spec("faiss") and find_spec("numpy") else None,
-        snapshot_path=config.cache.directory / SNAPSHOT_NAME,
-    )
 
 
 def _verdict(report: dict[str, Any]) -> str:
@@ -243,6 +261,7 @@ def _show_entry(entry: Entry, row: Row, *, is_full: bool) -> None:
         "scope": entry.scope,
         "created": f"{_moment(entry.created_s)} ({age(entry.age_s(time.time()))} ago)",
         "expires": expires,
+        "pinned": "yes" if entry.is_pinned else "no",
         "hits": amount(row.hits),
         "size": size(row.size_bytes),
         "cost": dollars(entry.cost_usd),
@@ -269,6 +288,7 @@ def _entry_as_data(entry: Entry, row: Row) -> dict[str, Any]:
         "latency_s": entry.latency_s,
         "encoder": entry.encoder,
         "has_vector": entry.vector is not None,
+        "is_pinned": entry.is_pinned,
         "completion": answer_of(entry)[0],
     }
 
