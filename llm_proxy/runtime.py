@@ -29,6 +29,8 @@ from .engine.settle import Settler, attach_vector
 from .errors import CacheError, LLMProxyError
 from .forking import on_fork, working
 from .observe.events import CallEvent, Sink, Troubles
+from .route.base import Finished
+from .route.costs import CostEstimator
 from .route.select import Selector
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ logger = logging.getLogger("llm_proxy")
 LEDGER_NAME = "ledger.sqlite3"
 _MAINTAIN_EVERY_S = 60.0
 _ENCODE_AT_ONCE = 500  # texts, in about a second of one core
+_LEARN_CALLS = 20_000  # of the ledger's newest, in a tenth of a second
 _FAIL_AT_ONCE = 20  # texts that can't be encoded, before the encoder itself is suspected
 
 
@@ -98,7 +101,8 @@ class Runtime:
         self._without_vector = -1  # entries, after the last look at all of them
         self.troubles = Troubles()
         self.prices = Prices(config.backends)
-        self.selector = Selector(config)
+        self.costs = CostEstimator(self.prices)
+        self.selector = Selector(config, costs=self.costs)
         self.encoder = encoder or self._open_encoder()
         self.ledger = self._open_ledger()
         self._sinks: tuple[Sink, ...] = (*self._given_sinks, *([self.ledger] if self.ledger else []))
@@ -112,6 +116,7 @@ class Runtime:
             clock=self.clock,
             troubles=self.troubles,
             sink=self.emit,
+            appraiser=self.selector,
         )
         self.engine = Engine(
             config,
@@ -129,6 +134,8 @@ class Runtime:
     def start(self) -> None:
         """Load what takes long in the background; calls that come earlier are misses, not errors."""
         self._in_background(self.prices.warm)
+        if self.ledger is not None:
+            self._in_background(self._learn_from_ledger)
         if self.cache is not None:
             self._in_background(self._open_in_background)
         if self.encoder is not None:
@@ -240,6 +247,17 @@ class Runtime:
                 self.cache.open()
         except LLMProxyError as exc:
             self.troubles.note("cache", exc)
+
+    def _learn_from_ledger(self) -> None:
+        """Have the estimates begin with what earlier calls have taken."""
+        from .observe.totals import latest_calls
+
+        try:
+            calls = latest_calls(self.config.cache.directory / LEDGER_NAME, most=_LEARN_CALLS)
+        except CacheError as exc:
+            self.troubles.note("ledger", exc)
+            return
+        self.costs.observe_all(Finished(*call) for call in calls)
 
     def _maintain(self) -> None:
         """Do what waits in the cache, and encode entries that have no vector of this encoder."""

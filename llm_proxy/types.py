@@ -210,7 +210,7 @@ class Outcome:
         backend: Backend that answered; empty for the caller's own upstream.
         route: Route that decided; empty when the model was named.
         model: Model that answered or was asked.
-        saved_usd: Money that this hit did not cost.
+        saved_usd: Money that asking again was expected to cost, and that this hit spared.
         cost_usd: Money that this call cost, where the price is known.
         is_stored: Whether the answer was written; None while it is still under way.
         is_shared: Whether the call joined an identical one that was under way.

@@ -14,7 +14,7 @@ from llm_proxy.errors import CacheError
 from llm_proxy.observe.events import CallEvent
 from llm_proxy.runtime import Runtime, SystemClock, close_all, runtime_for
 from llm_proxy.testing import FakeClock, FakeEncoder
-from llm_proxy.types import Outcome
+from llm_proxy.types import Outcome, Usage
 
 EVENT = CallEvent(at_s=0.0, outcome=Outcome("miss"), latency_s=0.1)
 MEMORY: dict[str, Any] = {"cache": {"store": "memory"}}
@@ -107,3 +107,31 @@ def test_the_machines_clocks_go_on() -> None:
     clock = SystemClock()
     assert clock.time() > 1_700_000_000
     assert clock.monotonic() <= clock.monotonic()
+
+
+def test_the_estimates_begin_with_what_earlier_calls_have_taken(tmp_path: Path) -> None:
+    config = Config(
+        cache={"directory": tmp_path, "semantic": False},
+        backends={"own": {"base_url": "http://localhost:1/v1", "usd_per_second": 1.0}},
+    )
+    first = Runtime(config)
+    outcome = Outcome("miss", backend="own", model="m-2026-01-31")
+    for _ in range(5):
+        first.emit(CallEvent(at_s=0.0, outcome=outcome, latency_s=60.0, usage=Usage(100, 50)))
+    first.close()
+    second = Runtime(config)
+    second.start()
+    second.pool().shutdown()
+    found = second.costs.expected("own", "m", 100)
+    assert found is not None
+    assert 30.0 <= found.wait_usd <= 60.0
+    second.close()
+
+
+def test_a_ledger_that_cannot_be_read_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite3").write_bytes(b"what is it" * 99)
+    runtime = Runtime(Config(cache={"directory": tmp_path, "semantic": False}))
+    runtime.start()
+    runtime.pool().shutdown()
+    assert runtime.troubles.counts["ledger"] == 1
+    runtime.close()

@@ -22,6 +22,7 @@ _LOOPBACK = frozenset({"localhost", "0.0.0.0", "::"})
 _MTOK = 1_000_000
 _MOST_WARNINGS = 32  # an upstream that echoes the model's name would have each call log a line
 _SHOWN_CHARS = 80
+_MOST_QUOTES = 4096
 
 
 def is_loopback(url: str) -> bool:
@@ -43,6 +44,7 @@ class Prices:
     def __init__(self, backends: Mapping[str, BackendConfig]) -> None:
         self._backends = backends
         self._warned: set[tuple[str, str]] = set()
+        self._quotes: dict[tuple[str, str, int], tuple[float, float] | None] = {}
 
     def warm(self) -> None:
         """Load the price table now, so that no call waits for it."""
@@ -79,10 +81,37 @@ class Prices:
         self._warn(model, base_url)
         return None
 
+    def quote_usd(self, usage: Usage, *, model: str, backend: str = "", base_url: str = "") -> float | None:
+        """About the price of one answer, for choosing: the rates are looked up once for prompts of about one length.
+
+        Args:
+            usage: Its expected token counts; cached ones count as any.
+            model: Model to ask.
+            backend: Name of a configured backend, or empty.
+            base_url: Where it is asked when no backend is named.
+
+        Returns:
+            Dollars, >= 0; None when the price is not known.
+        """
+        key = backend or base_url, model, usage.prompt_tokens.bit_length()
+        if key not in self._quotes:
+            if len(self._quotes) >= _MOST_QUOTES:
+                self._quotes.clear()
+            self._quotes[key] = self._rates(usage.prompt_tokens, model=model, backend=backend, base_url=base_url)
+        rates = self._quotes.get(key)
+        return None if rates is None else usage.prompt_tokens * rates[0] + usage.completion_tokens * rates[1]
+
     def wait_usd(self, latency_s: float, *, backend: str) -> float:
         """What it is worth not to wait that long for a backend, dollars; 0 where its configuration does not say."""
         settings = self._backends.get(backend)
         return 0.0 if settings is None else settings.usd_per_second * latency_s
+
+    def _rates(self, prompt_tokens: int, *, model: str, backend: str, base_url: str) -> tuple[float, float] | None:
+        """Dollars a prompt token and a completion token, for prompts of this length (some providers have steps)."""
+        prompt = max(prompt_tokens, 1)
+        asked = self.cost_usd(Usage(prompt), model=model, backend=backend, base_url=base_url)
+        both = self.cost_usd(Usage(prompt, _MTOK), model=model, backend=backend, base_url=base_url)
+        return None if asked is None or both is None else (asked / prompt, (both - asked) / _MTOK)
 
     def _warn(self, model: str, base_url: str) -> None:
         shown = model[:_SHOWN_CHARS], base_url[:_SHOWN_CHARS]

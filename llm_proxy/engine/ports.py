@@ -9,12 +9,12 @@ from llm_proxy.types import Clock
 
 if TYPE_CHECKING:
     from llm_proxy.encode.base import Encoding
-    from llm_proxy.route.base import Decision, Destination
+    from llm_proxy.route.base import Decision, Destination, Expected, Finished
     from llm_proxy.types import ChatRequest, Head, HeaderList, Outcome, Usage
 
     from .flights import Flight, Seat
 
-__all__ = ["Answer", "Chooser", "Clock", "Live", "Pricer", "QuestionEncoder", "Ready", "as_shared"]
+__all__ = ["Answer", "Appraiser", "Chooser", "Clock", "Live", "Pricer", "QuestionEncoder", "Ready", "as_shared"]
 
 
 class QuestionEncoder(Protocol):
@@ -69,6 +69,18 @@ class Pricer(Protocol):
 
     def wait_usd(self, latency_s: float, *, backend: str) -> float:
         """What it is worth not to wait that long for a backend, dollars."""
+
+
+class Appraiser(Protocol):
+    """See `llm_proxy.route.select.Selector`."""
+
+    def observe(self, call: Finished) -> None:
+        """Learn from a finished call what asking costs."""
+
+    def again(
+        self, request: ChatRequest, call: Finished, *, route: str, cost_usd: float | None, encoding: Encoding | None
+    ) -> Expected | None:
+        """What asking the same again is expected to cost; None where that is not estimated, or `RouterError`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llm_proxy.cache.entry import Entry
 from llm_proxy.errors import CacheError, LLMProxyError
 from llm_proxy.observe.events import CallEvent
+from llm_proxy.route.base import Expected, Finished
 from llm_proxy.types import CHARS_PER_TOKEN, Usage
 from llm_proxy.wire.chat import response_says_no_store, usage_of
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from llm_proxy.types import JSON, ChatRequest, Outcome
 
     from .flights import Ticket
-    from .ports import Clock, Pricer, QuestionEncoder
+    from .ports import Appraiser, Clock, Pricer, QuestionEncoder
 
 __all__ = ["Settler", "attach_vector"]
 
@@ -43,8 +44,9 @@ class Settler:
         clock: Clock,
         troubles: Troubles,
         sink: Sink,
+        appraiser: Appraiser | None = None,
     ) -> None:
-        self._settings = settings
+        self._settings, self._appraiser = settings, appraiser
         self._cache, self._encoder, self._prices = cache, encoder, prices
         self._clock, self._troubles, self._sink = clock, troubles, sink
 
@@ -56,6 +58,7 @@ class Settler:
         completion: JSON | None = None
         try:
             completion = ticket.recorder.completion() if ticket.recorder else None
+            self._learn(ticket, usage_of(completion) if completion else None)
             yield from self._store(ticket, completion)
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: a caller never pays for the cache
             self._troubles.note("cache", exc)
@@ -161,15 +164,14 @@ class Settler:
             yield from background(partial(self._attach, entry, self._cache, self._encoder))
 
     def _admit(self, ticket: Ticket, completion: JSON, cache: AnswerCache) -> bool:
-        entry = self._entry(ticket, completion)
-        ticket.outcome = ticket.outcome.with_changes(cost_usd=entry.cost_usd, model=entry.model)
-        ticket.entry = entry
+        entry = ticket.entry = self._entry(ticket, completion)
         if self._settings.obey_no_store and response_says_no_store(ticket.head_headers):
             ticket.outcome = ticket.outcome.with_changes(detail="no-store")
             return False
         return cache.admit(entry)
 
     def _entry(self, ticket: Ticket, completion: JSON) -> Entry:
+        """The entry of an answer, and to the call's outcome what it cost: the two differ, see `_worth`."""
         request, outcome, print_ = ticket.request, ticket.outcome, ticket.fingerprint
         now_s, latency_s = self._clock.time(), self._clock.monotonic() - ticket.started_s
         usage = usage_of(completion)
@@ -178,6 +180,10 @@ class Settler:
         model = model if isinstance(model, str) and model else outcome.model
         text = "" if print_.text is None or admission.is_tool_call(completion) else print_.text
         encoding = ticket.encoding if text else None
+        counts = usage or _estimate(request, raw)
+        cost_usd = self._cost_usd(counts, model, ticket)
+        worth = self._worth(ticket, counts, latency_s=latency_s, cost_usd=cost_usd)
+        ticket.outcome = outcome.with_changes(cost_usd=cost_usd or 0.0, model=model)
         return Entry(
             key=print_.key,
             scope=narrowed(print_.scope, text, encoding.seen_chars) if encoding else print_.scope,
@@ -187,8 +193,8 @@ class Settler:
             expires_s=None if self._settings.ttl_s is None else now_s + self._settings.ttl_s,
             model=model,
             backend=outcome.backend,
-            cost_usd=self._cost_usd(usage or _estimate(request, raw), model, ticket) or 0.0,
-            wait_usd=self._prices.wait_usd(latency_s, backend=outcome.backend),
+            cost_usd=worth.cost_usd,
+            wait_usd=worth.wait_usd,
             latency_s=latency_s,
             has_usage=usage is not None or request.wants_usage,
             encoder=self._encoder.name if encoding and self._encoder else "",
@@ -201,6 +207,29 @@ class Settler:
         return self._prices.cost_usd(
             usage, model=model, asked=asked.model, backend=asked.backend, base_url=ticket.request.base_url
         )
+
+    def _learn(self, ticket: Ticket, usage: Usage | None) -> None:
+        """Have the estimates learn what the model that was asked has taken, whether its answer is stored or not."""
+        if self._appraiser is not None and usage is not None:
+            self._appraiser.observe(_finished(ticket, usage, self._clock.monotonic() - ticket.started_s))
+
+    def _worth(self, ticket: Ticket, usage: Usage, *, latency_s: float, cost_usd: float | None) -> Expected:
+        """What the answer spares when it is served: what asking again is expected to cost, not what asking did cost.
+
+        They are the same where the model was named. A route may have cheaper candidates that are good enough, and would
+        choose them the next time: a hit saves no more than these.
+        """
+        asked = ticket.outcome
+        spent = Expected(cost_usd or 0.0, self._prices.wait_usd(latency_s, backend=asked.backend))
+        if self._appraiser is None:
+            return spent
+        call, encoding = _finished(ticket, usage, latency_s), ticket.encoding
+        try:
+            again = self._appraiser.again(ticket.request, call, route=asked.route, cost_usd=cost_usd, encoding=encoding)
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: routers may be the user's own
+            self._troubles.note("router", exc)
+            return spent
+        return again or spent
 
     def _attach(self, entry: Entry, cache: AnswerCache, encoder: QuestionEncoder) -> None:
         try:
@@ -219,6 +248,12 @@ def attach_vector(entry: Entry, *, cache: Attachable, encoder: QuestionEncoder) 
         encoder=encoder.name,
         seen_chars=encoding.seen_chars,
     )
+
+
+def _finished(ticket: Ticket, usage: Usage, latency_s: float) -> Finished:
+    """The call as the estimates see it; its outcome must still name the model that was asked."""
+    asked = ticket.outcome
+    return Finished(asked.backend, asked.model, usage.prompt_tokens, usage.completion_tokens, latency_s)
 
 
 def _estimate(request: ChatRequest, raw: bytes) -> Usage:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
 from llm_proxy.errors import CacheError
 
-__all__ = ["By", "bypass_reasons", "totals", "totals_by"]
+__all__ = ["By", "bypass_reasons", "latest_calls", "totals", "totals_by"]
 
 By = Literal["model", "route", "day"]
 
@@ -47,6 +47,10 @@ GROUP BY name, status
 _REASONS = """
 SELECT detail, COUNT(*) FROM calls WHERE status = 'bypass' AND at_s >= ? GROUP BY detail ORDER BY 2 DESC, 1
 """
+_LATEST = """
+SELECT backend, model, prompt_tokens, completion_tokens, latency_s FROM calls
+WHERE status != 'hit' AND error = '' AND http_status = 200 AND completion_tokens IS NOT NULL ORDER BY id DESC LIMIT ?
+"""
 
 
 def totals(path: Path, *, since_s: float = 0.0) -> Mapping[str, float]:
@@ -80,6 +84,23 @@ def bypass_reasons(path: Path, *, since_s: float = 0.0) -> Mapping[str, int]:
     """
     with _opened(path) as connection:
         return {} if connection is None else dict(connection.execute(_REASONS, (since_s,)))
+
+
+def latest_calls(path: Path, *, most: int) -> Sequence[tuple[str, str, int, int, float]]:
+    """The newest calls that were answered upstream with token counts, oldest first.
+
+    Args:
+        path: The ledger.
+        most: How many at the most, >= 0.
+
+    Returns:
+        Backend, model that answered, prompt tokens, completion tokens, and latency in seconds of each.
+
+    Raises:
+        CacheError: The file is there but can't be read as a ledger.
+    """
+    with _opened(path) as connection:
+        return [] if connection is None else connection.execute(_LATEST, (most,)).fetchall()[::-1]
 
 
 def _read(path: Path, by: str, since_s: float) -> dict[str, dict[str, float]]:

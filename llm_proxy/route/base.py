@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from llm_proxy.encode.base import Encoding
     from llm_proxy.types import ChatRequest
 
-__all__ = ["Decision", "Destination", "Router", "Score"]
+__all__ = ["Decision", "Destination", "Expected", "Finished", "Router", "Score"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,37 @@ class Decision:
     model: str
     reason: str
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A call that ended well.
+
+    Attributes:
+        backend: Backend that was asked; empty for the caller's own upstream.
+        model: Model that was asked, or that answered.
+        prompt_tokens: >= 0.
+        completion_tokens: >= 0.
+        latency_s: From the request to its terminal event, >= 0.
+    """
+
+    backend: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    latency_s: float
+
+
+class Expected(NamedTuple):
+    """What asking is expected to cost: money, and what the wait is worth, both in dollars, >= 0."""
+
+    cost_usd: float
+    wait_usd: float
+
+    @property
+    def usd(self) -> float:
+        """Both."""
+        return self.cost_usd + self.wait_usd
 
 
 class Router(Protocol):

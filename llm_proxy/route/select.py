@@ -18,18 +18,25 @@ if TYPE_CHECKING:
     from llm_proxy.encode.base import Encoding
     from llm_proxy.types import ChatRequest
 
+    from .base import Expected, Finished, Score
+    from .costs import CostEstimator
+
 __all__ = ["Selector"]
 
 
 class Selector:
-    """Resolves names and picks candidates. Immutable after construction.
+    """Resolves names, picks candidates and says what asking again would cost. Immutable but for what costs are learnt.
 
     Args:
         config: ``backends``, ``default_backend``, ``routes`` and ``aliases`` are read.
         routers: A router per route name, for those that shall not use the rules.
+        costs: What asking is expected to cost; without it the weakest candidate that is good enough is taken.
     """
 
-    def __init__(self, config: Config, routers: Mapping[str, Router] | None = None) -> None:
+    def __init__(
+        self, config: Config, routers: Mapping[str, Router] | None = None, costs: CostEstimator | None = None
+    ) -> None:
+        self._costs = costs
         self._backends = config.backends
         self._default = config.default_backend or next(iter(config.backends), "")
         self._routes = config.routes
@@ -67,32 +74,67 @@ class Selector:
     def decide(self, request: ChatRequest, destination: Destination, encoding: Encoding | None) -> Decision:
         """The candidate of a route that will be asked.
 
-        Candidates that can't serve the request (tools, images, context window) are passed over; of the others,
-        weakest first, the one at the score's quantile is taken.
+        Candidates that can't serve the request (tools, images, context window) are passed over. Of the others, weakest
+        first, those from the score's quantile on are good enough; of these the one of least expected cost is taken, of
+        equals the weakest.
 
         Raises:
             RouterError: No candidate can serve the request.
         """
-        route = self._routes[destination.route]
-        able = [name for name in route.candidates if self._is_able(name, request)]
-        if not able:
-            raise RouterError(
-                f"route {destination.route!r}: no candidate of {list(route.candidates)} takes this request"
-            )
-        score = self._routers[destination.route].score(request, encoding)
-        position = min(len(able) - 1, max(0, math.ceil(score.value * len(able)) - 1))
-        backend, _, model = able[position].partition("/")
-        return Decision(backend, model, score.reason, score.value)
+        score, rivals = self._good_enough(request, destination.route, encoding)
+        if self._costs is None or len(rivals) == 1:
+            return Decision(*rivals[0], score.reason, score.value)
+        place, expected = self._costs.cheapest(rivals, _tokens(request))
+        known = "price unknown" if expected is None else f"about ${expected.usd:.6f}"
+        return Decision(*rivals[place], f"{score.reason}; cheapest of {len(rivals)}, {known}", score.value)
+
+    def observe(self, call: Finished) -> None:
+        """Learn from a finished call what asking costs."""
+        if self._costs is not None:
+            self._costs.observe(call)
+
+    def again(
+        self, request: ChatRequest, call: Finished, *, route: str, cost_usd: float | None, encoding: Encoding | None
+    ) -> Expected | None:
+        """What asking the same again is expected to cost: the least of the candidates that are good enough for it.
+
+        Args:
+            request: The request that was answered.
+            call: The call that answered it.
+            route: Route that decided; empty when the model was named, which is then the only candidate.
+            cost_usd: What the call cost, dollars; None when the price is not known.
+            encoding: The encoded question, where there is one.
+
+        Returns:
+            Dollars; None where costs are not estimated.
+
+        Raises:
+            RouterError: The router can't score the request.
+        """
+        if self._costs is None:
+            return None
+        rivals = self._good_enough(request, route, encoding)[1] if route in self._routes else []
+        others = [rival for rival in rivals if rival != (call.backend, call.model)]
+        return self._costs.again(call, cost_usd, others)
 
     def fallback(self, destination: Destination) -> Decision:
         """The strongest candidate of a route: what is asked when `decide` fails."""
         route: RouteConfig = self._routes[destination.route]
-        backend, _, model = route.candidates[-1].partition("/")
-        return Decision(backend, model, "default", 1.0)
+        return Decision(*_pair(route.candidates[-1]), "default", 1.0)
+
+    def _good_enough(
+        self, request: ChatRequest, route: str, encoding: Encoding | None
+    ) -> tuple[Score, list[tuple[str, str]]]:
+        candidates = self._routes[route].candidates
+        able = [name for name in candidates if self._is_able(name, request)]
+        if not able:
+            raise RouterError(f"route {route!r}: no candidate of {list(candidates)} takes this request")
+        score = self._routers[route].score(request, encoding)
+        position = min(len(able) - 1, max(0, math.ceil(score.value * len(able)) - 1))
+        return score, [_pair(name) for name in able[position:]]
 
     def _candidate(self, name: str) -> Destination:
-        backend, _, model = name.partition("/")
-        return self._at(backend, model)
+        return self._at(*_pair(name))
 
     def _at(self, backend: str, model: str) -> Destination:
         base_url = self._backends[backend].base_url if backend else ""
@@ -104,5 +146,13 @@ class Selector:
             return False
         if has_image(request.messages) and not backend.has_images:
             return False
-        tokens = prompt_chars(request.messages) / CHARS_PER_TOKEN
-        return backend.context_tokens is None or tokens <= backend.context_tokens
+        return backend.context_tokens is None or _tokens(request) <= backend.context_tokens
+
+
+def _pair(candidate: str) -> tuple[str, str]:
+    backend, _, model = candidate.partition("/")
+    return backend, model
+
+
+def _tokens(request: ChatRequest) -> int:
+    return math.ceil(prompt_chars(request.messages) / CHARS_PER_TOKEN)

@@ -95,6 +95,35 @@ class TestListed:
         assert caplog.records == []
 
 
+class TestQuotes:
+    def test_they_agree_with_the_price(self) -> None:
+        prices = Prices(BACKENDS)
+        for usage in (Usage(1000, 300), Usage(1, 0), Usage(0, 7), Usage(130_000, 9)):
+            for where in ({"backend": "own", "model": "m"}, {"base_url": OPENAI, "model": "gpt-4o-mini"}):
+                assert prices.quote_usd(usage, **where) == pytest.approx(prices.cost_usd(usage, **where), rel=1e-6)
+
+    def test_they_are_looked_up_once_for_prompts_of_one_length(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        prices = Prices(BACKENDS)
+        asked: list[Any] = []
+        monkeypatch.setattr(prices, "cost_usd", lambda usage, **where: asked.append(usage) or 0.0)
+        for tokens in (100, 101, 127):
+            assert prices.quote_usd(Usage(tokens, 5), model="m", backend="own") == 0.0
+        assert len(asked) == 2
+        prices.quote_usd(Usage(128, 5), model="m", backend="own")
+        assert len(asked) == 4
+
+    def test_none_where_there_is_no_price(self) -> None:
+        prices = Prices(BACKENDS)
+        assert prices.quote_usd(USAGE, model="unheard-of", backend="own") is None
+        assert prices.quote_usd(USAGE, model="unheard-of", backend="own") is None
+
+    def test_memory_is_bounded(self) -> None:
+        prices = Prices(BACKENDS)
+        for number in range(5000):
+            prices.quote_usd(Usage(1, 1), model=f"{number}", backend="local")
+        assert len(prices._quotes) == 904
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [

@@ -14,6 +14,7 @@ from llm_proxy.engine.fingerprint import narrowed
 from llm_proxy.engine.flights import Ticket
 from llm_proxy.engine.ports import Live, as_shared
 from llm_proxy.errors import CacheError, LLMProxyError
+from llm_proxy.route.base import Expected, Finished
 from llm_proxy.testing import FakeEncoder
 from llm_proxy.types import Fingerprint, Head, Outcome, Usage
 from llm_proxy.wire.recorder import recorder_for
@@ -304,6 +305,64 @@ class TestEntries:
         rig = Rig()
         settled(rig, ticket_for(rig, completion(model="unheard-of-model")))
         assert rig.cache.entries["k" * 64].cost_usd == 0.0
+
+
+class Appraiser:
+    def __init__(self, expected: Expected | None, error: Exception | None = None) -> None:
+        self.expected, self.error = expected, error
+        self.observed: list[Finished] = []
+        self.asked: list[Any] = []
+
+    def observe(self, call: Finished) -> None:
+        self.observed.append(call)
+
+    def again(self, request: Any, call: Finished, **how: Any) -> Expected | None:
+        if self.error is not None:
+            raise self.error
+        self.asked.append((call, how))
+        return self.expected
+
+
+class TestWorth:
+    def rig(self, expected: Expected | None, error: Exception | None = None) -> tuple[Rig, Appraiser]:
+        rig, appraiser = Rig(OWN), Appraiser(expected, error)
+        rig.settler._appraiser = appraiser
+        return rig, appraiser
+
+    def test_an_entry_is_worth_what_asking_again_would_cost_and_the_books_hold_what_it_did(self) -> None:
+        rig, appraiser = self.rig(Expected(0.0001, 0.002))
+        ticket = encoded(rig, ticket_for(rig, completion()))
+        ticket.outcome = ticket.outcome.with_changes(route="auto")
+        settled(rig, ticket)
+        stored = rig.cache.entries["k" * 64]
+        assert (stored.cost_usd, stored.wait_usd, stored.latency_s) == (0.0001, 0.002, 3.0)
+        assert rig.event.outcome.cost_usd == pytest.approx((10 * 100 + 5 * 1000) / 1e6)
+        assert rig.event.outcome.model == "gpt-4o-mini"
+        call = Finished("own", "asked", 10, 5, 3.0)
+        cost_usd = rig.event.outcome.cost_usd
+        assert appraiser.asked == [(call, {"route": "auto", "cost_usd": cost_usd, "encoding": ticket.encoding})]
+        assert appraiser.observed == [call]
+
+    def test_where_that_is_not_known_it_is_what_it_cost(self) -> None:
+        for rig, _ in (self.rig(None), self.rig(None, ValueError("a router of the user's"))):
+            settled(rig, ticket_for(rig, completion()))
+            stored = rig.cache.entries["k" * 64]
+            assert stored.cost_usd == rig.event.outcome.cost_usd == pytest.approx(0.006)
+        assert rig.troubles.counts == {"router": 1}
+
+    def test_an_answer_that_is_not_stored_teaches_too(self) -> None:
+        rig, appraiser = self.rig(None)
+        settled(rig, ticket_for(rig, completion(finish="length")))
+        assert (rig.cache.entries, appraiser.observed) == ({}, [Finished("own", "asked", 10, 5, 3.0)])
+
+    def test_one_without_counts_does_not(self) -> None:
+        rig, appraiser = self.rig(None)
+        value = completion()
+        del value["usage"]
+        settled(rig, ticket_for(rig, value))
+        settled(rig, ticket_for(rig, b"{"))
+        assert appraiser.observed == []
+        assert len(appraiser.asked) == 1
 
 
 class TestBooks:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from llm_proxy.errors import CacheError
 from llm_proxy.observe.events import CallEvent, Troubles
 from llm_proxy.observe.ledger import Ledger
-from llm_proxy.observe.totals import bypass_reasons, totals, totals_by
-from llm_proxy.types import Outcome
+from llm_proxy.observe.totals import bypass_reasons, latest_calls, totals, totals_by
+from llm_proxy.types import Outcome, Usage
 from tests.privileges import unprivileged
 
 DAY_S = 86_400.0
@@ -176,3 +176,31 @@ def test_prompts_and_keys_have_no_column(tmp_path):
     with closing(sqlite3.connect(path)) as connection:
         columns = {row[1] for row in connection.execute("PRAGMA table_info(calls)")}
     assert not columns & {"prompt", "messages", "text", "completion", "answer", "api_key", "headers", "tenant", "key"}
+
+
+class TestLatestCalls:
+    def test_what_was_answered_upstream_with_counts(self, tmp_path: Path) -> None:
+        def call(model: str, **more: Any) -> CallEvent:
+            fields = {"usage": Usage(10, 20), **more}
+            return CallEvent(NOON, Outcome("miss", model=model, backend="own"), 0.5, **fields)
+
+        path = written(
+            tmp_path / "ledger.sqlite3",
+            *(
+                call("old"),
+                call("new"),
+                call("none", usage=None),
+                call("bad", http_status=500),
+                call("torn", error="x"),
+            ),
+            hit(),
+        )
+        old, new = (("own", model, 10, 20, 0.5) for model in ("old", "new"))
+        assert latest_calls(path, most=9) == [old, new]
+        assert latest_calls(path, most=1) == [new]
+
+    def test_no_ledger_and_no_ledger_of_ours(self, tmp_path: Path) -> None:
+        assert latest_calls(tmp_path / "absent", most=9) == []
+        (tmp_path / "other").write_bytes(b"what is it" * 99)
+        with pytest.raises(CacheError, match="can't be read"):
+            latest_calls(tmp_path / "other", most=9)

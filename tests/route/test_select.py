@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from llm_proxy.backends.prices import Prices
 from llm_proxy.config import Config
 from llm_proxy.errors import RouterError
-from llm_proxy.route.base import Decision, Destination, Score
+from llm_proxy.route.base import Decision, Destination, Expected, Finished, Score
+from llm_proxy.route.costs import CostEstimator
 from llm_proxy.route.select import Selector
 from tests.fakes import ENDPOINT, request
 
@@ -143,3 +145,66 @@ class TestDecide:
 
     def test_the_fallback_is_the_strongest(self) -> None:
         assert selector().fallback(Destination("x", route="auto")) == Decision("cloud", "big/2", "default", 1.0)
+
+
+PRICED: Any = {
+    "backends": {
+        "cloud": {
+            "base_url": "https://cloud.test/v1",
+            "prices": {
+                "mini": {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 10.0},
+                "mid": {"input_usd_per_mtok": 3.0, "output_usd_per_mtok": 10.0},
+                "big": {"input_usd_per_mtok": 2.0, "output_usd_per_mtok": 10.0},
+            },
+        },
+        "dark": {"base_url": "https://dark.test/v1"},
+    },
+    "routes": {
+        "auto": {"candidates": ["cloud/mini", "cloud/mid", "cloud/big"]},
+        "dark": {"candidates": ["dark/a", "dark/b"]},
+    },
+}
+
+
+class TestCosts:
+    def selector(self, value: float) -> Selector:
+        config = Config(**PRICED)
+        costs = CostEstimator(Prices(config.backends))
+        return Selector(config, routers={name: Fixed(value) for name in config.routes}, costs=costs)
+
+    def decide(self, value: float, route: str = "auto", text: str = "x" * 400) -> Decision:
+        return self.selector(value).decide(request(text), Destination("x", route=route), None)
+
+    def test_of_those_that_are_good_enough_the_cheapest(self) -> None:
+        # 100 prompt tokens and 300 expected: 0.0031, 0.0033 and 0.0032 dollars
+        assert self.decide(0.0) == Decision("cloud", "mini", "fixed; cheapest of 3, about $0.003100", 0.0)
+        assert self.decide(0.5) == Decision("cloud", "big", "fixed; cheapest of 2, about $0.003200", 0.5)
+        assert self.decide(1.0) == Decision("cloud", "big", "fixed", 1.0)
+
+    def test_where_no_price_is_known_the_weakest(self) -> None:
+        assert self.decide(0.0, "dark") == Decision("dark", "a", "fixed; cheapest of 2, price unknown", 0.0)
+
+    def test_it_learns_who_is_terse(self) -> None:
+        chosen = self.selector(0.0)
+        for _ in range(30):
+            chosen.observe(Finished("cloud", "big", 100, 10, 1.0))
+        assert chosen.decide(request("x" * 400), Destination("x", route="auto"), None).model == "big"
+
+    @pytest.mark.parametrize(
+        ("value", "route", "expected"), [(0.0, "auto", 0.0031), (0.5, "auto", 0.0032), (0.0, "", 9.0)]
+    )
+    def test_asking_again_costs_what_the_cheapest_of_them_does(self, value: float, route: str, expected: float) -> None:
+        call = Finished("cloud", "mid", 100, 5_000, 1.0)
+        found = self.selector(value).again(request("x"), call, route=route, cost_usd=9.0, encoding=None)
+        assert found is not None
+        assert found.cost_usd == pytest.approx(expected)
+
+    def test_the_model_that_answered_has_cost_what_it_did(self) -> None:
+        call = Finished("cloud", "big", 100, 1, 1.0)
+        found = self.selector(1.0).again(request("x"), call, route="auto", cost_usd=0.5, encoding=None)
+        assert found == Expected(0.5, 0.0)
+
+    def test_without_estimates(self) -> None:
+        chosen, call = selector(), Finished("cloud", "big", 1, 1, 1.0)
+        chosen.observe(call)
+        assert chosen.again(request("x"), call, route="auto", cost_usd=0.5, encoding=None) is None
