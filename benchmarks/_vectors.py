@@ -20,6 +20,7 @@ _BATCH = 20_000
 _NEIGHBOURS = 12
 _HELD_OUT = 10  # of so many real vectors one is a question
 _MOST_TEXTS = 30_000
+_TOPICS_FOR = 60_000
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,7 @@ class _Drawn:
 
         rng = np.random.default_rng(seed)
         self._scale = np.sqrt((8.0 + np.arange(dim)) ** -0.85).astype("f4")
+        n = min(n, _TOPICS_FOR)  # more vectors are more of the same topics
         self._topics = self._noise(max(1, n // 6**4), rng)
         for power, away in ((3, 1.2), (2, 1.1), (1, 1.0)):
             count = max(1, n // 6**power)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from llm_proxy.cache.index import FaissIndex
+    from llm_proxy.cache.index.faiss import FaissIndex
 
 _K = 8  # neighbours asked for, as the cache does
 _LAST = 10  # insertions are timed over the last tenth
@@ -90,7 +90,7 @@ def _apart(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, An
 def _grow(folder: Path, options: Namespace, questions: dict[str, Questions]) -> dict[str, Any]:
     """An index that grows vector by vector: insertions, searches, memory, the snapshot, removals."""
     from llm_proxy.cache import snapshot
-    from llm_proxy.cache.index import FaissIndex
+    from llm_proxy.cache.index.faiss import FaissIndex
 
     index, times = FaissIndex(options.dim), []
     began_s = time.perf_counter()
@@ -135,7 +135,7 @@ def _restart(folder: Path, options: Namespace, questions: dict[str, Questions]) 
     """A fresh process: from the file to the first right answer; then small scopes beside the large one."""
     began_s = time.perf_counter()
     from llm_proxy.cache import snapshot
-    from llm_proxy.cache.index import FaissIndex
+    from llm_proxy.cache.index.faiss import FaissIndex
 
     index = FaissIndex(options.dim)
     for block in snapshot.load(folder / "index.snapshot").blocks:
@@ -176,7 +176,7 @@ def _restart_all(folder: Path, options: Namespace, questions: dict[str, Question
     """A fresh process with all that a cache has in memory."""
     began_s = time.perf_counter()
     from llm_proxy.cache import snapshot
-    from llm_proxy.cache.index import FaissIndex
+    from llm_proxy.cache.index.faiss import FaissIndex
     from llm_proxy.cache.policies.gdsf import GDSF
     from llm_proxy.cache.view import View
 
@@ -196,7 +196,7 @@ def _restart_all(folder: Path, options: Namespace, questions: dict[str, Question
 
 
 def _worst(options: Namespace) -> dict[str, Any]:
-    from llm_proxy.cache.index import FaissIndex
+    from llm_proxy.cache.index.faiss import FaissIndex
 
     rows, asked = isotropic(options.worst, options)
     index = FaissIndex(options.dim)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from .cache import Cache
-from .index import FaissIndex
+from .index.faiss import FaissIndex
 from .policies.gdsf import GDSF
 from .policies.lec import LEC
 from .policies.lfu import LFU

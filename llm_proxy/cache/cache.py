@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from llm_proxy.types import Clock
 
     from .base import State
-    from .index import Neighbour, VectorIndex
+    from .index.base import Neighbour, VectorIndex
     from .policies.base import Policy
     from .results import CheckReport, Merged
     from .stores.base import Store

@@ -9,7 +9,7 @@ from llm_proxy.errors import CacheCorruptError
 
 from . import snapshot
 from .entry import decode_entry
-from .index import is_unit
+from .index.base import is_unit
 from .results import CheckReport
 
 if TYPE_CHECKING:

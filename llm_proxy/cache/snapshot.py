@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from llm_proxy.errors import CacheCorruptError, CacheError
 
-from .index import Block, Layout
-from .index_codes import Codec
-from .index_keys import KEY_BYTES, HexKeys, compact, packed
+from .index.base import Block, Layout
+from .index.codes import Codec
+from .index.keys import KEY_BYTES, HexKeys, compact, packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from llm_proxy.errors import CacheCorruptError, CacheError
 
 from .entry import Entry, checked_fields, fields_of, readable
-from .index import is_unit
+from .index.base import is_unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llm_proxy.errors import CacheError, MissingDependencyError
 
-from .index_keys import compact, packed
+from .index.keys import compact, packed
 from .policies.base import Worth
 from .snapshot import Snapshot
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from .entry import Entry
-    from .index import Block, VectorIndex
+    from .index.base import Block, VectorIndex
     from .policies.base import Policy
 
 __all__ = ["Known", "View", "stored_bytes"]

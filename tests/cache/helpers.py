@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from llm_proxy.cache.cache import Cache
 from llm_proxy.cache.entry import Entry, encode_entry, readable
-from llm_proxy.cache.index import FaissIndex
+from llm_proxy.cache.index.faiss import FaissIndex
 from llm_proxy.cache.policies.base import Policy
 from llm_proxy.cache.policies.gdsf import GDSF
 from llm_proxy.cache.policies.ranking import Ranked

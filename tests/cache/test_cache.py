@@ -10,7 +10,7 @@ import pytest
 
 from llm_proxy.cache.cache import Cache
 from llm_proxy.cache.entry import encode_entry
-from llm_proxy.cache.index import FaissIndex
+from llm_proxy.cache.index.faiss import FaissIndex
 from llm_proxy.cache.results import Lookup
 from llm_proxy.errors import CacheError, MissingDependencyError
 

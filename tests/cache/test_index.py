@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_proxy.cache.index import Block, FaissIndex, VectorIndex
+from llm_proxy.cache.index.base import Block, VectorIndex
+from llm_proxy.cache.index.faiss import FaissIndex
 from llm_proxy.errors import CacheError, MissingDependencyError
 
 from .helpers import DIM, unit, vector_of

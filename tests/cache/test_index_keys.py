@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_proxy.cache.index_keys import HexKeys, compact, packed, unpacked
-from llm_proxy.cache.index_lock import SharedLock
+from llm_proxy.cache.index.keys import HexKeys, compact, packed, unpacked
+from llm_proxy.cache.index.lock import SharedLock
 
 HEX = "00ff" * 16
 

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm_proxy.cache import index as index_module
-from llm_proxy.cache import index_lists
-from llm_proxy.cache.index import Block, FaissIndex, Layout
-from llm_proxy.cache.index_codes import Codec, learn
-from llm_proxy.cache.index_lists import Lists
-from llm_proxy.cache.index_scope import Flat
+from llm_proxy.cache.index import faiss as index_module
+from llm_proxy.cache.index import lists as index_lists
+from llm_proxy.cache.index.base import Block, Layout
+from llm_proxy.cache.index.codes import Codec, learn
+from llm_proxy.cache.index.faiss import FaissIndex
+from llm_proxy.cache.index.flat import Flat
+from llm_proxy.cache.index.lists import Lists
 
 from .test_index import run_all
 

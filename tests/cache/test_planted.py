@@ -14,7 +14,7 @@ import pytest
 
 import llm_proxy.cache
 from llm_proxy.cache.entry import encode_entry
-from llm_proxy.cache.index import FaissIndex
+from llm_proxy.cache.index.faiss import FaissIndex
 from llm_proxy.cache.stores.disk import DiskStore
 from llm_proxy.errors import CacheCorruptError, CacheError
 

@@ -19,8 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llm_proxy.cache import snapshot
-from llm_proxy.cache.index import Block, FaissIndex, Layout
-from llm_proxy.cache.index_codes import Codec
+from llm_proxy.cache.index.base import Block, Layout
+from llm_proxy.cache.index.codes import Codec
+from llm_proxy.cache.index.faiss import FaissIndex
 from llm_proxy.cache.policies.gdsf import GDSF
 from llm_proxy.cache.snapshot import Snapshot
 from llm_proxy.cache.view import View

@@ -130,7 +130,7 @@ def test_a_directory_of_an_installation_with_extras(client: Any, provider: Serve
 
 
 def test_what_the_encoders_need() -> None:
-    from llm_proxy.cache.index import FaissIndex
+    from llm_proxy.cache.index.faiss import FaissIndex
     from llm_proxy.encode.onnx import OnnxEncoder
     from llm_proxy.encode.sentence_transformers import SentenceTransformersEncoder
 

@@ -109,7 +109,7 @@ def limitless(config: Config, store: DiskStore) -> Cache:
     """A cache that evicts nothing: a process with other settings may keep more than these would."""
     from llm_proxy.cache.build import SNAPSHOT_NAME
     from llm_proxy.cache.cache import Cache
-    from llm_proxy.cache.index import FaissIndex
+    from llm_proxy.cache.index.faiss import FaissIndex
     from llm_proxy.cache.policies.lru import LRU
     from llm_proxy.runtime import SystemClock
 

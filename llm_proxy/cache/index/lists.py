@@ -11,7 +11,7 @@ remove x:  the last of its list takes its place; a list below 16 is dissolved in
 
 There is no training that would stop the rest for long: a scope begins as one list, and lists are cut one by one, at
 most one with each addition, in some milliseconds, and tidied likewise. The number of lists grows with the scope, and
-nothing has ever to be built beside it a second time. Codes move as they are (index_codes.py).
+nothing has ever to be built beside it a second time. Codes move as they are (codes.py).
 
 Source: the inverted file of Sivic & Zisserman, "Video Google", ICCV 2003; cutting lists where they outgrow a bound:
 Xu et al., "SPFresh", arXiv 2410.14452, section 3.
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .index_shelf import Shelf, libraries
+from .shelf import Shelf, libraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .index_codes import Codec
-    from .index_lock import SharedLock
-    from .index_scope import Places
+    from .codes import Codec
+    from .flat import Places
+    from .lock import SharedLock
 
 __all__ = ["LISTS_MOST", "Lists"]
 

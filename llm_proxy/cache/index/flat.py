@@ -1,11 +1,11 @@
-"""What a scope's vectors are kept in: `Flat` while they are few, `Lists` (index_lists.py) when they are many."""
+"""What a scope's vectors are kept in: `Flat` while they are few, `Lists` (lists.py) when they are many."""
 
 from __future__ import annotations
 
 from array import array
 from typing import TYPE_CHECKING, Protocol
 
-from .index_shelf import Shelf, libraries
+from .shelf import Shelf, libraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .index_lock import SharedLock
+    from .lock import SharedLock
 
 __all__ = ["Flat", "Places", "Scope", "Shelves"]
 

@@ -1,7 +1,7 @@
-"""The neighbours of a vector inside one scope: `VectorIndex`, and FAISS behind it.
+"""The neighbours of a vector inside one scope, by FAISS.
 
 Each scope has lists of its own, so a search never sees another scope's vectors. Up to 8,192 vectors a scope is one
-list in half precision (index_scope.py), above that many lists of one byte a dimension (index_lists.py): what was
+list in half precision (flat.py), above that many lists of one byte a dimension (lists.py): what was
 measured to choose that is in docs/index.md.
 
 Vectors have numbers, which are used again. Keys are kept once, as 32 bytes where they are a fingerprint's 64 digits.
@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from llm_proxy.errors import CacheError
 
-from .index_codes import Codec, learn
-from .index_keys import compact, packed, unpacked
-from .index_lists import Lists
-from .index_lock import SharedLock
-from .index_scope import Flat, Places, Shelves
-from .index_shelf import libraries
+from .base import Block, Layout, Neighbour, is_unit
+from .codes import learn
+from .flat import Flat, Places, Shelves
+from .keys import compact, packed, unpacked
+from .lists import Lists
+from .lock import SharedLock
+from .shelf import libraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,100 +29,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .index_keys import Packed
+    from .keys import Packed
 
-__all__ = ["Block", "FaissIndex", "Layout", "Neighbour", "VectorIndex", "is_unit"]
+__all__ = ["FaissIndex"]
 
 FLAT_MOST = 8_192  # vectors of a scope in half precision; a search of that many takes half a millisecond
 FLAT_AGAIN = 2_048  # vectors to which a larger scope must shrink to become flat again
 _HALF_ERROR = 0.001  # of a similarity in half precision
-_NORM_SLACK = 0.02
 _LOCKS = 64
-
-
-def is_unit(vector: NDArray[np.float32]) -> bool:
-    """Whether a vector has unit norm, up to 1 %; one with NaN has not."""
-    return abs(float(vector @ vector) - 1.0) <= _NORM_SLACK
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """A key and the cosine of its vector with the one searched for, off by at most the index's `similarity_error`."""
-
-    key: str
-    similarity: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Layout:
-    """How a large scope is laid out; blocks that belong together share one.
-
-    Attributes:
-        codec: What the codes of its vectors and centres stand for.
-        centres: Codes of the centres of its lists, shape ``(lists, dim)``, uint8.
-    """
-
-    codec: Codec
-    centres: NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Block:
-    """Vectors of one scope: all of them, or some lists of a large one.
-
-    Attributes:
-        scope: Their scope.
-        keys: Keys, one a row, in the order of ``rows``.
-        rows: Arrays of shape ``(n, dim)``: float16, or uint8 codes, one array a list, where there is a layout.
-        layout: How the scope is laid out, or None: it is flat.
-        first: Number of the first of these lists.
-    """
-
-    scope: str
-    keys: Sequence[str]
-    rows: Sequence[NDArray[Any]]
-    layout: Layout | None = None
-    first: int = 0
-
-
-class VectorIndex(Protocol):
-    """Unit vectors by key, searched by scope; safe for several threads."""
-
-    @property
-    def dim(self) -> int:
-        """Length of every vector, > 0."""
-
-    @property
-    def scopes(self) -> int:
-        """How many scopes have vectors."""
-
-    @property
-    def similarity_error(self) -> float:
-        """How far a neighbour's similarity may be off, >= 0; grows with what is added."""
-
-    def __len__(self) -> int:
-        """How many vectors there are."""
-
-    def __contains__(self, key: str) -> bool:
-        """Whether a key has a vector."""
-
-    def add(self, key: str, scope: str, vector: NDArray[np.float32]) -> None:
-        """Take in a vector, or replace a key's; shape ``(dim,)``, unit norm. `CacheError` when it is not that."""
-
-    def remove(self, key: str) -> None:
-        """Forget a key, effective at once; an unknown key is passed over."""
-
-    def search(self, scope: str, vector: NDArray[np.float32], k: int) -> list[Neighbour]:
-        """The ``k`` nearest of a scope, best first; fewer where it has fewer."""
-
-    def blocks(self) -> Iterator[Block]:
-        """All vectors, for a snapshot, in the index's own memory; nothing may be added or removed meanwhile."""
-
-    def add_block(self, block: Block) -> None:
-        """Take in many vectors of a scope; keys that are known already are passed over."""
-
-    def tend(self, limit_s: float) -> bool:
-        """Do work that makes searches find more, for about so long; whether there is more of it."""
 
 
 class FaissIndex:
