@@ -48,7 +48,7 @@ class TestLs:
         size_bytes = row.pop("size_bytes")
         assert row == {
             "key": entry(1).key, "created_s": entry(1).created_s, "expires_s": None, "hits": 3, "cost_usd": 0.001,
-            "model": "gpt-4o-mini", "question": "What is the capital of France?",
+            "model": "gpt-4o-mini", "question": "What is the capital of France?", "is_pinned": False,
         }  # fmt: skip
         assert size_bytes > 300
 
@@ -338,3 +338,11 @@ def test_json_stays_json_whatever_is_in_it(directory):
     seed(directory, entry(1, "\ud800\x1b[2J\u2028", answer="\ud800"))
     assert invoke_json("cache", "ls")["entries"][0]["question"] == "\ud800\x1b[2J\u2028"
     assert json.dumps(invoke_json("cache", "show", "0001")["completion"])
+
+
+def test_what_is_pinned_shows_and_is_pinned_once(directory):
+    seed(directory, entry(1), entry(2))
+    assert invoke("cache", "pin", entry(1).key).stdout == "Pinned 1 entry.\n"
+    assert invoke("cache", "pin", entry(1).key, entry(2).key).stdout == "Pinned 1 entry; 1 already pinned.\n"
+    assert invoke("cache", "ls").stdout.count("(pinned)") == 2
+    assert all(row["is_pinned"] for row in invoke_json("cache", "ls")["entries"])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -291,6 +293,17 @@ class TestCache:
         (finding,) = self.check()
         assert finding.state == "problem"
         assert finding.remedy.startswith("llm-proxy cache check --repair")
+
+    @pytest.mark.parametrize(
+        ("number", "remedy"), [(99, "update llm-proxy, or set another"), ("x", "set another cache.directory")]
+    )
+    def test_one_that_is_not_for_this_program(self, directory, number, remedy):
+        seed(directory, entry(1))
+        with closing(sqlite3.connect(directory / ENTRIES_NAME / "cache.db")) as connection:
+            connection.execute("UPDATE Cache SET value = ? WHERE key = 'n:schema'", (number,))
+            connection.commit()
+        (finding,) = [row for row in self.check() if row.state == "problem"]
+        assert finding.remedy.startswith(remedy)
 
     def test_a_damaged_snapshot(self, directory):
         seed(directory, entry(1))

@@ -70,7 +70,10 @@ def ask(backend: FakeBackend, question: str, **more: Any) -> Any:
 
 def test_the_same_calls_are_answered_from_the_cache(directory: Path, tmp_path: Path) -> None:
     file = log(tmp_path, {"request": asked("France?"), "response": answered("Paris."), "latency_s": 1.5})
-    assert invoke("cache", "warm", file).stdout == "Stored 1 answers of 1 calls, 1 with vectors.\n"
+    assert (
+        invoke("cache", "warm", file).stdout
+        == "Stored 1 answers of 1 calls to https://api.openai.com/v1, 1 with vectors.\n"
+    )
     (entry,) = entries(directory)
     assert (entry.created_s, entry.latency_s, entry.model) == (CREATED_S, 1.5, "gpt-4o-mini-2024-07-18")
     assert entry.cost_usd > 0
@@ -232,3 +235,25 @@ def test_without_an_encoder(directory: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("LLM_PROXY_CACHE_SEMANTIC", "false")
     found = invoke_json("cache", "warm", log(tmp_path, {"request": asked("a"), "response": answered("b")}))
     assert (found["stored"], found["vectors"]) == (1, 0)
+
+
+@pytest.mark.parametrize("url", ["notaurl", "ftp://x.example/v1", "http://"])
+def test_an_address_must_be_a_url(directory: Path, url: str) -> None:
+    result = invoke("cache", "warm", log(directory.parent, {}), "--base-url", url, code=2)
+    assert "--base-url must be an http or https URL" in result.stderr
+
+
+def test_other_kinds_of_files_are_refused_whole(directory: Path) -> None:
+    export = log(directory.parent, '{"format":"llm-proxy-cache","version":1}', "{}")
+    assert "llm-proxy cache import FILE" in invoke("cache", "warm", export, code=2).stderr
+    file = directory.parent / "calls.jsonl.gz"
+    file.write_bytes(b"\x1f\x8b\x08\0")
+    result = invoke("cache", "warm", str(file), code=2)
+    assert "gunzip -c FILE" in result.stderr
+
+
+def test_a_fault_names_its_file_among_several(directory: Path) -> None:
+    files = [log(directory.parent, "{}", name=name) for name in ("a.jsonl", "b.jsonl")]
+    result = invoke("cache", "warm", *files, code=1)
+    assert f"({files[1]})" in result.stderr
+    assert "calls to https://api.openai.com/v1" in result.stdout

@@ -143,7 +143,7 @@ def _entries(config: Config) -> Iterator[Finding]:
             count = sum(1 for _ in islice(store.scan(), _ENOUGH + 1))
             used_bytes = store.size_bytes()
     except LLMProxyError as exc:
-        yield Finding("cache", "problem", str(exc), _REMEDY)
+        yield Finding("cache", "problem", str(exc), _remedy(str(exc)))
         return
     entries = amount(count) if count <= _ENOUGH else f"more than {amount(_ENOUGH)}"
     yield Finding("cache", "ok", f"{config.cache.directory}: {entries} entries, {size(used_bytes)}")
@@ -162,6 +162,13 @@ def _entries(config: Config) -> Iterator[Finding]:
     else:
         vectors = sum(len(block.keys) for block in saved.blocks)
         yield Finding("index", "ok", f"snapshot of {amount(vectors)} vectors, {size(path.stat().st_size)}")
+
+
+def _remedy(message: str) -> str:
+    """What to do about a cache that does not open: one that is sound, and only not for this program, stays."""
+    if "update llm-proxy" in message:
+        return "update llm-proxy, or set another cache.directory"
+    return "set another cache.directory" if "another program" in message else _REMEDY
 
 
 def ledger(config: Config) -> Iterator[Finding]:

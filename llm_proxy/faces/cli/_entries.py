@@ -58,6 +58,7 @@ class Row:
         cost_usd: What asking again is expected to cost.
         model: Model that answered.
         question: Its first 200 characters.
+        is_pinned: Whether it is kept whatever the budget.
     """
 
     key: str
@@ -68,6 +69,7 @@ class Row:
     cost_usd: float
     model: str
     question: str
+    is_pinned: bool
 
 
 def place_of(config: Config) -> Path:
@@ -214,4 +216,5 @@ def _row(stored: Stored, entry: Entry) -> Row:
         cost_usd=entry.cost_usd,
         model=entry.model,
         question=entry.text[:_QUESTION_CHARS],
+        is_pinned=entry.is_pinned,
     )

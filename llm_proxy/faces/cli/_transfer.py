@@ -123,16 +123,17 @@ def warm(
     if as_json:
         emit(asdict(count) | {"first_broken": [{"line": line, "fault": why} for line, why in count.first_broken]})
     else:
-        _say_warmed(count)
+        _say_warmed(count, caller.endpoint(config))
     if count.skipped.get("broken"):
         raise typer.Exit(1)
 
 
-def _say_warmed(count: Warmed) -> None:
+def _say_warmed(count: Warmed, endpoint: str) -> None:
     left_out = _listing(count.skipped)
+    place = endpoint.removesuffix("/chat/completions") or "the configured backends"
     typer.echo(
-        f"Stored {amount(count.stored)} answers of {amount(count.calls)} calls, {amount(count.vectors)} with vectors"
-        f"{f', left out {left_out}' if left_out else ''}."
+        f"Stored {amount(count.stored)} answers of {amount(count.calls)} calls to {visible(place)}, "
+        f"{amount(count.vectors)} with vectors{f', left out {left_out}' if left_out else ''}."
     )
     for line, why in count.first_broken:
         say(f"line {line}: {one_line(why, 200)}")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
+from urllib.parse import urlsplit
 
 from llm_proxy.errors import ConfigError, WireError
 
@@ -25,6 +26,7 @@ API_KEY_VARIABLE = "OPENAI_API_KEY"
 _PATH = "/chat/completions"
 _ACCOUNT = {"openai-organization": "OPENAI_ORG_ID", "openai-project": "OPENAI_PROJECT_ID"}
 _CHUNK = "chat.completion.chunk"
+_GZIP = b"\x1f\x8b"
 
 
 @dataclass(slots=True)
@@ -67,9 +69,13 @@ class Caller:
         """As the openai client would make the calls with this environment.
 
         Raises:
-            ConfigError: A header is not of the form NAME:VALUE.
+            ConfigError: A header is not of the form NAME:VALUE, or the address is no URL.
         """
         from llm_proxy.config import environment
+
+        parts = urlsplit(base_url)
+        if base_url and not (parts.scheme in {"http", "https"} and parts.hostname):
+            raise ConfigError(f"--base-url must be an http or https URL, as a rule with /v1, not {base_url!r}")
 
         rows = {name: value for name, variable in _ACCOUNT.items() if (value := environment(variable))}
         key = environment(key_variable)
@@ -114,7 +120,7 @@ class _LogClock:
         return self.passed_s
 
 
-def warm_from(config: Config, files: Iterable[BinaryIO], caller: Caller, count: Warmed) -> Iterator[int]:
+def warm_from(config: Config, files: Sequence[BinaryIO], caller: Caller, count: Warmed) -> Iterator[int]:
     """Store the answers of logs; yields how many bytes it has read, after each line.
 
     Args:
@@ -238,7 +244,7 @@ class _Player:
         return Head(200, rows, (chunk for chunk in (raw,)))
 
 
-def _calls(files: Iterable[BinaryIO], count: Warmed) -> Iterator[tuple[int, _Past | None]]:
+def _calls(files: Sequence[BinaryIO], count: Warmed) -> Iterator[tuple[int, _Past | None]]:
     """Bytes read, and the call that a line completes, if it does."""
     from llm_proxy.cache.transfer import MOST_TOLD, lines_of
 
@@ -247,6 +253,8 @@ def _calls(files: Iterable[BinaryIO], count: Warmed) -> Iterator[tuple[int, _Pas
     for file in files:
         for number, line, length in lines_of(file):
             read_bytes += length
+            if number == 1:
+                _check_kind(line or b"")
             past = None
             if line is None or line.strip():
                 try:
@@ -254,10 +262,21 @@ def _calls(files: Iterable[BinaryIO], count: Warmed) -> Iterator[tuple[int, _Pas
                 except (ValueError, RecursionError) as exc:
                     count.skip("broken")
                     if len(count.first_broken) < MOST_TOLD:
-                        count.first_broken.append((number, str(exc)))
+                        place = f" ({file.name})" if len(files) > 1 else ""
+                        count.first_broken.append((number, f"{exc}{place}"))
             yield read_bytes, past
     for _ in asked:
         count.skip("unanswered")
+
+
+def _check_kind(first: bytes) -> None:
+    """Refuse what is another kind of file altogether, rather than call each of its lines broken."""
+    from llm_proxy.cache.transfer import FORMAT
+
+    if first.startswith(_GZIP):
+        raise ConfigError("the log is compressed: gunzip -c FILE | llm-proxy cache warm -")
+    if first.startswith(b'{"format":"%b"' % FORMAT.encode()):
+        raise ConfigError("this is an export, not a log of calls: llm-proxy cache import FILE")
 
 
 def _call_of(line: bytes | None, asked: dict[str, Any], count: Warmed) -> _Past | None:

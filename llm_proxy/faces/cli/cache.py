@@ -187,7 +187,8 @@ def _set_pins(config: Config, prefixes: list[str], *, is_pinned: bool, as_json: 
     if as_json:
         emit({verb: count, "keys": keys})
     else:
-        typer.echo(f"{verb.capitalize()} {_entries(count)}.")
+        others = len(keys) - count
+        typer.echo(f"{verb.capitalize()} {_entries(count)}{f'; {amount(others)} already {verb}' if others else ''}.")
 
 
 def _is_interactive() -> bool:
@@ -241,9 +242,10 @@ def _show_rows(rows: list[Row], count: int) -> None:
 
 def _cells(row: Row, now_s: float) -> tuple[str, ...]:
     is_expired = row.expires_s is not None and now_s >= row.expires_s
+    marks = (" (pinned)" if row.is_pinned else "") + (" (expired)" if is_expired else "")
     return (
         row.key[:_KEY_CHARS],
-        age(max(0.0, now_s - row.created_s)) + (" (expired)" if is_expired else ""),
+        age(max(0.0, now_s - row.created_s)) + marks,
         amount(row.hits),
         size(row.size_bytes),
         dollars(row.cost_usd),
@@ -288,7 +290,6 @@ def _entry_as_data(entry: Entry, row: Row) -> dict[str, Any]:
         "latency_s": entry.latency_s,
         "encoder": entry.encoder,
         "has_vector": entry.vector is not None,
-        "is_pinned": entry.is_pinned,
         "completion": answer_of(entry)[0],
     }
 
