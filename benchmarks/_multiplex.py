@@ -5,6 +5,11 @@ then. Way 0 is model 1, or a cascade that begins with the small model; way 1 is 
 
 Source: Zhu et al., "On Optimal Caching and Model Multiplexing for Large Model Inference", arXiv 2306.02003, section 5.
 The order in which random numbers are drawn is that of the paper's simulation, so that a seed means the same workload.
+
+The library decides what is asked (`ArmCosts.choose`, `Trust.choose`), what that is worth, and what is let in and given
+up (`View` with a policy, as its cache runs it). The benchmark's own are the workloads, the perfect or erring selector,
+who always asks one model, and what is known in advance (`static`). The paper knows the least mean cost that a way can
+have and the noise of a cost, so `ArmCosts` is given both here, as ``floor`` and ``scale``; `Trust` is given nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +21,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.policies.base import Policy, Worth
 from llm_proxy.cache.policies.gdsf import GDSF
 from llm_proxy.cache.policies.lec import LEC
 from llm_proxy.cache.policies.lfu import LFU
 from llm_proxy.cache.policies.lru import LRU
+from llm_proxy.cache.view import ROW_BYTES, View
 from llm_proxy.route.arms import ArmCosts
 from llm_proxy.route.trust import Trust
 
@@ -144,7 +151,7 @@ class Bandit(Fixed):
 
     def choose(self, query: Hashable, word: int) -> int:
         """The way of the least bound."""
-        return min(WAYS, key=lambda way: self._costs.lower(query, way))
+        return self._costs.choose(query, WAYS)
 
     def worth(self, query: Hashable, word: int) -> float:
         """The least bound."""
@@ -263,38 +270,35 @@ def serve(
 
 
 class _Cache:
-    """Places for some queries, all of one size, and a policy."""
+    """Places for some queries, all of one size: the library's view of a cache."""
 
     def __init__(self, load: Workload, policy: Policy) -> None:
-        self._load, self._policy, self._held = load, policy, 0
+        self._load, self._view = load, View(policy, None)
+        self._budget_bytes = (load.places + 1) * ROW_BYTES * 2  # the places are what is scarce
         self._keys = [str(query) for query in range(load.queries)]
         self._counts = [0] * load.queries
 
     def run(self, ask: Callable[[int, int], float]) -> NDArray[np.bool_]:
         """Serve all requests; ``ask`` is given what misses, and gives its worth."""
-        policy, keys, counts = self._policy, self._keys, self._counts
+        view, keys, counts = self._view, self._keys, self._counts
         misses: list[int] = []
         for at, query in enumerate(self._load.asked.tolist()):
+            key = keys[query]
+            if key in view:
+                view.hit(key, 1)
+            else:
+                misses.append(at)
+                self._offer(Entry(key, "", "", b"", 0.0, cost_usd=ask(at, query)), counts[query])
             counts[query] += 1
-            if policy.slot(keys[query]) is not None:
-                policy.on_hit(keys[query])
-                continue
-            misses.append(at)
-            self._offer(keys[query], Worth(1, ask(at, query), counts[query] - 1))
         found: NDArray[Any] = np.zeros(len(self._load.asked), bool)
         found[misses] = True
         return found
 
-    def _offer(self, key: str, worth: Worth) -> None:
-        policy = self._policy
-        if self._held < self._load.places:
-            policy.on_insert(key, worth)
-            self._held += 1
-        elif policy.admits(key, worth):
-            policy.on_insert(key, worth)
-            victim = policy.victim()
-            assert victim is not None, "one was just inserted"
-            policy.on_remove(victim)
+    def _offer(self, entry: Entry, hits: int) -> None:
+        view, places, budget_bytes = self._view, self._load.places, self._budget_bytes
+        if view.admits(entry, 0, budget_bytes=budget_bytes, max_entries=places):
+            view.evict(budget_bytes=budget_bytes, max_entries=places - 1)
+            view.insert(entry, 0, hits)
 
 
 def _learner(load: Workload) -> ArmCosts:

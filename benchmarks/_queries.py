@@ -7,12 +7,26 @@ import gzip
 import io
 import json
 import random
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["read_texts", "sample"]
+__all__ = ["content_of", "read_texts", "sample"]
 
 COLUMNS = ("text", "query", "prompt", "question", "utterance")
+
+
+def content_of(path: Path) -> str:
+    """What a file says, which may be gzipped.
+
+    Raises:
+        ValueError: It can't be read, or is no text.
+    """
+    try:
+        raw = path.read_bytes()
+        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+    except (OSError, EOFError, zlib.error) as exc:
+        raise ValueError(str(exc)) from exc
 
 
 def read_texts(path: Path) -> list[str]:
@@ -25,11 +39,10 @@ def read_texts(path: Path) -> list[str]:
         SystemExit: The file can't be read or has no such column.
     """
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        texts = list(_texts(path.name.removesuffix(".gz"), raw.decode("utf-8")))
+        texts = list(_texts(path.name.removesuffix(".gz"), content_of(path)))
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("not all of them are strings")
-    except (OSError, ValueError, KeyError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as exc:
         raise SystemExit(f"{path}: no texts ({exc}); expected a column out of {', '.join(COLUMNS)}") from exc
     return list(dict.fromkeys(texts))
 

@@ -14,9 +14,9 @@ models for one prompt of RouterArena, which are much alike.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
+import math
 import random
 import sys
 from collections import Counter
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ._queries import read_texts
+from ._queries import content_of, read_texts
 
 __all__ = ["COSTS", "Trace", "trace"]
 
@@ -94,17 +94,19 @@ def trace(path: Path, *, costs: str, data: Path, requests: int, seed: int, drift
         drift: Share of the requests after which popularities change hands, in [0, 1]; 0: never.
 
     Raises:
-        SystemExit: A file can't be read.
+        SystemExit: A file can't be read, or has not what it should have.
     """
     weights = _popularity(path)
-    if not weights:
+    if not any(weights):
         sys.exit(f"{path} holds no queries")
     rng = random.Random(seed)
     drawn = rng.choices(range(len(weights)), weights, k=requests)
     try:
         tokens = COSTS[costs](data, rng, len(weights))
-    except (OSError, ValueError, KeyError) as exc:
-        sys.exit(f"{data}: no costs ({exc!r}); name the folder of the data sets with --data FOLDER")
+        if min(tokens)[0] < 0 or not max(tokens)[0] > 0:
+            raise ValueError("they are 0 or negative")
+    except (ValueError, KeyError, TypeError, IndexError, csv.Error) as exc:
+        sys.exit(f"{data}: no costs for --costs {costs} ({exc}); name the folder of the data sets with --data FOLDER")
     others = rng.sample(range(len(weights)), len(weights))
     if drift:
         start = int(drift * requests)
@@ -119,19 +121,25 @@ def _popularity(path: Path) -> list[float]:
     if name.endswith((".tsv", ".csv")):
         try:
             table = _table(path, is_tabbed=name.endswith(".tsv"))
-        except OSError as exc:
+            if {"Query", "PopularityScore"} <= set(table.fieldnames or ()):
+                return list(_scores(table).values())
+        except (ValueError, TypeError, csv.Error) as exc:
             sys.exit(f"{path} can't be read: {exc}")
-        if {"Query", "PopularityScore"} <= set(table.fieldnames or ()):
-            scores: dict[str, float] = {}
-            for row in table:
-                scores[row["Query"]] = scores.get(row["Query"], 0.0) + float(row["PopularityScore"])
-            return list(scores.values())
     return [1.0] * len(read_texts(path))
 
 
+def _scores(table: csv.DictReader[str]) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for row in table:
+        score = float(row["PopularityScore"])
+        if not 0 <= score < math.inf:
+            raise ValueError(f"PopularityScore {score} of {row['Query']!r}")
+        scores[row["Query"]] = scores.get(row["Query"], 0.0) + score
+    return scores
+
+
 def _table(path: Path, *, is_tabbed: bool = False) -> csv.DictReader[str]:
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    content = io.StringIO(raw.decode("utf-8"), newline="")
+    content = io.StringIO(content_of(path), newline="")
     if is_tabbed:
         return csv.DictReader(content, delimiter="\t", quoting=csv.QUOTE_NONE)
     return csv.DictReader(content)
@@ -150,7 +158,7 @@ def _fleet(data: Path, rng: random.Random, queries: int) -> list[tuple[float, in
 
 
 def _arena809(data: Path, rng: random.Random, queries: int) -> list[tuple[float, int]]:
-    lines = gzip.decompress((data / "router_arena809" / "rows.jsonl.gz").read_bytes()).decode("utf-8").splitlines()
+    lines = content_of(data / "router_arena809" / "rows.jsonl.gz").splitlines()
     rows = [min(zip(row["cost"], row["otok"], strict=True)) for row in map(json.loads, lines)]
     return rng.choices(rows, k=queries)
 

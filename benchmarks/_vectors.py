@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._queries import sample
 
@@ -20,6 +20,7 @@ _BATCH = 20_000
 _NEIGHBOURS = 12
 _HELD_OUT = 10  # of so many real vectors one is a question
 _MOST_TEXTS = 30_000
+_FEWEST = 100  # real vectors: a tenth of them is held out, and the rest have neighbours
 _TOPICS_FOR = 60_000
 
 
@@ -48,13 +49,32 @@ def seeds(options: Namespace) -> tuple[NDArray[np.float32], str]:
 
     rng = np.random.default_rng(options.seed)
     if options.vectors is not None:
-        rows = np.load(options.vectors, mmap_mode="r")
-        if rows.ndim != 2 or rows.shape[1] != options.dim:
-            raise SystemExit(f"{options.vectors} has vectors of shape {rows.shape}; --dim says {options.dim}")
+        rows = _loaded(options.vectors, options.dim)
         return _unit(rows[rng.permutation(len(rows))].astype(np.float32)), f"{len(rows)} of {options.vectors.name}"
     if options.texts:
-        return _encoded(options.texts, options.seed), f"texts of {len(options.texts)} file(s), encoded here"
+        rows = _encoded(options.texts, options.seed)
+        if rows.shape[1] != options.dim:
+            raise SystemExit(f"the encoder's vectors have length {rows.shape[1]}; --dim says {options.dim}")
+        return rows, f"texts of {len(options.texts)} file(s), encoded here"
     return np.empty((0, options.dim), np.float32), "drawn: topics in topics, with an encoder's spectrum"
+
+
+def _loaded(path: Path, dim: int) -> NDArray[np.floating[Any]]:
+    import numpy as np
+
+    try:
+        rows = np.load(path, mmap_mode="r")
+    except (OSError, EOFError, ValueError) as exc:
+        raise SystemExit(f"{path}: no vectors ({exc}); expected one array, as numpy.save writes it") from exc
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != dim or rows.dtype.kind != "f":
+        shape = getattr(rows, "shape", "none")
+        raise SystemExit(f"{path} has vectors of shape {shape}; --dim says {dim}, and floats are expected")
+    if len(rows) < _FEWEST:
+        raise SystemExit(f"{path} has {len(rows)} vectors; at least {_FEWEST} are needed")
+    norms = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+    if not (np.isfinite(norms).all() and norms.min() > 0):
+        raise SystemExit(f"{path} has a vector that is zero or not finite")
+    return rows
 
 
 def vectors(real: NDArray[np.float32], options: Namespace) -> Iterator[NDArray[np.float16]]:
@@ -158,6 +178,8 @@ def _encoded(files: list[Path], seed: int) -> NDArray[np.float32]:
     from llm_proxy.encode.onnx import OnnxEncoder
 
     texts = sample(files, _MOST_TEXTS, seed)
+    if len(texts) < _FEWEST:
+        raise SystemExit(f"--texts: {len(texts)} different texts in all; at least {_FEWEST} are needed")
     encoder = OnnxEncoder(providers=["CPUExecutionProvider"])
     order = sorted(range(len(texts)), key=lambda at: len(texts[at]))  # alike lengths together: nothing is padded
     rows = np.empty((len(texts), encoder.dim), np.float32)
@@ -172,6 +194,8 @@ def _turned(rows: NDArray[np.float32], all_: NDArray[np.float16], rng: np.random
 
     one, two = (all_[np.sort(rng.integers(0, len(all_), len(rows)))].astype(np.float32) for _ in range(2))
     away = one - rng.permutation(two)
+    same = ~away.any(axis=1)  # both may be one vector, which has no direction
+    away[same] = np.random.default_rng(len(rows)).standard_normal((int(same.sum()), rows.shape[1]))
     rows = _unit(rows)
     away = _unit(away - (away * rows).sum(axis=1, keepdims=True) * rows)
     cosines = rng.uniform(0.8, 0.99, (len(rows), 1)).astype(np.float32)

@@ -1,16 +1,18 @@
-"""What eviction policies save, on the same requests: ``python -m benchmarks.eviction --queries FILE --data FOLDER``.
+"""What eviction policies save, on the same requests: ``python -m benchmarks.eviction --queries FILE``.
 
-Requests, costs and bytes are those of `benchmarks._traces`. The cache holds ``--cache-fraction`` of the bytes of all
+Requests, costs and bytes are those of `benchmarks._traces`; the data sets that costs are taken from are looked for
+beside the folder of the queries, or in ``--data``. The cache holds ``--cache-fraction`` of the bytes of all
 different queries that are asked, and is empty at first. A miss pays for its answer, a hit saves it:
 ``cost_saved_ratio`` is what hits saved of what all requests would have cost.
 
 The library's policies run as its cache runs them; beside them libcachesim's, which know bytes and no costs, as they
-come. ``hindsight_cost_saved_ratio`` is the best that a cache could save whose entries are chosen beforehand and never
-change. ``gap_closed`` is how far a policy of the library comes from the best of libcachesim's, 0, to that, 1.
+come, but for a window of W-TinyLFU that would be too small for any entry. ``hindsight_cost_saved_ratio`` is the best
+that a cache could save whose entries are chosen beforehand and never change. ``gap_closed`` is how far a policy of the
+library comes from the best of libcachesim's, 0, to that, 1.
 
 ``us_per_request`` is the time of all verbs of one request. The last figures are of a whole view of ``--entries``
 entries, ``gdsf``, without an index and beside the keys: how long it takes to load, its bytes, and the time of a
-request, of which so many miss as in the trace; half of those are let in, each in place of another.
+request, of which as many miss as with ``gdsf`` in the trace; half of those are let in, each in place of another.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ def main() -> None:
         cache_fraction=(float, 0.05, "bytes of the cache, as a share of the bytes of all different queries"),
         requests=(int, 200_000, "requests in all"),
         seed=(int, 0, "of all that is drawn"),
-        data=(Path, Path("data"), "folder of the data sets that costs are taken from"),
+        data=(Path, None, "folder of the data sets that costs are taken from; else that of the queries' own folder"),
         drift=(float, 0.0, "share of the requests after which popularities change hands; 0: never"),
         entries=(int, 1_000_000, "entries of the view that is timed and weighed; 0: none"),
         plot=(Path, None, "SVG file to draw cost against cache size into"),
@@ -70,7 +72,7 @@ def main() -> None:
     found = trace(
         options.queries,
         costs=options.costs,
-        data=options.data,
+        data=options.data or options.queries.resolve().parent.parent,
         requests=options.requests,
         seed=options.seed,
         drift=options.drift,
@@ -81,7 +83,7 @@ def main() -> None:
         **_compared(found, options.cache_fraction),
     }
     if options.entries:
-        misses = 1 - max(row["hit_ratio"] for row in figures["policies"] if row["ours"])
+        misses = 1 - next(row["hit_ratio"] for row in figures["policies"] if row["ours"] and row["name"] == "gdsf")
         figures |= _at_scale(options.entries, misses, options.seed)
     if options.plot:
         _plot(found, options.plot)
@@ -89,13 +91,17 @@ def main() -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """End with what to do where something is missing or out of range."""
+    """End with one line on what is missing or out of range."""
     if options.queries is None or options.requests < 1:
         sys.exit("name a file of queries: --queries FILE, and how many to ask: --requests 200000")
     if options.costs not in COSTS:
         sys.exit(f"--costs {options.costs}: there is only {' and '.join(COSTS)}")
     if not 0 < options.cache_fraction <= 1 or not 0 <= options.drift <= 1:
         sys.exit("--cache-fraction must be above 0 and at most 1, --drift at least 0 and at most 1")
+    if options.entries < 0:
+        sys.exit(f"--entries {options.entries}: 0 or more")
+    if options.plot and not options.plot.absolute().parent.is_dir():
+        sys.exit(f"--plot {options.plot}: there is no such folder")
     try:
         import libcachesim  # noqa: F401
     except ImportError:
@@ -105,6 +111,8 @@ def _check(options: argparse.Namespace) -> None:
 def _compared(found: Trace, fraction: float) -> dict[str, Any]:
     """Figures of all policies at one size of the cache."""
     capacity = found.capacity(fraction)
+    if capacity < 1:
+        sys.exit(f"--cache-fraction {fraction}: the cache has no room for one byte")
     rows = [_measured(found, capacity, name, policy=new) for name, new in _OURS.items()]
     rows += [_measured(found, capacity, name, theirs=kind) for name, kind in _THEIRS.items()]
     best = max(row["cost_saved_ratio"] for row in rows if not row["ours"])
@@ -157,7 +165,10 @@ def replay(policy: Policy, found: Trace, capacity: int) -> Iterator[bool]:
 def _replay_theirs(kind: str, found: Trace, capacity: int) -> Iterator[bool]:
     import libcachesim
 
-    cache, request = getattr(libcachesim, kind)(capacity, hashpower=18), libcachesim.Request()
+    # W-TinyLFU's window is a hundredth of the cache; one that is smaller than an entry would hold none.
+    window = max(0.01, max(found.sizes) / capacity)
+    more = {"window_size": window} if kind == "WTinyLFU" and window < 1 else {}
+    cache, request = getattr(libcachesim, kind)(capacity, hashpower=18, **more), libcachesim.Request()
     for query in found.requests:
         request.obj_id, request.obj_size = query + 1, found.sizes[query]
         yield cache.get(request)
@@ -168,7 +179,7 @@ def _at_scale(entries: int, miss_ratio: float, seed: int) -> dict[str, float]:
     rng = random.Random(seed)
     keys = [f"{rng.getrandbits(256):064x}" for _ in range(entries)]
     costs = [rng.expovariate(1000.0) for _ in range(entries)]
-    requests = [_new_entry(rng) if rng.random() < miss_ratio else rng.choice(keys) for _ in range(_TIMED_REQUESTS)]
+    requests = [_new_entry(rng, "" if rng.random() < miss_ratio else rng.choice(keys)) for _ in range(_TIMED_REQUESTS)]
     view = View(GDSF(), None)
     gc.collect()
     before, started = _resident_bytes(), time.perf_counter()
@@ -177,12 +188,12 @@ def _at_scale(entries: int, miss_ratio: float, seed: int) -> dict[str, float]:
     loaded_s, taken = time.perf_counter() - started, _resident_bytes() - before
     bounds = {"budget_bytes": view.used_bytes, "max_entries": entries}
     started = time.perf_counter()
-    for request in requests:
-        if isinstance(request, str):
-            view.hit(request, 1)
-        elif view.admits(request, 600, **bounds):
+    for entry in requests:
+        if entry.key in view:
+            view.hit(entry.key, 1)
+        elif view.admits(entry, 600, **bounds):
             view.evict(budget_bytes=bounds["budget_bytes"] - 2000, max_entries=entries - 1)
-            view.insert(request, 600)
+            view.insert(entry, 600)
     seconds = time.perf_counter() - started
     return {
         "entries": entries,
@@ -192,10 +203,9 @@ def _at_scale(entries: int, miss_ratio: float, seed: int) -> dict[str, float]:
     }
 
 
-def _new_entry(rng: random.Random) -> Entry:
-    """An entry that is not held yet; every other one is worth nothing, and so not let in."""
-    cost_usd = rng.choice([0.0, 0.01])
-    return Entry(f"{rng.getrandbits(256):064x}", "", "", b"", 0.0, cost_usd=cost_usd)
+def _new_entry(rng: random.Random, key: str) -> Entry:
+    """An entry of a key, or of a new one; every other one is worth nothing, and so not let in."""
+    return Entry(key or f"{rng.getrandbits(256):064x}", "", "", b"", 0.0, cost_usd=rng.choice([0.0, 0.01]))
 
 
 def _resident_bytes() -> int:

@@ -1,10 +1,14 @@
 """How fast, how right and how large the vector index is: ``python -m benchmarks.index``.
 
-All vectors go one by one into one scope of an index in a process of its own, as a cache grows; questions are asked
-(``grown_recall_at_1``), and again once the index has done what `Cache.maintain` has it do from time to time; then
-vectors are removed, and the snapshot is loaded by further processes: the index alone, and with the whole
-memory of a cache (`View` with GDSF). Half of the questions are near a vector, half are not (benchmarks/_vectors.py).
-``recall_at_1`` is over both kinds: how often the vector is found that a comparison with all of them finds.
+All vectors go one by one into one scope of an index in a process of its own, as a cache grows. Questions are asked
+then (``untended_*``), and again once the index has done what `Cache.maintain` has it do from time to time: searches,
+recall and memory without a prefix are those of this index, in the process that grew it. Then vectors are removed.
+Half of the questions are near a vector, half are not (benchmarks/_vectors.py). ``recall_at_1`` is over both kinds: how
+often the vector is found that a comparison with all of them finds.
+
+``restart_*`` are of a fresh process that loads the snapshot; its file was just written and lies in the page cache, as
+the libraries do. Small scopes are then put beside the large one. ``cache_*`` are of another one, which loads the whole
+memory of a cache (`View` with GDSF).
 
 The vectors are grown from real ones where ``--vectors`` or ``--texts`` gives some, else drawn. Memory is resident
 memory of the whole process, its libraries and the keys (64 digits each) included.
@@ -15,6 +19,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import multiprocessing
+import sys
 import tempfile
 import time
 from argparse import Namespace
@@ -53,9 +58,20 @@ def main() -> None:
         worst=(int, 100_000, "vectors without any order, for the worst case; 0: none"),
         seed=(int, 0, "seed of all that is random"),
     )
+    _check(options)
     with tempfile.TemporaryDirectory() as folder:
         figures = _measure(Path(folder), options)
     report("index", figures, options, table=_table(figures))
+
+
+def _check(options: Namespace) -> None:
+    """End with one line on what is out of range."""
+    least = {"n": _WARM_UP, "dim": 2, "queries": 1, "worst": 0, "seed": 0}
+    for name, bound in least.items():
+        if getattr(options, name) < bound:
+            sys.exit(f"--{name} {getattr(options, name)}: at least {bound}")
+    if 0 < options.worst < _WARM_UP:
+        sys.exit(f"--worst {options.worst}: 0, or at least {_WARM_UP}")
 
 
 def _measure(folder: Path, options: Namespace) -> dict[str, Any]:
@@ -101,12 +117,13 @@ def _grow(folder: Path, options: Namespace, questions: dict[str, Questions]) -> 
             times.append(time.perf_counter() - start_s)
     figures = {"build_s": time.perf_counter() - began_s, "lists": getattr(index._scopes["large"], "count", 0)}
     figures |= {"insert_us": 1e6 * sum(times) / len(times), "insert_p99_us": 1e6 * _percentile(times, 99)}
-    figures["grown_recall_at_1"] = _searched(index, questions)["recall_at_1"]
+    figures |= {f"untended_{name}": value for name, value in _searched(index, questions).items()}
     began_s = time.perf_counter()
     index.tend(600.0)
     figures["tend_s"] = time.perf_counter() - began_s
     figures |= _searched(index, questions)
-    figures |= {"grown_rss_gib": _rss_gib(), "similarity_error": index.similarity_error}
+    gc.collect()
+    figures |= {"rss_gib": _rss_gib(), "similarity_error": index.similarity_error}
     blocks = list(index.blocks())
     image = snapshot.Snapshot("benchmark", 1, "encoder", options.dim, blocks[0].keys, blocks=blocks)
     for number in range(options.n):
@@ -141,14 +158,14 @@ def _restart(folder: Path, options: Namespace, questions: dict[str, Questions]) 
     for block in snapshot.load(folder / "index.snapshot").blocks:
         index.add_block(block)
     near = questions["near"]
-    right = next(
-        number
-        for number, query in enumerate(near.vectors)
-        if index.search("large", query, _K)[0].key == _key(int(near.nearest[number]))
-    )
+    answers = (index.search("large", query, _K)[0].key for query in near.vectors)
+    keys = (_key(int(number)) for number in near.nearest)
+    right = next((number for number, (found, key) in enumerate(zip(answers, keys, strict=True)) if found == key), -1)
     figures = {"restart_s": time.perf_counter() - began_s, "restart_questions": right + 1}
     gc.collect()
-    figures |= {"rss_gib": _rss_gib()}
+    figures |= {"restart_rss_gib": _rss_gib()}
+    found = _searched(index, questions)
+    figures |= {f"restart_{name}": found[name] for name in ("search_p50", "search_p99", "recall_at_1")}
     return figures | _small_scopes(index, folder, options, near)
 
 

@@ -12,7 +12,9 @@
     selector    does what a selector says that is right at each request with the chance ``accuracy``
     measured    hears the same selector, and trusts it as far as outcomes allow (`llm_proxy.route.trust`)
 
-Costs are sums over all requests, in thousands. The Lambada table is in 1e15 FLOPs.
+Costs are sums over all requests, in thousands. The Lambada table is in 1e15 FLOPs. What of this is the library and what
+the benchmark's own, `benchmarks._multiplex` says; the least mean and the noise of costs, which the paper knows, are
+given to `ArmCosts`.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ _THOUSAND = 1000.0
 _PLOTTED = (("lru", "model2"), ("lfu", "model2"), ("lfu", "selector"), ("lec", "model2"), ("lec", "selector"))
 _PLOTTED_SEEDS = 20
 _PLOTTED_PLACES = range(2, 19, 2)
+_SEEDS = 2**32  # that NumPy's legacy generator takes
 
 
 class Cells:
@@ -181,7 +184,7 @@ def _plot(path: Path, options: argparse.Namespace) -> None:
             costs = [cell.cost(policy, selector, accuracy=1.0, online=online) for cell in cells]
             curves.setdefault((policy, selector, online), []).append(float(np.median(costs)))
     for (policy, selector, online), costs in curves.items():
-        name = f"{policy.upper()} + {'one model' if selector == 'model2' else selector}"
+        name = f"{policy.upper()} + {'model 2' if selector == 'model2' else selector}"
         axes[int(online)].plot(_PLOTTED_PLACES, costs, marker="o", markersize=3, label=name)
     for ax, title in zip(axes, ("all known in advance", "learnt while serving"), strict=True):
         ax.set(title=title, xlabel="entries that the cache holds, of 20 queries", yscale="log")
@@ -205,6 +208,10 @@ def main() -> None:
     )
     if min(options.seeds, options.requests, options.jobs) < 1 or options.first_seed < 0:
         raise SystemExit("multiplex: --seeds, --requests and --jobs must be at least 1, --first-seed at least 0")
+    if options.first_seed + options.seeds > _SEEDS:
+        raise SystemExit(f"multiplex: --first-seed {options.first_seed}: seeds go up to {_SEEDS - 1}")
+    if options.plot and not options.plot.absolute().parent.is_dir():
+        raise SystemExit(f"multiplex: --plot {options.plot}: there is no such folder")
     rows, table = rows_of(options, is_lambada=False), rows_of(options, is_lambada=True)
     if options.plot:
         _plot(options.plot, options)

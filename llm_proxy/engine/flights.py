@@ -73,6 +73,7 @@ class Ticket:
         lost: To be called instead, with a reason, when the answer ends without its terminal event; without effect
             on an answer that is settled.
         encoding: The encoded question, where there was time.
+        rivals: Pairs of backend and model that are good enough for it, where a route decided.
         recorder: What assembles the answer, once the upstream answers.
         head_headers: The upstream's response headers, likewise.
         entry: The answer as an entry, once it is settled and may be stored.
@@ -88,6 +89,7 @@ class Ticket:
     settle: Callable[[Ticket], Flow[None]]
     lost: Callable[[Ticket, str], None]
     encoding: Encoding | None = None
+    rivals: tuple[tuple[str, str], ...] = ()
     recorder: Recording | None = None
     head_headers: HeaderList = ()
     entry: Entry | None = None

@@ -360,6 +360,8 @@ class Engine:
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the strongest candidate is asked
             self._troubles.note("router", exc)
             decision = self._selector.fallback(destination)
+        if call.ticket:
+            call.ticket.rivals = decision.rivals
         return replace(destination, backend=decision.backend, model=decision.model)
 
     def _opened(self, flight: Flight, head: Head) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 from llm_proxy.types import Clock
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llm_proxy.encode.base import Encoding
     from llm_proxy.route.base import Decision, Destination, Expected, Finished
     from llm_proxy.types import ChatRequest, Head, HeaderList, Outcome, Usage
@@ -77,10 +79,8 @@ class Appraiser(Protocol):
     def observe(self, call: Finished) -> None:
         """Learn from a finished call what asking costs."""
 
-    def again(
-        self, request: ChatRequest, call: Finished, *, route: str, cost_usd: float | None, encoding: Encoding | None
-    ) -> Expected | None:
-        """What asking the same again is expected to cost; None where that is not estimated, or `RouterError`."""
+    def again(self, call: Finished, cost_usd: float | None, rivals: Sequence[tuple[str, str]]) -> Expected | None:
+        """What asking the same again is expected to cost; None where that is not estimated."""
 
 
 @dataclass(frozen=True, slots=True)

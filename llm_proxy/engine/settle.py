@@ -223,13 +223,7 @@ class Settler:
         spent = Expected(cost_usd or 0.0, self._prices.wait_usd(latency_s, backend=asked.backend))
         if self._appraiser is None:
             return spent
-        call, encoding = _finished(ticket, usage, latency_s), ticket.encoding
-        try:
-            again = self._appraiser.again(ticket.request, call, route=asked.route, cost_usd=cost_usd, encoding=encoding)
-        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: routers may be the user's own
-            self._troubles.note("router", exc)
-            return spent
-        return again or spent
+        return self._appraiser.again(_finished(ticket, usage, latency_s), cost_usd, ticket.rivals) or spent
 
     def _attach(self, entry: Entry, cache: AnswerCache, encoder: QuestionEncoder) -> None:
         try:

@@ -3,13 +3,15 @@
 An arm is a choice that can be made for a query: a model, or a way of asking. Only the arm that was chosen shows its
 cost, so an arm that was seen seldom gets the benefit of the doubt::
 
-    lower(q, a) = max(mean(q, a) - scale * sqrt(|Q| / n(q, a)), floor)        floor where n(q, a) = 0
+    lower(q, a) = max(mean(q, a) - scale * sqrt(|Q| / n(q, a)), floor, floor_share * mean(q, a))
+                  floor where n(q, a) = 0
     scale^2     = (own squared deviations + 4 * pooled) / (n - 1 + 4)
     pooled      = (all squared deviations + 4 * prior scale^2) / (all observations - arms + 4)
 
-``|Q|`` is the number of queries known. The same bound serves the choice of an arm (the least is taken, so what is in
-doubt is tried) and the worth of a cached answer. ``scale`` comes from the observed spread within an arm: its own, drawn
-towards that of all arms while it has few observations, as that is towards a prior at the beginning.
+``|Q|`` is the number of queries remembered, of which any arm was seen. The same bound serves the choice of an arm (the
+least is taken, so what is in doubt is tried) and the worth of a cached answer. ``scale`` comes from the observed spread
+within an arm: its own, drawn towards that of all arms while it has few observations, as that is towards a prior at the
+beginning.
 
 Source: Zhu et al., "On Optimal Caching and Model Multiplexing for Large Model Inference", arXiv 2306.02003, section 4.
 """
@@ -19,10 +21,16 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-__all__ = ["ArmCosts", "Running"]
+__all__ = ["MOST_COST", "ArmCosts", "Running"]
+
+Arm = TypeVar("Arm", bound=Hashable)
+
+MOST_COST = 1e12
+"""Above it no cost is believed: its square would drown all others for good."""
 
 PRIOR_OBSERVATIONS = 4
 _HALVED_AT = 1024  # the newest observations count: what a provider took a year ago is another matter
@@ -62,6 +70,7 @@ class ArmCosts:
         floor_share: The bound is never below this share of the mean, in [0, 1].
         scale: Standard deviation of costs within an arm that is assumed before any is seen, >= 0.
         scale_share: The same as a share of the mean of all costs, >= 0; both add up.
+        least: Costs below it are passed over; below 0 where it is differences that are learnt.
         most_arms: Arms remembered, > 0; the one observed the longest ago goes.
     """
 
@@ -72,10 +81,11 @@ class ArmCosts:
         floor_share: float = 0.0,
         scale: float = 0.0,
         scale_share: float = 0.0,
+        least: float = 0.0,
         most_arms: int = 65_536,
     ) -> None:
         self._floor, self._floor_share, self._most = floor, floor_share, most_arms
-        self._scale, self._scale_share = scale, scale_share
+        self._scale, self._scale_share, self._least = scale, scale_share, least
         self._arms: OrderedDict[tuple[Hashable, Hashable], Running] = OrderedDict()
         self._queries: Counter[Hashable] = Counter()
         self._squares, self._freedom = 0.0, 0
@@ -87,8 +97,8 @@ class ArmCosts:
         return len(self._arms)
 
     def observe(self, query: Hashable, arm: Hashable, cost: float) -> None:
-        """Take in what an arm cost; a cost that is not finite is passed over."""
-        if not math.isfinite(cost):
+        """Take in what an arm cost; one below ``least``, above `MOST_COST` or not a number is passed over."""
+        if not self._least <= cost <= MOST_COST:
             return
         with self._lock:
             seen = self._place(query, arm)
@@ -120,6 +130,15 @@ class ArmCosts:
         scale = math.sqrt(seen.variance(self.variance))
         bound = seen.mean - scale * math.sqrt(len(self._queries) / seen.count)
         return max(bound, self._floor, self._floor_share * seen.mean)
+
+    def choose(self, query: Hashable, arms: Sequence[Arm]) -> Arm:
+        """The arm whose cost has the least lower bound, of equals the first.
+
+        Args:
+            query: What is asked.
+            arms: The arms there are, at least one.
+        """
+        return min(arms, key=lambda arm: self.lower(query, arm))
 
     @property
     def variance(self) -> float:

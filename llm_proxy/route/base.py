@@ -39,12 +39,21 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The backend and model that will be asked, and why."""
+    """The backend and model that will be asked, and why.
+
+    Attributes:
+        backend: Backend to ask.
+        model: Model to ask for.
+        reason: Why, in a few words.
+        score: Of the request, see `Score`.
+        rivals: Pairs of backend and model that are good enough for the request, the one that is asked among them.
+    """
 
     backend: str
     model: str
     reason: str
     score: float
+    rivals: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

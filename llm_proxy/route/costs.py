@@ -7,13 +7,16 @@ what asking it is expected to cost. So both read this estimate::
     predicted        = lower(bucket of the prompt's length, m)    seen there 3 times or more
                        lower(any prompt, m)                       else, seen 3 times or more
                        a prior: 300 answer tokens, 5 seconds      else
+                       on trial: no answer, no wait               to choose a model, else: three times
     worth of answer  = min over the models that may give it: money, and time
                        at the model that gave it: the very tokens and seconds that it took
                        at another model: predicted, times how much longer this answer was than its own model's usual
 
 ``lower`` is the bound of `llm_proxy.route.arms`, never below half of the mean: an answer's length is never as uncertain
-as a reward. Only the model that was asked shows its cost. Models are known by backend and name, without the date that
-upstreams add to it. An unknown price counts as infinite beside known ones, and as nothing where there is no other.
+as a reward. Only the model that was asked shows its cost, so one that was never seen is tried where its prompt alone
+costs less than others do: three times, whether it answers or not, and then the prior speaks. Models are known by
+backend and name, without the date that upstreams add to it. An unknown price counts as infinite beside known ones, and
+as nothing where there is no other.
 
 Source: Zhu et al., "On Optimal Caching and Model Multiplexing for Large Model Inference", arXiv 2306.02003.
 """
@@ -22,8 +25,10 @@ from __future__ import annotations
 
 import math
 import re
+import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from llm_proxy.types import Usage
 
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
 
     from .base import Finished
 
-__all__ = ["PRIOR_COMPLETION_TOKENS", "PRIOR_LATENCY_S", "CostEstimator", "Priced"]
+__all__ = ["PRIOR_COMPLETION_TOKENS", "PRIOR_LATENCY_S", "Choice", "CostEstimator", "Priced"]
 
 PRIOR_COMPLETION_TOKENS = 300
 """Answer tokens expected of a model that was never seen: a few paragraphs."""
@@ -43,6 +48,7 @@ PRIOR_LATENCY_S = 5.0
 """Seconds expected of a model that was never seen."""
 
 _LEAST_SEEN = 3
+_MODEL_CHARS = 200  # upstreams name their models themselves
 _FLOOR_SHARE = 0.5
 _SCALE_SHARE = 1.0
 _MOST_ARMS = 16_384
@@ -61,6 +67,20 @@ class Priced(Protocol):
         """What it is worth not to wait that long for a backend, dollars."""
 
 
+class Choice(NamedTuple):
+    """A candidate, and why.
+
+    Attributes:
+        place: Its place among the candidates.
+        expected: What it is expected to cost; None when no candidate's price is known.
+        is_trial: Whether it is taken to see what it costs.
+    """
+
+    place: int
+    expected: Expected | None
+    is_trial: bool
+
+
 class CostEstimator:
     """Learns tokens and latencies, and expects costs; thread-safe, O(1), bounded memory, no I/O.
 
@@ -72,6 +92,8 @@ class CostEstimator:
         self._prices = prices
         self._tokens = _learner()
         self._latency_s = _learner()
+        self._trials: Counter[Hashable] = Counter()
+        self._lock = threading.Lock()
 
     def observe(self, call: Finished) -> None:
         """Take in a finished call."""
@@ -99,19 +121,27 @@ class CostEstimator:
         """
         return self._expected(backend, model, prompt_tokens, 1.0, base_url)
 
-    def cheapest(self, candidates: Sequence[tuple[str, str]], prompt_tokens: int) -> tuple[int, Expected | None]:
-        """The candidate whose expected cost is the least, of equals the first.
+    def cheapest(self, candidates: Sequence[tuple[str, str]], prompt_tokens: int) -> Choice:
+        """The candidate whose expected cost is the least, of equals the first; one on trial is counted as tried.
 
         Args:
-            candidates: Pairs of backend and model, at least one.
+            candidates: Pairs of backend and model, at least one, all of them configured.
             prompt_tokens: Length of the prompt, >= 0.
-
-        Returns:
-            Its place, and what it is expected to cost; None when no candidate's price is known.
         """
         costs = [self.expected(backend, model, prompt_tokens) for backend, model in candidates]
-        place = min(range(len(costs)), key=lambda at: _usd(costs[at]))
-        return place, costs[place]
+        if len(candidates) == 1:
+            return Choice(0, costs[0], False)
+        with self._lock:
+            both = list(zip(candidates, costs, strict=True))
+            on_trial = [cost is not None and self._is_on_trial(*candidate) for candidate, cost in both]
+            least = [
+                self._least_usd(*candidate, prompt_tokens) if is_trial else _usd(cost)
+                for (candidate, cost), is_trial in zip(both, on_trial, strict=True)
+            ]
+            place = least.index(min(least))
+            if on_trial[place]:
+                self._trials[_arm(*candidates[place])] += 1
+        return Choice(place, costs[place], on_trial[place])
 
     def again(self, call: Finished, cost_usd: float | None, others: Sequence[tuple[str, str]] = ()) -> Expected:
         """What asking the same question again is expected to cost: what its answer is worth.
@@ -146,6 +176,16 @@ class CostEstimator:
             return None
         return Expected(cost_usd, self._prices.wait_usd(latency_s, backend=backend))
 
+    def _is_on_trial(self, backend: str, model: str) -> bool:
+        """Whether too little is known; calls that fail, or that are still under way, teach nothing, and count too."""
+        arm = _arm(backend, model)
+        return max(self._tokens.seen(_ANY_PROMPT, arm).count, self._trials[arm]) < _LEAST_SEEN
+
+    def _least_usd(self, backend: str, model: str, prompt_tokens: int) -> float:
+        """What asking costs even where nothing is said and nobody waits, dollars."""
+        cost_usd = self._prices.quote_usd(Usage(prompt_tokens, 0), model=model, backend=backend)
+        return math.inf if cost_usd is None else cost_usd
+
     def _predicted(self, learnt: ArmCosts, backend: str, model: str, prompt_tokens: int) -> float | None:
         arm = _arm(backend, model)
         for query in (_bucket(prompt_tokens), _ANY_PROMPT):
@@ -159,7 +199,7 @@ def _learner() -> ArmCosts:
 
 
 def _arm(backend: str, model: str) -> Hashable:
-    return backend, _DATE.sub("", model)
+    return backend, _DATE.sub("", model[:_MODEL_CHARS])
 
 
 def _bucket(prompt_tokens: int) -> int:

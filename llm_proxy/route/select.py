@@ -12,7 +12,7 @@ from .base import Decision, Destination, Router
 from .rules import RuleRouter, has_image, prompt_chars
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from llm_proxy.config import BackendConfig, Config, RouteConfig
     from llm_proxy.encode.base import Encoding
@@ -83,39 +83,32 @@ class Selector:
         """
         score, rivals = self._good_enough(request, destination.route, encoding)
         if self._costs is None or len(rivals) == 1:
-            return Decision(*rivals[0], score.reason, score.value)
-        place, expected = self._costs.cheapest(rivals, _tokens(request))
-        known = "price unknown" if expected is None else f"about ${expected.usd:.6f}"
-        return Decision(*rivals[place], f"{score.reason}; cheapest of {len(rivals)}, {known}", score.value)
+            return Decision(*rivals[0], score.reason, score.value, rivals)
+        choice = self._costs.cheapest(rivals, _tokens(request))
+        known = "price unknown" if choice.expected is None else f"about ${choice.expected.usd:.6f}"
+        why = "on trial among" if choice.is_trial else "cheapest of"
+        reason = f"{score.reason}; {why} {len(rivals)}, {known}"
+        return Decision(*rivals[choice.place], reason, score.value, rivals)
 
     def observe(self, call: Finished) -> None:
         """Learn from a finished call what asking costs."""
         if self._costs is not None:
             self._costs.observe(call)
 
-    def again(
-        self, request: ChatRequest, call: Finished, *, route: str, cost_usd: float | None, encoding: Encoding | None
-    ) -> Expected | None:
+    def again(self, call: Finished, cost_usd: float | None, rivals: Sequence[tuple[str, str]]) -> Expected | None:
         """What asking the same again is expected to cost: the least of the candidates that are good enough for it.
 
         Args:
-            request: The request that was answered.
-            call: The call that answered it.
-            route: Route that decided; empty when the model was named, which is then the only candidate.
-            cost_usd: What the call cost, dollars; None when the price is not known.
-            encoding: The encoded question, where there is one.
+            call: The call that was answered.
+            cost_usd: What it cost, dollars; None when the price is not known.
+            rivals: Those of its `Decision`; none when the model was named, which is then the only candidate.
 
         Returns:
             Dollars; None where costs are not estimated.
-
-        Raises:
-            RouterError: The router can't score the request.
         """
         if self._costs is None:
             return None
-        rivals = self._good_enough(request, route, encoding)[1] if route in self._routes else []
-        others = [rival for rival in rivals if rival != (call.backend, call.model)]
-        return self._costs.again(call, cost_usd, others)
+        return self._costs.again(call, cost_usd, [rival for rival in rivals if rival != (call.backend, call.model)])
 
     def fallback(self, destination: Destination) -> Decision:
         """The strongest candidate of a route: what is asked when `decide` fails."""
@@ -124,14 +117,14 @@ class Selector:
 
     def _good_enough(
         self, request: ChatRequest, route: str, encoding: Encoding | None
-    ) -> tuple[Score, list[tuple[str, str]]]:
+    ) -> tuple[Score, tuple[tuple[str, str], ...]]:
         candidates = self._routes[route].candidates
         able = [name for name in candidates if self._is_able(name, request)]
         if not able:
             raise RouterError(f"route {route!r}: no candidate of {list(candidates)} takes this request")
         score = self._routers[route].score(request, encoding)
         position = min(len(able) - 1, max(0, math.ceil(score.value * len(able)) - 1))
-        return score, [_pair(name) for name in able[position:]]
+        return score, tuple(_pair(name) for name in able[position:])
 
     def _candidate(self, name: str) -> Destination:
         return self._at(*_pair(name))

@@ -2,24 +2,24 @@
 
 A selector says which way of asking is the cheapest for a query: small model first, large one at once. It may be wrong,
 and following a poor one costs more than having none. Here its word is evidence, whose strength is learnt from nothing
-but what was seen: what the ways that were gone have cost::
+but what was seen: what the ways that were taken have cost::
 
     e(q, w, a)  = (k * prior(w, a) + n * (mean(q, a) + shift(w, a))) / (k + n)        what way a is expected to cost
     d(q, w, a)  = sqrt(between(a) * k / (k + n))                                      the standard deviation of that
                   sqrt(between(a) * (1 + 1 / m)) where n = 0, without the 1 for a query that is new
     low         = max(e - 2 * d, least)
 
-    n, mean(q, a)   how often way a was gone for query q, and its mean cost
-    m, prior(w, a)  how many queries went way a, the selector saying w, when they came for the first time, and its mean
+    n, mean(q, a)   how often way a was taken for query q, and its mean cost
+    m, prior(w, a)  how many queries took way a, the selector saying w, when they came for the first time, and its mean
                     cost: the word's measured reliability, in money. While m = 0, that of all words; then of all ways
     shift(w, a)     by how much requests for which the selector says w differ from mean(q, a), times m' / (m' + 10)
     k               within / between(a): how soon a query's own outcomes overrule the word
     within          variance of the costs of one way for one query
     between(a)      variance among queries of what way a costs, ``prior ** 2`` at the beginning
     least           the least cost that was seen, a deviation of the noise on top of it, times m(a) / (m(a) + 1): for as
-                    likely as 1 / (m(a) + 1), the next of m(a) queries that went way a costs less than any before
+                    likely as 1 / (m(a) + 1), the next of m(a) queries that took way a costs less than any before
 
-The way of least ``e`` is gone, and another one is tried where what it may save pays for what it may lose, as a query
+The way of least ``e`` is taken, and another one is tried where what it may save pays for what it may lose, as a query
 that came t times (or a word, for a new query) is expected to come t times more::
 
     t * (min e - low) > e - min e
@@ -38,7 +38,7 @@ import math
 import threading
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from .arms import ArmCosts, Running
+from .arms import MOST_COST, ArmCosts, Running
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -63,33 +63,34 @@ class Trust:
     """Chooses ways of asking by a selector's word and by outcomes; thread-safe, O(ways), no I/O.
 
     Args:
-        most_queries: Queries and ways whose own outcomes are remembered, > 0; those gone the longest ago go.
+        most_queries: Pairs of query and way whose own outcomes are remembered, > 0; the one taken the longest ago is
+            forgotten first.
     """
 
     def __init__(self, *, most_queries: int = 65_536) -> None:
         self._own = ArmCosts(most_arms=most_queries)
         self._by_word = ArmCosts()
-        self._shifts = ArmCosts()
+        self._shifts = ArmCosts(least=-MOST_COST)
         self._by_way: dict[Hashable, Running] = {}
         self._all = Running()
         self._least = math.inf
         self._lock = threading.RLock()  # reentrant as that of `ArmCosts`
 
     def observe(self, query: Hashable, word: Hashable, way: Hashable, cost: float) -> None:
-        """Take in what a way has cost, all that followed from it included; a cost that is not finite is passed over.
+        """Take in what a way has cost, all that followed from it included.
 
         Args:
             query: What was asked.
             word: What the selector had said.
-            way: The way that was gone.
-            cost: >= 0, in any unit.
+            way: The way that was taken.
+            cost: In any unit; what is not between 0 and 1e12 is passed over.
         """
-        if not math.isfinite(cost):
+        if not 0 <= cost <= MOST_COST:
             return
         with self._lock:
             self._least = min(self._least, cost)
             mean = self._own.mean(query, way)
-            # First times only: later, those go this way on whom the word was wrong before, and would count against it.
+            # First times only: later, this way is taken by those on whom the word was wrong, which would count twice.
             if not self._own.knows(query):
                 self._by_word.observe(word, way, cost)
                 self._by_way.setdefault(way, Running()).add(cost)
@@ -99,7 +100,7 @@ class Trust:
             self._own.observe(query, way, cost)
 
     def choose(self, query: Hashable, word: Hashable, ways: Sequence[Way]) -> Way:
-        """The way to go, of equals the first.
+        """The way to take, of equals the first.
 
         Args:
             query: What is asked; or a kind of query, where few come again.

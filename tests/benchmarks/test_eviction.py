@@ -86,14 +86,39 @@ def test_it_draws(data: Path) -> None:
         (("--queries", "x", "--requests", "0"), "how many to ask"),
         (("--queries", "x", "--costs", "moon"), "--costs moon: there is only arena809 and fleet"),
         (("--queries", "x", "--cache-fraction", "0"), "--cache-fraction must be above 0"),
+        (("--queries", "x", "--cache-fraction", "nan"), "--cache-fraction must be above 0"),
         (("--queries", "x", "--drift", "2"), "--drift at least 0"),
+        (("--queries", "x", "--entries", "-1"), "--entries -1: 0 or more"),
+        (("--queries", "x", "--plot", "absent/x.svg"), "--plot absent/x.svg: there is no such folder"),
         (("--queries", "absent.tsv"), "absent.tsv can't be read"),
         (("--queries", "absent.txt"), "absent.txt: no texts"),
     ],
 )
 def test_what_is_missing(data: Path, arguments: tuple[str, ...], said: str) -> None:
     pytest.importorskip("libcachesim")
-    assert said in run(data, *arguments, code=1).stderr
+    ended = run(data, *arguments, code=1).stderr
+    assert said in ended
+    assert ended.count("\n") == 1, "one line, and no traceback"
+
+
+def test_costs_lie_beside_the_folder_of_the_queries(data: Path) -> None:
+    pytest.importorskip("libcachesim")
+    (data / "mine").mkdir()
+    named = (data / "queries.tsv").rename(data / "mine" / "queries.tsv")
+    options = ["--queries", str(named), "--requests", "500", "--entries", "0"]
+    command = [sys.executable, "-m", "benchmarks.eviction", *options]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=110)
+    assert "best in hindsight" in ended.stdout
+    (data / "trace_azure_llm_2023" / "conv.csv.gz").unlink()
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=110)
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert "name the folder of the data sets with --data FOLDER" in ended.stderr
+
+
+def test_a_cache_without_room(data: Path) -> None:
+    pytest.importorskip("libcachesim")
+    options = ("--queries", data / "queries.tsv", "--cache-fraction", "1e-9")
+    assert "no room for one byte" in run(data, *options, code=1).stderr
 
 
 class TestTrace:
@@ -130,6 +155,32 @@ class TestTrace:
         (data / "none.tsv").write_text("Query\tPopularityScore\n")
         with pytest.raises(SystemExit, match="holds no queries"):
             made(data, "none.tsv")
+
+    @pytest.mark.parametrize(
+        ("name", "content", "said"),
+        [
+            ("empty.tsv", b"", "no texts"),
+            ("columns.csv", b"a,b\n1,2\n", "no texts"),
+            ("word.tsv", b"Query\tPopularityScore\nx\tmany\n", "can't be read"),
+            ("negative.tsv", b"Query\tPopularityScore\nx\t-1\n", "PopularityScore -1.0"),
+            ("short.tsv", b"Query\tPopularityScore\nx\n", "can't be read"),
+            ("nothing.tsv", b"Query\tPopularityScore\nx\t0\n", "holds no queries"),
+            ("binary.tsv", b"\xff\xfe\x00", "can't be read"),
+            ("not.tsv.gz", b"Query", "can't be read"),
+            ("cut.tsv.gz", gzip.compress(b"Query\tPopularityScore\nx\t1\n")[:-9], "can't be read"),
+            ("list.jsonl", b"[1]\n", "no texts"),
+        ],
+    )
+    def test_files_that_are_something_else(self, data: Path, name: str, content: bytes, said: str) -> None:
+        (data / name).write_bytes(content)
+        with pytest.raises(SystemExit, match=said):
+            made(data, name)
+
+    @pytest.mark.parametrize("content", [b"", b"a,b\n1,2\n", b"TIMESTAMP,ContextTokens,GeneratedTokens\n"])
+    def test_costs_that_are_something_else(self, data: Path, content: bytes) -> None:
+        (data / "trace_azure_llm_2023" / "conv.csv.gz").write_bytes(gzip.compress(content))
+        with pytest.raises(SystemExit, match="no costs for --costs fleet"):
+            made(data)
 
     def test_no_costs(self, data: Path) -> None:
         elsewhere = data / "elsewhere"

@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks import multiplex
 from benchmarks._multiplex import POLICIES, WAYS, Workload, flops, heard, lambada, missed, serve, static, synthetic
-from tests.benchmarks.test_contract import RESULTS, figures, run
+from benchmarks._report import RESULTS
+from tests.benchmarks.test_contract import figures, run
 
 PAPER: dict[str, Any] = {"alpha": 0.5, "ratio": 100.0, "requests": 10_000}
 
@@ -77,8 +78,9 @@ class TestServing:
         assert missed(load(0, 0, 1, 0), "lru").tolist() == [True, False, True, True]
 
     def test_frequency_is_that_of_all_requests(self) -> None:
-        """The second query takes the place when it came as often; of equals, the one used the longest ago goes."""
-        assert missed(load(0, 0, 1, 1, 1), "lfu").tolist() == [True, False, True, True, False]
+        """What is new takes the place of the least frequent; of equals, the one used the longest ago goes."""
+        drawn = load(0, 0, 1, 2, 1, 2, 0, places=2)
+        assert missed(drawn, "lfu").tolist() == [True, False, True, True, True, True, True]
 
     def test_what_the_ways_cost(self) -> None:
         drawn = load(0, 1, 2)
@@ -118,9 +120,21 @@ class TestFigures:
         found = measured_figures("--seeds", 1, "--requests", 100)
         assert {row["se"] for row in found["rows"]} == {0.0}
 
-    @pytest.mark.parametrize("options", [("--seeds", 0), ("--requests", 0), ("--jobs", 0), ("--first-seed", -1)])
-    def test_what_makes_no_sense(self, options: tuple[Any, ...]) -> None:
-        assert "must be at least 1" in run("multiplex", *options, code=1).stderr
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            (("--seeds", 0), "must be at least 1"),
+            (("--requests", 0), "must be at least 1"),
+            (("--jobs", 0), "must be at least 1"),
+            (("--first-seed", -1), "--first-seed at least 0"),
+            (("--first-seed", 2**32), "seeds go up to 4294967295"),
+            (("--plot", "absent/x.svg"), "there is no such folder"),
+        ],
+    )
+    def test_what_makes_no_sense(self, options: tuple[Any, ...], said: str) -> None:
+        ended = run("multiplex", *options, code=1).stderr
+        assert said in ended
+        assert ended.count("\n") == 1, "one line, and no traceback"
 
 
 def measured_figures(*options: Any) -> dict[str, Any]:
@@ -139,3 +153,20 @@ def test_one_seed_of_the_paper_s_hundred() -> None:
     assert cells[0].cost("lec", "model1", accuracy=1.0, online=True) == cells[0].cost(
         "lec", "cascade", accuracy=0.8, online=True
     )
+
+
+@pytest.mark.parametrize(
+    ("policy", "selector", "offline", "online"),
+    [
+        ("lec", "selector", 80.60332526927668, 85.35945755938),
+        ("lec", "measured", 81.21440135725926, 84.72927256465664),
+        ("lec", "model2", 137.953200166844, 143.14960329659087),
+        ("gdsf", "selector", 80.60332526927668, 84.55340337777588),
+        ("lfu", "model2", 235.1710058851554, 256.6938800229106),
+    ],
+)
+def test_the_first_seed_costs_exactly_this(policy: str, selector: str, offline: float, online: float) -> None:
+    """Another number here is another decision: of who is asked, of what that is worth, or of what is kept."""
+    cells = multiplex.Cells(synthetic(0, **PAPER), 0)
+    found = [cells.cost(policy, selector, accuracy=1.0, online=is_online) for is_online in (False, True)]
+    assert found == pytest.approx([offline, online], rel=1e-9)

@@ -562,6 +562,13 @@ class TestRouting:
         outgoing = course.effect.outgoing
         assert (outgoing.url, json.loads(outgoing.body)["model"]) == ("", "gpt-4o-mini")
 
+    def test_who_is_good_enough_is_remembered_for_the_answer_s_worth(self) -> None:
+        rig = Rig(ROUTED)
+        _, flight = led_by(rig, request(model="auto"))
+        names = [f"{backend}/{model}" for backend, model in flight.ticket.rivals]
+        assert names == list(rig.config.routes["auto"].candidates)
+        assert led_by(Rig(ROUTED), request(model="mini"))[1].ticket.rivals == ()
+
     @pytest.mark.parametrize("error", [RouterError("no"), KeyError("bug")])
     def test_a_failing_router_means_the_strongest_candidate(self, error: Exception) -> None:
         class Failing:

@@ -308,47 +308,43 @@ class TestEntries:
 
 
 class Appraiser:
-    def __init__(self, expected: Expected | None, error: Exception | None = None) -> None:
-        self.expected, self.error = expected, error
+    def __init__(self, expected: Expected | None) -> None:
+        self.expected = expected
         self.observed: list[Finished] = []
         self.asked: list[Any] = []
 
     def observe(self, call: Finished) -> None:
         self.observed.append(call)
 
-    def again(self, request: Any, call: Finished, **how: Any) -> Expected | None:
-        if self.error is not None:
-            raise self.error
-        self.asked.append((call, how))
+    def again(self, *what: Any) -> Expected | None:
+        self.asked.append(what)
         return self.expected
 
 
 class TestWorth:
-    def rig(self, expected: Expected | None, error: Exception | None = None) -> tuple[Rig, Appraiser]:
-        rig, appraiser = Rig(OWN), Appraiser(expected, error)
+    def rig(self, expected: Expected | None) -> tuple[Rig, Appraiser]:
+        rig, appraiser = Rig(OWN), Appraiser(expected)
         rig.settler._appraiser = appraiser
         return rig, appraiser
 
     def test_an_entry_is_worth_what_asking_again_would_cost_and_the_books_hold_what_it_did(self) -> None:
         rig, appraiser = self.rig(Expected(0.0001, 0.002))
         ticket = encoded(rig, ticket_for(rig, completion()))
-        ticket.outcome = ticket.outcome.with_changes(route="auto")
+        ticket.rivals = (("own", "asked"), ("own", "other"))
         settled(rig, ticket)
         stored = rig.cache.entries["k" * 64]
         assert (stored.cost_usd, stored.wait_usd, stored.latency_s) == (0.0001, 0.002, 3.0)
         assert rig.event.outcome.cost_usd == pytest.approx((10 * 100 + 5 * 1000) / 1e6)
         assert rig.event.outcome.model == "gpt-4o-mini"
         call = Finished("own", "asked", 10, 5, 3.0)
-        cost_usd = rig.event.outcome.cost_usd
-        assert appraiser.asked == [(call, {"route": "auto", "cost_usd": cost_usd, "encoding": ticket.encoding})]
+        assert appraiser.asked == [(call, rig.event.outcome.cost_usd, ticket.rivals)]
         assert appraiser.observed == [call]
 
     def test_where_that_is_not_known_it_is_what_it_cost(self) -> None:
-        for rig, _ in (self.rig(None), self.rig(None, ValueError("a router of the user's"))):
-            settled(rig, ticket_for(rig, completion()))
-            stored = rig.cache.entries["k" * 64]
-            assert stored.cost_usd == rig.event.outcome.cost_usd == pytest.approx(0.006)
-        assert rig.troubles.counts == {"router": 1}
+        rig, _ = self.rig(None)
+        settled(rig, ticket_for(rig, completion()))
+        stored = rig.cache.entries["k" * 64]
+        assert stored.cost_usd == rig.event.outcome.cost_usd == pytest.approx(0.006)
 
     def test_an_answer_that_is_not_stored_teaches_too(self) -> None:
         rig, appraiser = self.rig(None)

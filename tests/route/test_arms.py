@@ -75,8 +75,28 @@ class TestLower:
         assert floor <= arms.lower("q", "a") <= max(mean, floor) + 1e-6
 
     def test_what_is_no_number_is_passed_over(self) -> None:
-        arms = seen(1.0, math.nan, math.inf, 3.0)
+        arms = seen(1.0, math.nan, math.inf, -math.inf, -1.0, 1.1e12, 3.0)
         assert (arms.mean("q", "a"), arms.seen("q", "a").count) == (2.0, 2)
+
+    def test_differences_may_be_negative(self) -> None:
+        assert seen(-3.0, 1.0, -1.1e12, least=-1e12).mean("q", "a") == -1.0
+
+
+class TestChoose:
+    def test_what_was_not_seen_is_tried_and_then_the_least_bound(self) -> None:
+        arms = seen(5.0)
+        assert arms.choose("q", ("a", "b")) == "b"
+        arms.observe("q", "b", 7.0)
+        assert arms.choose("q", ("a", "b")) == "a"
+        assert arms.choose("q", ("b",)) == "b"
+
+    def test_of_equals_the_first(self) -> None:
+        assert ArmCosts().choose("q", ("x", "y")) == "x"
+
+    def test_the_more_uncertain_of_two_alike(self) -> None:
+        arms = seen(*[5.0] * 9, scale=2.0)
+        arms.observe("q", "b", 5.1)
+        assert arms.choose("q", ("a", "b")) == "b"
 
 
 class TestMemory:

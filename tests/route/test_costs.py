@@ -101,23 +101,82 @@ class TestExpected:
 
 class TestCheapest:
     def test_the_least_expected_cost(self) -> None:
-        place, found = estimator().cheapest([BIG, SMALL], 100)
-        assert (place, found) == (1, estimator().expected(*SMALL, 100))
+        costs = estimator(*steady(9), *steady(9, model="small"))
+        assert costs.cheapest([BIG, SMALL], 100) == (1, costs.expected(*SMALL, 100), False)
 
     def test_of_equals_the_first(self) -> None:
-        assert estimator().cheapest([("cloud", "mid"), BIG], 100)[0] == 0
-        assert estimator().cheapest([BIG, ("cloud", "mid")], 100)[0] == 0
+        for costs in (estimator(), estimator(*steady(9), *steady(9, model="mid"))):
+            assert costs.cheapest([("cloud", "mid"), BIG], 100).place == 0
 
     def test_a_terse_model_may_be_cheaper_than_a_cheap_one(self) -> None:
         costs = estimator(*steady(50, completion=2, prompt=10), *steady(50, model="small", completion=2000, prompt=10))
-        assert costs.cheapest([SMALL, BIG], 10)[0] == 1
+        assert costs.cheapest([SMALL, BIG], 10).place == 1
 
     def test_time_counts_where_it_is_worth_something(self) -> None:
-        assert estimator().cheapest([("slow", "any"), SMALL], 10)[0] == 1
+        costs = estimator(*steady(9, model="any", backend="slow"), *steady(9, model="small"))
+        assert costs.cheapest([("slow", "any"), SMALL], 10).place == 1
 
-    def test_an_unknown_price_goes_last(self) -> None:
-        assert estimator().cheapest([DARK, BIG], 10)[0] == 1
-        assert estimator().cheapest([DARK, ("dark", "other")], 10) == (0, None)
+    def test_an_unknown_price_goes_last_and_is_not_tried(self) -> None:
+        costs = estimator()
+        assert costs.cheapest([DARK, BIG], 10).place == 1
+        assert costs.cheapest([DARK, ("dark", "other")], 10) == (0, None, False)
+
+    def test_the_only_one_is_no_trial(self) -> None:
+        costs = estimator()
+        assert costs.cheapest([BIG], 10) == (0, costs.expected(*BIG, 10), False)
+
+
+class TestTrial:
+    """`small` was seen to take 1,000 tokens, .0041 dollars; `big` costs .001 for the prompt, and by the prior .031."""
+
+    def seen(self) -> CostEstimator:
+        return estimator(*steady(50, model="small", completion=1000))
+
+    def test_a_model_that_was_never_seen_is_tried_and_kept_when_it_is_terse(self) -> None:
+        costs = self.seen()
+        prior = costs.expected(*BIG, 100)
+        assert prior is not None
+        assert prior.cost_usd == pytest.approx(0.031)
+        for _ in range(3):
+            assert costs.cheapest([SMALL, BIG], 100) == (1, prior, True)
+            costs.observe(call(completion=2))
+        place, expected, is_trial = costs.cheapest([SMALL, BIG], 100)
+        assert (place, is_trial) == (1, False)
+        assert expected is not None
+        assert expected.cost_usd < 0.0013
+
+    def test_it_is_left_when_it_is_not(self) -> None:
+        costs, places = self.seen(), []
+        for _ in range(20):
+            places.append(costs.cheapest([SMALL, BIG], 100).place)
+            if places[-1]:
+                costs.observe(call(completion=500))
+        assert places == [1] * 3 + [0] * 17
+
+    def test_three_times_even_when_nothing_comes_of_it(self) -> None:
+        """It may fail, or not say what it took, or many may ask before the first answer is there."""
+        costs = self.seen()
+        assert [costs.cheapest([SMALL, BIG], 100).place for _ in range(20)] == [1] * 3 + [0] * 17
+
+    def test_not_where_the_prompt_alone_costs_more(self) -> None:
+        costs = estimator(*steady(50, model="small", completion=10, prompt=4000))
+        assert costs.cheapest([SMALL, BIG], 4000).place == 0
+
+    def test_what_was_seen_before_counts(self) -> None:
+        costs = self.seen()
+        costs.observe_all(steady(2, completion=500))
+        assert [costs.cheapest([SMALL, BIG], 100).is_trial for _ in range(4)] == [True] * 3 + [False]
+        costs = self.seen()
+        costs.observe_all(steady(3, completion=500))
+        assert not costs.cheapest([SMALL, BIG], 100).is_trial
+
+    def test_what_an_answer_is_worth_keeps_to_the_prior(self) -> None:
+        costs = self.seen()
+        assert costs.again(call(), 9.0, [("cloud", "mid")]) == costs.expected("cloud", "mid", 100)
+
+    def test_names_without_end_are_cut(self) -> None:
+        costs = estimator(*steady(9, model="m" * 100_000))
+        assert costs._tokens.seen(-1, ("cloud", "m" * 200)).count == 9
 
 
 class TestAgain:

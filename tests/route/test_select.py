@@ -141,7 +141,7 @@ class TestDecide:
 
     def test_the_rules_decide_where_nothing_else_does(self) -> None:
         chosen = Selector(Config(**SECTIONS)).decide(request(tools=TOOLS), Destination("x", route="auto"), None)
-        assert chosen == Decision("cloud", "big/2", "tools", 0.7)
+        assert chosen == Decision("cloud", "big/2", "tools", 0.7, (("cloud", "big/2"),))
 
     def test_the_fallback_is_the_strongest(self) -> None:
         assert selector().fallback(Destination("x", route="auto")) == Decision("cloud", "big/2", "default", 1.0)
@@ -167,44 +167,54 @@ PRICED: Any = {
 
 
 class TestCosts:
-    def selector(self, value: float) -> Selector:
+    def selector(self, value: float, *, is_tried: bool = True) -> Selector:
         config = Config(**PRICED)
         costs = CostEstimator(Prices(config.backends))
+        for model in ("mini", "mid", "big") * 200 * is_tried:
+            costs.observe(Finished("cloud", model, 100, 300, 1.0))
         return Selector(config, routers={name: Fixed(value) for name in config.routes}, costs=costs)
 
     def decide(self, value: float, route: str = "auto", text: str = "x" * 400) -> Decision:
         return self.selector(value).decide(request(text), Destination("x", route=route), None)
 
     def test_of_those_that_are_good_enough_the_cheapest(self) -> None:
-        # 100 prompt tokens and 300 expected: 0.0031, 0.0033 and 0.0032 dollars
-        assert self.decide(0.0) == Decision("cloud", "mini", "fixed; cheapest of 3, about $0.003100", 0.0)
-        assert self.decide(0.5) == Decision("cloud", "big", "fixed; cheapest of 2, about $0.003200", 0.5)
-        assert self.decide(1.0) == Decision("cloud", "big", "fixed", 1.0)
+        # 100 prompt tokens and 300 seen: 0.0031, 0.0033 and 0.0032 dollars
+        rivals = ("cloud", "mini"), ("cloud", "mid"), ("cloud", "big")
+        assert self.decide(0.0) == Decision("cloud", "mini", "fixed; cheapest of 3, about $0.003100", 0.0, rivals)
+        assert self.decide(0.5) == Decision("cloud", "big", "fixed; cheapest of 2, about $0.003200", 0.5, rivals[1:])
+        assert self.decide(1.0) == Decision("cloud", "big", "fixed", 1.0, rivals[2:])
+
+    def test_those_that_were_never_asked_are_tried_three_times(self) -> None:
+        chosen = self.selector(0.0, is_tried=False)
+        asked = [chosen.decide(request("x" * 400), Destination("x", route="auto"), None) for _ in range(11)]
+        assert [one.model for one in asked] == ["mini"] * 3 + ["big"] * 3 + ["mid"] * 3 + ["mini"] * 2
+        assert asked[3].reason == "fixed; on trial among 3, about $0.003200"
+        assert asked[9].reason == "fixed; cheapest of 3, about $0.003100"
 
     def test_where_no_price_is_known_the_weakest(self) -> None:
-        assert self.decide(0.0, "dark") == Decision("dark", "a", "fixed; cheapest of 2, price unknown", 0.0)
+        found = self.decide(0.0, "dark")
+        assert (found.model, found.reason) == ("a", "fixed; cheapest of 2, price unknown")
 
     def test_it_learns_who_is_terse(self) -> None:
         chosen = self.selector(0.0)
-        for _ in range(30):
+        for _ in range(2_000):
             chosen.observe(Finished("cloud", "big", 100, 10, 1.0))
         assert chosen.decide(request("x" * 400), Destination("x", route="auto"), None).model == "big"
 
     @pytest.mark.parametrize(
-        ("value", "route", "expected"), [(0.0, "auto", 0.0031), (0.5, "auto", 0.0032), (0.0, "", 9.0)]
+        ("rivals", "expected"), [(("mini", "mid", "big"), 0.0031), (("mid", "big"), 0.0032), ((), 9.0)]
     )
-    def test_asking_again_costs_what_the_cheapest_of_them_does(self, value: float, route: str, expected: float) -> None:
+    def test_asking_again_costs_what_the_cheapest_of_them_does(self, rivals: tuple[str, ...], expected: float) -> None:
         call = Finished("cloud", "mid", 100, 5_000, 1.0)
-        found = self.selector(value).again(request("x"), call, route=route, cost_usd=9.0, encoding=None)
+        found = self.selector(0.0, is_tried=False).again(call, 9.0, [("cloud", model) for model in rivals])
         assert found is not None
         assert found.cost_usd == pytest.approx(expected)
 
     def test_the_model_that_answered_has_cost_what_it_did(self) -> None:
         call = Finished("cloud", "big", 100, 1, 1.0)
-        found = self.selector(1.0).again(request("x"), call, route="auto", cost_usd=0.5, encoding=None)
-        assert found == Expected(0.5, 0.0)
+        assert self.selector(1.0).again(call, 0.5, [("cloud", "big")]) == Expected(0.5, 0.0)
 
     def test_without_estimates(self) -> None:
         chosen, call = selector(), Finished("cloud", "big", 1, 1, 1.0)
         chosen.observe(call)
-        assert chosen.again(request("x"), call, route="auto", cost_usd=0.5, encoding=None) is None
+        assert chosen.again(call, 0.5, [("cloud", "mini")]) is None

@@ -57,8 +57,19 @@ class TestEstimate:
 
     def test_what_is_no_number_is_passed_over(self) -> None:
         trust = Trust()
-        trust.observe("a", "x", "cascade", math.nan)
+        for cost in (math.nan, math.inf, -1.0, 1.1e12):
+            trust.observe("a", "x", "cascade", cost)
         assert trust.estimate("a", "x", "cascade") == Estimate(math.inf, 0.0)
+
+    def test_a_word_may_say_that_a_request_costs_less_than_the_mean(self) -> None:
+        trust = Trust()
+        for cost in (3.0, 1.0):
+            trust.observe("a", "x", "cascade", cost)
+        # within: squares 2 over 1 + 4; between: 4 * 3^2 / 4 less within; shift: 1 - 3 seen once, times 1 / 11
+        within = 2 / 5
+        strength = within / (9 - within)
+        expected = (strength * 3.0 + 2 * (2.0 - 2 / 11)) / (strength + 2)
+        assert trust.estimate("a", "x", "cascade").cost == pytest.approx(expected)
 
     def test_worth_is_the_least_bound_(self) -> None:
         trust = Trust()

@@ -3,8 +3,8 @@
 ::
 
     request:  error = foretold chance of a hit - (1 if it is one, else 0)
-              mean += (error - mean) / requests so far
-              rise = max(0, rise + error - mean - ALLOWED)
+              mean += (error - mean) / min(requests so far, REMEMBERED)
+              rise = max(0, rise + error - mean - ALLOWED)        from the WARM_UP-th request on
               changed when rise > ALARM;  then all begins anew
 
 A steady error is no concern: only one that becomes worse than it used to be.

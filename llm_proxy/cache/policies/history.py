@@ -19,7 +19,8 @@ _PLACES_PER_KEY = 2
 class History:
     """Counts in 16 to 32 bytes for each key that is held; not thread-safe. O(1), but for `widen` and `scale`.
 
-    A key is known by 32 bits of hash: of two keys in a thousand million groups of four, one is taken for the other.
+    A key is known by 32 bits of hash: where a million keys are remembered, about one new key in 4,300 is taken for one
+    of them, and begins with its count.
     """
 
     def __init__(self) -> None:
