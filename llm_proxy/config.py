@@ -4,7 +4,7 @@ Order of precedence: argument, then environment (``LLM_PROXY_*``), then file (``
 
 ::
 
-    LLM_PROXY_CACHE_BUDGET_BYTES=1000                [cache] budget_bytes = 1000
+    LLM_PROXY_CACHE_BUDGET_BYTES=2000000000          [cache] budget_bytes = 2000000000
     LLM_PROXY_SERVER_KEYS=one,two                    [server] keys = ["one", "two"]      lists: commas
     LLM_PROXY_BACKENDS_LOCAL_BASE_URL=http://...     [backends.local] base_url = "http://..."
     LLM_PROXY_ALIASES={"gpt-4o": "auto"}             [aliases] gpt-4o = "auto"           tables: JSON
@@ -149,7 +149,9 @@ class CacheConfig(_Frozen):
         "gdsf",
         description="Which entries go when the budget is spent; `gdsf` and `lec` take no answer in that is worth less.",
     )
-    budget_bytes: int = Field(1 << 30, gt=0, description="Most bytes that entries may take.")
+    budget_bytes: int = Field(
+        1 << 30, ge=1 << 20, description="Most bytes that entries may take, 1048576 (1 MiB) or more."
+    )
     max_entries: int = Field(1_000_000, gt=0, description="Most entries.")
     max_entry_bytes: int = Field(1 << 20, gt=0, description="A larger answer is passed on and not stored.")
     ttl_s: float | None = Field(None, gt=0, description="Age after which an entry is not served; none: never.")

@@ -100,7 +100,7 @@ def _samples() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
     values = {
         "cache.enabled": ("false", False), "cache.store": ("memory", "memory"),
         "cache.directory": ("/somewhere", Path("/somewhere")), "cache.policy": ("lru", "lru"),
-        "cache.budget_bytes": ("1000", 1000), "cache.max_entries": ("7", 7), "cache.max_entry_bytes": ("8", 8),
+        "cache.budget_bytes": ("2000000", 2_000_000), "cache.max_entries": ("7", 7), "cache.max_entry_bytes": ("8", 8),
         "cache.ttl_s": ("3.5", 3.5), "cache.obey_no_store": ("false", False),
         "cache.max_temperature": ("0.5", 0.5), "cache.tenant": ("user", "user"),
         "cache.semantic": ("0", False), "cache.threshold": ("0.5", 0.5),
@@ -234,7 +234,7 @@ class TestWrong:
             ({"cache": {"budget_bytes": True}}, "cache.budget_bytes must not be true or false"),
             ({"server": {"port": False}}, "server.port must not be true or false"),
             ({"cache": {"threshold": True}}, "cache.threshold must not be true or false"),
-            ({"cache": {"budget_bytes": 0}}, "cache.budget_bytes must be greater than 0, not 0"),
+            ({"cache": {"budget_bytes": 0}}, "cache.budget_bytes must be greater than or equal to 1048576, not 0"),
             ({"cache": {"store": "redis"}}, "cache.store must be 'disk' or 'memory', not 'redis'"),
             ({"cache": {"store": "x" * 90}}, "cache.store must be 'disk' or 'memory'"),
             ({"cache": {"ttl_s": float("nan")}}, "cache.ttl_s must be a finite number, not nan"),

@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-from llm_proxy.errors import CacheCorruptError, CacheError
+from llm_proxy.errors import CacheCorruptError
 
 from .check import check
 from .entry import Entry, decode_entry, encode_entry, readable
 from .guard import agree
+from .pins import Bounds, Chosen
 from .results import Lookup, Refused, Stats
 from .upkeep import Upkeep
-from .view import View, stored_bytes
+from .view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -77,7 +78,7 @@ class Cache:
         problems: Collection[str] = (),
     ) -> None:
         self._store, self._clock = store, clock
-        self._budget_bytes, self._max_entries, self._max_entry_bytes = budget_bytes, max_entries, max_entry_bytes
+        self._bounds = Bounds(budget_bytes, max_entries, max_entry_bytes)
         self._snapshot_path, self._threshold = snapshot_path, threshold
         self._view = View(policy, new_index, problems)
         self._upkeep = Upkeep(
@@ -88,6 +89,7 @@ class Cache:
             max_entries=max_entries,
             snapshot_path=snapshot_path,
         )
+        self._chosen = Chosen(self._view, self._upkeep, get=self.get, clock=clock, bounds=self._bounds)
         self._is_closed = False
 
     @property
@@ -143,7 +145,7 @@ class Cache:
             finally:
                 self._upkeep.writing.release()
         index = self._view.index
-        if index is None or self._view.encoder != encoder:
+        if index is None or self._view.encoder != encoder or index.dim != len(vector):
             return Lookup()
         question = _Question(scope, text, vector, encoder, max_age_s)
         refused: list[Refused] = []
@@ -177,19 +179,19 @@ class Cache:
     def admit(self, entry: Entry) -> bool:
         """Store an entry and give up others for it; whether it is there afterwards.
 
-        It is not when it is larger than an entry or the whole budget may be, or worth less than what would go for it:
-        then nothing is written.
+        It is not when it is larger than an entry or the whole budget may be, or worth less than one of those that
+        would have to go for it (with GDSF: per byte). Then nothing is written.
         Where others write or load for long, it is only stored: searches find it, and it is weighed, a moment later.
         """
         record_bytes = len(encode_entry(entry))
-        if not self._fits(entry, record_bytes):
+        if not self._bounds.fits(entry, record_bytes):
             return False
         if not self._upkeep.writing.acquire(timeout=_PATIENCE_S):
             self._upkeep.put(entry)
             return True
         try:
             self._upkeep.follow()
-            is_kept = self._is_worth_it(entry, record_bytes) and self._upkeep.write(entry)
+            is_kept = self._upkeep.is_worth_it(entry, record_bytes) and self._upkeep.write(entry)
             self._upkeep.tend()
         finally:
             self._upkeep.writing.release()
@@ -210,34 +212,15 @@ class Cache:
             if entry is None:
                 return False
             entry = replace(entry, scope=scope, vector=vector, encoder=encoder, seen_chars=seen_chars)
-            return self._fits(entry, len(encode_entry(entry))) and self._upkeep.write(entry)
+            return self._bounds.fits(entry, len(encode_entry(entry))) and self._upkeep.write(entry)
 
     def merge(self, entries: Iterable[tuple[Entry, int]]) -> list[Merged]:
         """Store entries of elsewhere with their hits, acknowledged together; what became of each.
 
-        Of two under one key the newer stays. A pin is kept where the budget has room for all that are pinned.
+        Of two under one key the newer stays. A pin is kept where the budget has room for all that are pinned. What is
+        due after that is done as with `tend`.
         """
-        with self._upkeep.writing:
-            self._upkeep.catch_up()
-            with self._upkeep.together():
-                return [self._merged(entry, hits) for entry, hits in entries]
-
-    def _merged(self, entry: Entry, hits: int) -> Merged:
-        if entry.is_expired(self._clock.time()):
-            return "expired"
-        record_bytes = len(encode_entry(entry))
-        if not self._fits(entry, record_bytes):
-            return "too-large"
-        before = self.get(entry.key)
-        if before is not None and before.created_s >= entry.created_s:
-            return "older"
-        if entry.is_pinned and not self._can_pin([entry], self._budget_bytes):
-            entry = replace(entry, is_pinned=False)
-        if not (self._is_worth_it(entry, record_bytes) and self._upkeep.write(entry)):
-            return "refused"
-        if before is None and hits > 0:
-            self._upkeep.hit(entry.key, hits)
-        return "stored"
+        return self._chosen.merge(entries)
 
     def pin(self, keys: Iterable[str], *, is_pinned: bool = True, budget_bytes: int | None = None) -> int:
         """Have entries kept whatever the budget, or no longer: all of them or none. Returns how many were not yet so.
@@ -246,29 +229,7 @@ class Cache:
             CacheError: An entry is not there, or all that is pinned would take more than the budget, which is the
                 cache's own unless it is given.
         """
-        with self._upkeep.writing:
-            self._upkeep.catch_up()
-            with self._upkeep.together():
-                found = {key: self.get(key) for key in dict.fromkeys(keys)}
-                for key, entry in found.items():
-                    if entry is None:
-                        raise CacheError(f"entry {key} is not there, or has expired or is damaged")
-                others = [entry for entry in found.values() if entry is not None and entry.is_pinned != is_pinned]
-                if is_pinned and not self._can_pin(others, budget_bytes or self._budget_bytes):
-                    raise CacheError(
-                        f"what is pinned would take more than the budget of {budget_bytes or self._budget_bytes} "
-                        "bytes: unpin some, or raise cache.budget_bytes"
-                    )
-                for entry in others:
-                    self._upkeep.write(replace(entry, is_pinned=is_pinned), keeps_pin=False)
-                return len(others)
-
-    def _can_pin(self, entries: Collection[Entry], budget_bytes: int) -> bool:
-        keys = filter(self._view.is_pinned, self._view.keys())
-        pinned = [known for key in keys if (known := self._view.known(key)) is not None]
-        more = [stored_bytes(len(encode_entry(entry)), entry) for entry in entries]
-        taken = sum(known.size_bytes for known in pinned) + sum(more)
-        return taken <= budget_bytes and len(pinned) + len(more) <= self._max_entries
+        return self._chosen.pin(keys, is_pinned=is_pinned, budget_bytes=budget_bytes)
 
     def hit(self, key: str, hits: int = 1) -> bool:
         """Count hits of an entry, in memory only; they reach the store together, with `tend` or the next write.
@@ -306,8 +267,8 @@ class Cache:
             vectors=view.vectors,
             scopes=index.scopes if index is not None else 0,
             used_bytes=view.used_bytes,
-            budget_bytes=self._budget_bytes,
-            max_entries=self._max_entries,
+            budget_bytes=self._bounds.budget_bytes,
+            max_entries=self._bounds.max_entries,
             store_bytes=self._store.size_bytes(),
             encoder=view.encoder,
             evicted=counts["evicted"],
@@ -365,13 +326,6 @@ class Cache:
                 self._upkeep.finish()
             finally:
                 self._store.close()
-
-    def _fits(self, entry: Entry, record_bytes: int) -> bool:
-        return record_bytes <= self._max_entry_bytes and stored_bytes(record_bytes, entry) <= self._budget_bytes
-
-    def _is_worth_it(self, entry: Entry, record_bytes: int) -> bool:
-        room_bytes = self._upkeep.room_bytes
-        return self._view.admits(entry, record_bytes, budget_bytes=room_bytes, max_entries=self._max_entries)
 
 
 def _decoded(record: bytes) -> Entry:

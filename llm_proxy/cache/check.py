@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from llm_proxy.errors import CacheCorruptError
 
 from . import snapshot
-from .entry import decode_entry
+from .entry import decode_entry, encode_entry, readable
 from .index.base import is_unit
 from .results import CheckReport
 
@@ -32,7 +34,8 @@ def check(
         view: What this process knows of it.
         snapshot_path: File of the snapshot, or None.
         catch_up: Brings the view up to the store.
-        repair: Remove rows and files that are damaged. The view is not touched: have it read the store again.
+        repair: Remove rows and files that are damaged, and vectors of a wrong length. Have the view read the store
+            again after that.
 
     Raises:
         CacheError: The store cannot be read, or the repair cannot be written.
@@ -49,66 +52,101 @@ def check(
     problem = _snapshot_problem(snapshot_path)
     if problem:
         findings.append(problem)
+    dim = _usual_dim(view, entries)
+    odd = [key for key, kind in entries.items() if kind.encoder == view.encoder != "" and kind.dim != dim]
+    if odd:
+        findings.append(f"{len(odd)} entr(ies) have a vector of another length than most of {view.encoder}")
     if repair:
         store.remove(damaged)
+        _drop_vectors(store, odd, dim)
+        if dim:
+            view.adopt(view.encoder, dim)
         if problem and snapshot_path is not None:
             with suppress(OSError):  # one that can't be removed, such as a directory, is found again
                 snapshot_path.unlink()
     return CheckReport(len(entries) + len(damaged), len(damaged), tuple(findings))
 
 
-def _records(store: Store) -> tuple[dict[str, str], list[str]]:
-    """Of each good record the encoder of its vector, empty without one; and the keys of the damaged ones."""
+class _Kind(NamedTuple):
+    """Whose vector a record has: empty and 0 without one."""
+
+    encoder: str
+    dim: int
+
+
+_NO_VECTOR = _Kind("", 0)
+
+
+def _usual_dim(view: View, entries: dict[str, _Kind]) -> int:
+    """The length that most vectors of the view's encoder have, the index's own where as many have that; 0: none has."""
+    counts = Counter(kind.dim for kind in entries.values() if kind.encoder == view.encoder != "")
+    own = view.index.dim if view.index is not None else 0
+    return max(counts, key=lambda dim: (counts[dim], dim == own), default=0)
+
+
+def _drop_vectors(store: Store, keys: list[str], dim: int) -> None:
+    """Take vectors of another length off: the entries are served on exact keys, and may be encoded again."""
+    for key in keys:
+        with store.writing():
+            record = store.get(key)
+            entry = None if record is None else readable(record)
+            if entry is not None and entry.vector is not None and len(entry.vector) != dim:
+                store.put(key, encode_entry(replace(entry, vector=None, encoder="", seen_chars=0)))
+
+
+def _records(store: Store) -> tuple[dict[str, _Kind], list[str]]:
+    """Of each good record the kind of its vector; and the keys of the damaged ones."""
     entries, damaged = {}, []
+    known: dict[_Kind, _Kind] = {}  # a million entries have two or three
     for row in store.scan():
-        encoder = _encoder(row.key, row.record)
-        if encoder is None:
+        kind = _kind(row.key, row.record)
+        if kind is None:
             damaged.append(row.key)
         else:
-            entries[row.key] = encoder
+            entries[row.key] = known.setdefault(kind, kind)
     return entries, damaged
 
 
-def _encoder(key: str, record: bytes) -> str | None:
-    """The encoder of a record's vector, empty without one; None when the record is damaged."""
+def _kind(key: str, record: bytes) -> _Kind | None:
+    """The kind of a record's vector; None when the record is damaged."""
     try:
         entry = decode_entry(record)
     except CacheCorruptError:
         return None
     if entry.key != key or (entry.vector is not None and not is_unit(entry.vector)):
         return None
-    return entry.encoder if entry.text and entry.vector is not None else ""
+    return _Kind(entry.encoder, len(entry.vector)) if entry.text and entry.vector is not None else _NO_VECTOR
 
 
-def _differences(store: Store, view: View, entries: dict[str, str], damaged: list[str]) -> list[str]:
+def _differences(store: Store, view: View, entries: dict[str, _Kind], damaged: list[str]) -> list[str]:
     keys = {*view.keys(), *entries}.difference(damaged)
     suspects = [key for key in keys if _fault(view, key, entries.get(key))]
     faults: dict[str, int] = {}
     for key in suspects:
         # Another process may have written since the record was read: look again before calling it a fault.
         record = store.get(key)
-        fault = _fault(view, key, None if record is None else _encoder(key, record))
+        fault = _fault(view, key, None if record is None else _kind(key, record))
         if fault:
             faults[fault] = faults.get(fault, 0) + 1
     return [f"{count} {fault}" for fault, count in sorted(faults.items())]
 
 
-def _fault(view: View, key: str, encoder: str | None) -> str:
-    """What is wrong between a record with a vector of this encoder (None: no record) and the view."""
+def _fault(view: View, key: str, kind: _Kind | None) -> str:
+    """What is wrong between a record with a vector of this kind (None: no record) and the view."""
     index = view.index
     is_indexed = index is not None and key in index
-    if encoder is None:
+    if kind is None:
         return "entr(ies) in memory are not in the store" if key in view or is_indexed else ""
     if key not in view:
         return "entr(ies) of the store are not known in memory"
-    if is_indexed == (index is not None and encoder == view.encoder != ""):
+    if is_indexed == (index is not None and kind == (view.encoder, index.dim) and kind.encoder != ""):
         return ""
     return "vector(s) in the index belong to no entry" if is_indexed else "entr(ies) with a vector are not in the index"
 
 
 def _snapshot_problem(path: Path | None) -> str:
     try:
-        if path is not None:
+        if path is not None and not snapshot.is_of_other_version(path):
             snapshot.load(path)
     except FileNotFoundError:
         pass

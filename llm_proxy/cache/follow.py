@@ -15,6 +15,7 @@ from llm_proxy.errors import CacheCorruptError
 
 from . import snapshot
 from .entry import decode_entry
+from .view import ROW_BYTES, VECTOR_ROW_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -92,6 +93,8 @@ class Follower:
         found = self._load()
         changes = self._store.changes(found.sequence if found else self.sequence)
         self._snapshot_path = None
+        if changes.store != self.store_name:
+            self._own.clear()  # numbers of another store's steps
         if found is not None and changes.complete and changes.store == found.store and self._is_of_use(found):
             yield from self._restore(found)
             self.store_name = found.store
@@ -103,10 +106,12 @@ class Follower:
         self._own = {number for number in self._own if number > changes.sequence}
 
     def _load(self) -> Snapshot | None:
-        if self._snapshot_path is None:
+        path = self._snapshot_path
+        if path is None:
             return None
+        snapshot.remove_abandoned(path)
         try:
-            return snapshot.load(self._snapshot_path)
+            return None if snapshot.is_of_other_version(path) else snapshot.load(path)
         except FileNotFoundError:
             return None
         except (CacheCorruptError, OSError) as exc:
@@ -114,8 +119,14 @@ class Follower:
             return None
 
     def _is_of_use(self, found: Snapshot) -> bool:
-        """Not when lookups have begun with another encoder, whose vectors are in the store only."""
-        return not self._view.encoder or not found.encoder or self._view.encoder == found.encoder
+        """Not when lookups have begun with another encoder, whose vectors are in the store only.
+
+        Nor when its entries take more than the store can have: sizes are taken on trust, and would evict.
+        """
+        if self._view.encoder and found.encoder and not self._view.holds(found.encoder, found.dim):
+            return False
+        others = len(found.keys) * (ROW_BYTES + VECTOR_ROW_BYTES + 2 * found.dim)
+        return sum(found.sizes) <= 2 * self._store.size_bytes() + others
 
     def _restore(self, found: Snapshot) -> Iterator[None]:
         # First, so that a lookup that comes meanwhile finds the index of its encoder, and need not have all read again.

@@ -40,15 +40,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Snapshot", "load", "save", "sequence_of"]
+__all__ = ["Snapshot", "bytes_of", "is_of_other_version", "load", "remove_abandoned", "save", "sequence_of"]
 
 _MAGIC = b"LPX2"
+_FAMILY = _MAGIC[:3]
 _PREFIX = struct.Struct("=4sI")
 _CRC = struct.Struct("=I")
 _HEAD_LIMIT = 1 << 16
 _COLUMNS = (("sizes", 8), ("costs", 8), ("hits", 8), ("pinned", 1))
 _KEYS_A_BLOCK = 4096  # of a large scope, about; what is taken in at once, in some ten milliseconds
 _CHUNK = 1 << 20
+_MOST_DIM = 1 << 16
+_MOST_BYTES = 1 << 40  # of one entry
+_MOST_HITS = 1 << 53
 _STALE_S = 60.0  # age at which another process's unfinished file is taken for abandoned
 
 
@@ -90,7 +94,7 @@ def save(path: Path, snapshot: Snapshot) -> bool:
     Raises:
         CacheError: The file cannot be written.
     """
-    unfinished = path.with_name(path.name + ".tmp")
+    unfinished = _unfinished(path)
     try:
         descriptor = _claim(unfinished)
         if descriptor is None:
@@ -123,6 +127,34 @@ def load(path: Path) -> Snapshot:
             raise CacheCorruptError(f"index snapshot {path} is damaged: {exc}") from exc
 
 
+def is_of_other_version(path: Path) -> bool:
+    """Whether a snapshot is of another version of this program: of no use here, and no damage.
+
+    Raises:
+        CacheCorruptError: It is no regular file.
+        OSError: It is not there or cannot be read.
+    """
+    with open(path, "rb", opener=_opened) as file:
+        magic = file.read(len(_MAGIC))
+    return magic.startswith(_FAMILY) and len(magic) == len(_MAGIC) and magic != _MAGIC
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what a process that was killed while it saved has left, unless it may still be at it."""
+    unfinished = _unfinished(path)
+    with contextlib.suppress(OSError):
+        if _is_stale(unfinished):
+            unfinished.unlink()
+
+
+def bytes_of(path: Path | None) -> int:
+    """Bytes of the file; 0 where there is none."""
+    try:
+        return path.stat().st_size if path is not None else 0
+    except OSError:
+        return 0
+
+
 def sequence_of(path: Path, store: str) -> int:
     """The last step that a snapshot has of a store, or -1 when it has none; reads the head only."""
     with (
@@ -144,6 +176,14 @@ def _opened(path: str, flags: int) -> int:
     raise CacheCorruptError(f"index snapshot {path} is damaged: it is no regular file")
 
 
+def _unfinished(path: Path) -> Path:
+    return path.with_name(path.name + ".tmp")
+
+
+def _is_stale(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime >= _STALE_S
+
+
 def _claim(path: Path) -> int | None:
     """Open a file that must not exist, or None when a living process seems to have it."""
     for _ in range(2):
@@ -151,7 +191,7 @@ def _claim(path: Path) -> int | None:
             return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
         except FileExistsError:
             with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime < _STALE_S:
+                if not _is_stale(path):
                     return None
                 path.unlink()
     return None
@@ -219,7 +259,27 @@ def _head(data: bytes | memoryview) -> tuple[dict[str, Any], int]:
     if magic != _MAGIC or length > _HEAD_LIMIT:
         raise ValueError("not an index snapshot, or of another format")
     end = _PREFIX.size + length
-    return json.loads(bytes(data[_PREFIX.size : end])), end
+    head = json.loads(bytes(data[_PREFIX.size : end]))
+    _check_head(head)
+    return head, end
+
+
+def _check_head(head: dict[str, Any]) -> None:
+    texts, numbers = ("store", "encoder", "keys", "byteorder"), ("sequence", "dim", "entries")
+    if any(type(head[name]) is not str for name in texts) or any(type(head[name]) is not int for name in numbers):
+        raise ValueError("its head has values of other types")
+    if not (0 <= head["dim"] < _MOST_DIM and 0 <= head["sequence"] < 1 << 63 and head["entries"] >= 0):
+        raise ValueError("its head has numbers that can't be")
+
+
+def _check_rows(snapshot: Snapshot) -> None:
+    """Sizes and hits decide what is evicted, and so must be such as can be."""
+    if not snapshot.sizes:
+        return
+    if not 0 < min(snapshot.sizes) <= max(snapshot.sizes) < _MOST_BYTES:
+        raise ValueError("it has entries of a size that can't be")
+    if not 0 <= min(snapshot.hits) <= max(snapshot.hits) <= _MOST_HITS:
+        raise ValueError("it has counts of hits that can't be")
 
 
 class _Reader:
@@ -265,6 +325,9 @@ def _parsed(mapped: mmap.mmap) -> Snapshot:
         getattr(snapshot, name).frombytes(reader.take(width * head["entries"]))
     if len(keys) != head["entries"] or (head["keys"] == "bytes" and len(raw) % KEY_BYTES):
         raise ValueError(f"it has {len(keys)} keys for {head['entries']} entries")
+    if head["keys"] != "bytes" and not all(type(key) is str for key in keys):
+        raise ValueError("it has keys that are no text")
+    _check_rows(snapshot)
     _check_scopes(scopes, len(keys), head["dim"], reader.left)
     if scopes:
         snapshot.blocks = _blocks(keys, scopes, reader, head["dim"])
@@ -273,8 +336,10 @@ def _parsed(mapped: mmap.mmap) -> Snapshot:
 
 def _check_scopes(scopes: list[list[Any]], keys: int, dim: int, left: int) -> None:
     vectors = due = 0
-    for _, count, *more in scopes:
+    for name, count, *more in scopes:
         lists = count if more else [count]
+        if type(name) is not str or (more and not (type(more[0]) in (int, float) and 0 <= more[0] <= 2)):
+            raise ValueError("it has a scope of another make")
         if any(not isinstance(size, int) or size < 0 for size in lists) or (dim < 1 or not lists):
             raise ValueError("it has scopes of a negative size or dimension")
         vectors += sum(lists)

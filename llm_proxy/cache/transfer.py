@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -38,8 +37,11 @@ __all__ = ["Exported", "Imported", "Vectors", "export", "import_into", "lines_of
 Vectors = Literal["float32", "float16", "none"]
 
 FORMAT, VERSION = "llm-proxy-cache", 1
-BATCH = 100  # entries that are acknowledged together
+BATCH = 100  # entries that are acknowledged together,
+BATCH_BYTES = 4 << 20  # or fewer, where their lines are this long
 MOST_LINE_BYTES = 64 << 20
+MOST_NUMBER = 1e12  # seconds or dollars
+MOST_AHEAD_S = 86_400.0  # clocks of several machines differ, but not by more
 MOST_TOLD = 5  # of the lines that were passed over
 
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -112,13 +114,14 @@ def export(
         yield number
 
 
-def import_into(cache: Cache, file: BinaryIO, count: Imported) -> Iterator[int]:
-    """Store the entries of a file, a hundred at a time; yields how many bytes it has read, after each hundred.
+def import_into(cache: Cache, file: BinaryIO, count: Imported, *, now_s: float) -> Iterator[int]:
+    """Store the entries of a file, at most a hundred at a time; yields how many bytes it has read, after each time.
 
     Args:
         cache: Takes them in as far as its budget allows.
         file: What `export` wrote. It is read as a stream.
         count: Is kept up to date.
+        now_s: Unix time: what claims to be made more than a day later is passed over.
 
     Raises:
         CacheError: It is no such file, or of a newer version; or the cache cannot be written.
@@ -126,18 +129,21 @@ def import_into(cache: Cache, file: BinaryIO, count: Imported) -> Iterator[int]:
     lines = lines_of(file)
     read_bytes = _check_header(next(lines, (1, b"", 0)))
     batch: list[tuple[Entry, int]] = []
+    batch_bytes = 0
     for number, line, length in lines:
         read_bytes += length
+        batch_bytes += length
         if line is not None and not line.strip():
             continue
         count.lines += 1
         try:
-            batch.append(_entry_of(line))
+            batch.append(_entry_of(line, now_s))
         except CacheCorruptError as exc:
             count.broken += 1
             if len(count.first_broken) < MOST_TOLD:
                 count.first_broken.append((number, str(exc)))
-        if len(batch) == BATCH:
+        if len(batch) >= BATCH or batch_bytes >= BATCH_BYTES:
+            batch_bytes = 0
             _merge(cache, batch, count)
             yield read_bytes
     _merge(cache, batch, count)
@@ -202,7 +208,7 @@ def _data_of(entry: Entry, hits: int, vectors: Vectors) -> dict[str, Any]:
     return data
 
 
-def _entry_of(line: bytes | None) -> tuple[Entry, int]:
+def _entry_of(line: bytes | None, now_s: float) -> tuple[Entry, int]:
     """Entry and hits of a line.
 
     Raises:
@@ -218,11 +224,18 @@ def _entry_of(line: bytes | None) -> tuple[Entry, int]:
         raise CacheCorruptError(f"it is no JSON of an entry: {exc}") from exc
     if not _KEY.fullmatch(entry.key) or not _KEY.fullmatch(entry.scope):
         raise CacheCorruptError("key or scope is not 64 hex digits")
-    numbers = (entry.created_s, entry.expires_s or 0.0, entry.cost_usd, entry.wait_usd, entry.latency_s)
-    if not all(map(math.isfinite, numbers)):
-        raise CacheCorruptError("a time or a cost is no finite number")
+    _check_numbers(entry, now_s)
     hits = data.get("hits", 0)
     return entry, hits if type(hits) is int and 0 <= hits < 1 << 53 else 0
+
+
+def _check_numbers(entry: Entry, now_s: float) -> None:
+    numbers = (entry.created_s, entry.cost_usd, entry.wait_usd, entry.latency_s, entry.seen_chars)
+    # NaN compares false, and an integer may be longer than any float.
+    if not all(0 <= number < MOST_NUMBER for number in numbers) or not abs(entry.expires_s or 0.0) < MOST_NUMBER:
+        raise CacheCorruptError("a time, a cost or a count is negative, too large or no number")
+    if entry.created_s > now_s + MOST_AHEAD_S:
+        raise CacheCorruptError("it was made in the future")
 
 
 def _completion_of(data: dict[str, Any]) -> bytes:

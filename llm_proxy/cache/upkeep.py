@@ -15,6 +15,7 @@ from llm_proxy.errors import CacheCorruptError, CacheError
 from . import snapshot
 from .entry import encode_entry, readable
 from .follow import Follower
+from .view import VECTOR_ROW_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,6 @@ _EXAMINED_PARTS = 60  # or this part of all where that is more
 _SPARE_PART = 128  # the part of the budget that SQLite's write-ahead log may take,
 _LEAST_SPARE_BYTES, _MOST_SPARE_BYTES = 1 << 17, 1 << 22  # within these bounds
 _EVICTED_BYTES, _EVICTED_KEYS = 1 << 19, 64  # given up at once, beside what a newcomer takes
-_VECTOR_ROW_BYTES = 128  # a vector's place in a snapshot, beside its numbers
 _GIVE_WAY_S = 0.001  # a break after each slice of loading, which takes some ten milliseconds
 _FLUSH_KEYS = 128  # keys whose hits are written at once,
 _SWEPT_KEYS = 64  # and keys that are removed at once, in some milliseconds
@@ -215,8 +215,6 @@ class Upkeep:
         All of it is one transaction of the store, after its log was read to the end. So of two processes that write
         at once, the second knows what the first has given up, and does not give up others for the same bytes.
         """
-        if entry.vector is not None and entry.encoder:
-            self.adopt(entry.encoder, len(entry.vector))
         with self.together():
             is_current = not self._loading and self._is_current()
             entry = self._pinned_as_before(entry) if keeps_pin else entry
@@ -233,14 +231,31 @@ class Upkeep:
         self._sweep()
         return entry.key in self._view
 
+    def is_worth_it(self, entry: Entry, record_bytes: int) -> bool:
+        """Whether there is room for an entry, or can be at the cost of such as are worth less."""
+        return self._view.admits(entry, record_bytes, budget_bytes=self.room_bytes, max_entries=self._max_entries)
+
+    def keep_within(self) -> None:
+        """Compare what entries are thought to take with what they do take, and evict what is over the budget.
+
+        Records may fill their pages badly. What is free of the budget may be used up, and what it lacks has to go. At
+        least half of it is for entries, since there is bookkeeping that does not become less with them.
+        """
+        spare_bytes = 3 * self._spare_bytes  # the log may be twice as long before it is begun anew, and pages lie free
+        taken = (
+            self._store.live_bytes() + spare_bytes + max(snapshot.bytes_of(self._snapshot_path), self._vector_bytes())
+        )
+        room = self._view.used_bytes + self._budget_bytes - taken
+        self.room_bytes = max(self._budget_bytes // 2, min(self._budget_bytes, room))
+        self._make_room()
+
     def tend(self, *, now: bool = False) -> None:
         """Do what is due, or ``now`` all there is: remove what must go, write hits, save the snapshot."""
         if now or self._is_due(self._flushed_s, FLUSH_EVERY_S):
             self._flushed_s = self._clock.monotonic()
             self._sweep()
             self._flush(to_the_end=now)
-            self._measure()
-            self._make_room()
+            self.keep_within()
         if now or self._view.vectors <= _SAVE_INLINE:
             self._save()
 
@@ -270,27 +285,10 @@ class Upkeep:
         """
         return not self._follower.is_busy and self._follower.step()
 
-    def _measure(self) -> None:
-        """Compare what entries are thought to take with what they do take: records may fill their pages badly.
-
-        What is free of the budget may be used up, and what it lacks has to go. At least half of the budget is for
-        entries, since there is bookkeeping that does not become less with them.
-        """
-        spare_bytes = 3 * self._spare_bytes  # the log may be twice as long before it is begun anew, and pages lie free
-        taken = self._store.live_bytes() + spare_bytes + max(self._snapshot_bytes(), self._vector_bytes())
-        room = self._view.used_bytes + self._budget_bytes - taken
-        self.room_bytes = max(self._budget_bytes // 2, min(self._budget_bytes, room))
-
     def _vector_bytes(self) -> int:
         """What a snapshot of the vectors takes; see `llm_proxy.cache.view.stored_bytes`."""
         index = self._view.index
-        return 0 if index is None else len(index) * (2 * index.dim + _VECTOR_ROW_BYTES)
-
-    def _snapshot_bytes(self) -> int:
-        try:
-            return self._snapshot_path.stat().st_size if self._snapshot_path is not None else 0
-        except OSError:
-            return 0
+        return 0 if index is None else len(index) * (2 * index.dim + VECTOR_ROW_BYTES)
 
     def _make_room(self) -> None:
         """Evict what is over the budget though this process wrote nothing: another one may have another budget."""
@@ -385,8 +383,10 @@ class Upkeep:
         self.catch_up()  # else the next process would read hits from the log that the snapshot has already
         self._saved_s, self._saved_changes = self._clock.monotonic(), self._view.changes
         name, sequence = self._follower.store_name, self._follower.sequence
-        if sequence - snapshot.sequence_of(path, name) > (0 if is_last else changed // 2):
-            self._save_to(path, self._view.image(name, sequence))  # else another process has saved one lately
+        ahead = sequence - snapshot.sequence_of(path, name)
+        if ahead < 0 or ahead > (0 if is_last else changed // 2):  # a step that is not yet made was never saved
+            with self._view.still():
+                self._save_to(path, self._view.image(name, sequence))  # else another process has saved one lately
 
     def _save_to(self, path: Path, image: Snapshot) -> None:
         if self._store.live_bytes() + 2 * self._vector_bytes() > self._budget_bytes:

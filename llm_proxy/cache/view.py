@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from array import array
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,8 +31,11 @@ ROW_BYTES = 1_400
 """What an entry takes beside its record: keys in two trees, its share of the log, and page ends. Measured with
 records of 0.8, 2.6 and 6 kB: 540, 1,380 and 1,010 bytes; the highest is taken, so that a budget is kept."""
 
-_VECTOR_ROW_BYTES = 128
+VECTOR_ROW_BYTES = 128
+"""A vector's place in a snapshot, beside its numbers."""
+
 _MOST_PROBLEMS = 8
+_MOST_HITS = 1 << 53
 
 
 def stored_bytes(record_bytes: int, entry: Entry) -> int:
@@ -43,7 +46,7 @@ def stored_bytes(record_bytes: int, entry: Entry) -> int:
         entry: The entry; its vector counts, which is float32 and takes half of that in the snapshot.
     """
     vector_bytes = 0 if entry.vector is None else entry.vector.nbytes
-    return record_bytes + ROW_BYTES + (vector_bytes // 2 + _VECTOR_ROW_BYTES if vector_bytes else 0)
+    return record_bytes + ROW_BYTES + (vector_bytes // 2 + VECTOR_ROW_BYTES if vector_bytes else 0)
 
 
 class Known(NamedTuple):
@@ -137,7 +140,9 @@ class View:
                 self._pinned[key] = self._pinned[key]._replace(can_expire=can_expire)
 
     def admits(self, entry: Entry, record_bytes: int, *, budget_bytes: int, max_entries: int) -> bool:
-        """Whether an entry is worth storing: there is room, or it is worth more than all of what would go for it.
+        """Whether an entry is worth storing: there is room, or it is worth more than each that would have to go for it.
+
+        Worth is what the policy compares: with GDSF it is that of a byte.
 
         Asked once, before it is stored; a refusal counts as a request of its key, which is worth more the next time.
 
@@ -198,7 +203,7 @@ class View:
 
     def restore(self, key: str, size_bytes: int, cost_usd: float, hits: int, *, is_pinned: bool = False) -> None:
         """Take in what a snapshot says of an entry, or what is known of a new one, its vector excepted."""
-        known = Known(max(1, size_bytes), _sound_cost(cost_usd), hits, is_pinned)
+        known = Known(max(1, size_bytes), _sound_cost(cost_usd), _sound_hits(hits), is_pinned)
         with self._lock:
             before = self._known(key)
             if before is None:
@@ -245,7 +250,7 @@ class View:
         with self._lock:
             slot = self._policy.slot(key)
             if slot is not None:
-                self._hits[slot] += hits
+                self._hits[slot] = _sound_hits(self._hits[slot] + hits)
                 self._policy.on_hit(key, hits)
             elif key in self._pinned:
                 known = self._pinned[key]
@@ -277,18 +282,18 @@ class View:
         return victims
 
     def adopt(self, encoder: str, dim: int, *, only_if_none: bool = False) -> VectorIndex | None:
-        """See to it that the index holds vectors of this encoder.
+        """See to it that the index holds vectors of this encoder and length: an encoder's name alone may be wrong.
 
         Args:
-            encoder: Name of the encoder; an index of another one is dropped, for a new and empty one.
+            encoder: Name of the encoder; an index of other vectors is dropped, for a new and empty one.
             dim: Length of its vectors.
-            only_if_none: Leave an index of another encoder as it is.
+            only_if_none: Leave an index of other vectors as it is.
 
         Returns:
-            The index, or None when there is none of this encoder.
+            The index, or None when there is none of such vectors.
         """
-        if self.index is not None and (only_if_none or self.encoder == encoder):
-            return self.index if self.encoder == encoder else None
+        if self.index is not None and (only_if_none or self.holds(encoder, dim)):
+            return self.index if self.holds(encoder, dim) else None
         if self._new_index is None:
             return None
         try:
@@ -299,6 +304,14 @@ class View:
             return None
         self.encoder = encoder
         return self.index
+
+    def holds(self, encoder: str, dim: int) -> bool:
+        """Whether the index is one of such vectors."""
+        return self.index is not None and self.encoder == encoder and self.index.dim == dim
+
+    def still(self) -> AbstractContextManager[object]:
+        """A block in which the index does not change, as `image` needs it until all is written."""
+        return nullcontext() if self.index is None else self.index.still()
 
     def renew_index(self) -> None:
         """Begin the index anew, for the same vectors."""
@@ -315,7 +328,7 @@ class View:
             self.note(str(exc))
 
     def image(self, store: str, sequence: int) -> Snapshot:
-        """All of it for a snapshot. Its vectors are those of the index itself: write it before the next change."""
+        """All of it for a snapshot. Its vectors are those of the index itself: write it inside of `still`."""
         index = self.index
         image = Snapshot(store, sequence, self.encoder, index.dim if index is not None else 0)
         image.blocks = blocks = list(index.blocks()) if index is not None else []
@@ -353,6 +366,10 @@ class View:
         if problem not in self.problems and len(self.problems) < _MOST_PROBLEMS:
             self.problems.append(problem)
             logger.warning("llm-proxy: the semantic index is in trouble: %s", problem)
+
+
+def _sound_hits(hits: int) -> int:
+    return min(max(0, hits), _MOST_HITS)
 
 
 def _sound_cost(cost_usd: float) -> float:

@@ -28,7 +28,7 @@ from llm_proxy.errors import LLMProxyError
 
 DIM = 16
 SCOPES = 8
-SMALL_BUDGET_BYTES = 400_000
+SMALL_BUDGET_BYTES = 1 << 20
 SLACK_BYTES = 60_000  # what twenty processes may add between two looks at the log
 
 

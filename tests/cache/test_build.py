@@ -40,13 +40,13 @@ def test_in_memory(tmp_path: Path) -> None:
 
 
 def test_limits_are_passed_on(tmp_path: Path) -> None:
-    config = CacheConfig(store="memory", max_entries=1, budget_bytes=9_000, max_entry_bytes=3_000, threshold=0.5)
+    config = CacheConfig(store="memory", max_entries=1, budget_bytes=1 << 20, max_entry_bytes=3_000, threshold=0.5)
     cache = build(config, clock=FakeClock())
     assert not cache.admit(entry_of("large", completion=b"x" * 3_000))
     cache.admit(entry_of("a"))
     cache.admit(entry_of("b"))
     stats = cache.stats()
-    assert (stats.entries, stats.max_entries, stats.budget_bytes) == (1, 1, 9_000)
+    assert (stats.entries, stats.max_entries, stats.budget_bytes) == (1, 1, 1 << 20)
     cache.close()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llm_proxy.cache import check
 from llm_proxy.cache.cache import Cache
 from llm_proxy.cache.entry import encode_entry
 from llm_proxy.cache.stores.base import Stored
@@ -122,3 +123,45 @@ def test_a_repair_that_does_not_help(cache: Cache, store: MemoryStore) -> None:
     store.check = lambda repair=False: ("it is broken",)  # type: ignore[method-assign, misc]
     report = cache.check(repair=True)
     assert (report.findings, report.is_repaired) == (("it is broken",), False)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_vector_of_another_length_harms_nobody_else(store: MemoryStore, tmp_path: Path, is_first: bool) -> None:
+    odd = entry_of("odd", vector=vector_of("odd", dim=3))
+    store.put(odd.key, encode_entry(odd))
+    cache = new_cache(store, snapshot_path=tmp_path / "index.snapshot")
+    if is_first:
+        cache.open()  # the index is made for the odd one
+    assert all(cache.admit(entry_of(number)) for number in range(5))
+    cache.merge([(odd, 0)])
+    report = cache.check()
+    assert report.findings[-1] == "1 entr(ies) have a vector of another length than most of encoder@1"
+    assert all(find(cache, entry_of(number)).entry for number in range(5))
+    assert cache.check(repair=True).is_repaired
+    assert cache.check().is_clean
+    assert all(find(cache, entry_of(number)).entry for number in range(5))
+    kept = cache.get(odd.key)
+    assert kept is not None
+    assert kept.vector is None
+
+
+def test_a_repair_is_right_though_the_index_is_not(store: MemoryStore) -> None:
+    odd = entry_of("odd", vector=vector_of("odd", dim=3))
+    for entry in (odd, entry_of(1), entry_of(2)):
+        store.put(entry.key, encode_entry(entry))
+    cache = new_cache(store)
+    cache._view.adopt("encoder@1", 3)
+    assert cache.check(repair=True).is_repaired
+    assert cache.stats().vectors == 2
+    assert find(cache, entry_of(1)).entry is not None
+
+
+def test_a_search_while_the_index_is_of_another_length(cache: Cache) -> None:
+    cache._view.adopt("encoder@1", 3)
+    with cache._upkeep.writing:
+        assert find(cache, entry_of(0)).entry is None
+
+
+def test_an_entry_that_goes_while_its_vector_is_taken_off(store: MemoryStore) -> None:
+    check._drop_vectors(store, [key_of("gone")], 8)
+    assert store.keys() == []

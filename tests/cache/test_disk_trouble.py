@@ -272,3 +272,29 @@ def test_verbs_that_were_under_way_when_it_closed(store: DiskStore) -> None:
 def test_a_key_that_is_no_text_in_utf8(store: DiskStore) -> None:
     with pytest.raises(CacheError):
         store.put("\ud800", b"1")
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), UnicodeDecodeError("utf-8", b"x", 0, 1, "bad")])
+def test_only_its_own_errors_leave_a_transaction(store: DiskStore, error: Exception) -> None:
+    with pytest.raises(CacheError, match="could not be written"), store.writing():
+        raise error
+    store.put("a", b"1")
+    assert store.get("a") == b"1"
+
+
+def test_a_count_of_hits_has_an_end(store: DiskStore) -> None:
+    store.put("a", b"1")
+    for _ in range(3):
+        store.touch({"a": (1 << 63) - 1})
+    assert [row.hits for row in store.scan()] == [1 << 53]
+
+
+def test_the_log_of_many_hits_stays_short(directory: Path, store: DiskStore) -> None:
+    keys = [f"{number:064x}" for number in range(128)]
+    for key in keys:
+        store.put(key, b"1")
+    with store.writing():
+        for _ in range(100):
+            store.touch(dict.fromkeys(keys, 1))
+    ((taken,),) = store._read("SELECT sum(length(value)) FROM Cache WHERE key > 'l:' AND key < 'l;'")
+    assert taken < 400_000

@@ -223,3 +223,17 @@ def test_the_follower_asks_for_what_it_lacks(clock: FakeClock) -> None:
         cache.admit(entry_of(number))
     assert asked == [0, 0, 0, 1, 1, 2], "before the store is locked for the write, and once more when it is"
     assert cache.stats().encoder == ENCODER
+
+
+def test_steps_of_a_store_that_was_replaced_are_not_taken_for_own(clock: FakeClock) -> None:
+    cache = new_cache(MemoryStore(), clock)
+    cache.open()
+    cache._upkeep._follower.note_own(3)
+    other = MemoryStore()
+    for name in "ab":
+        other.put(key_of(name), encode_entry(entry_of(name)))
+    cache._upkeep._follower._store = cache._store = cache._upkeep._store = other
+    cache.open()
+    other.put(key_of("c"), encode_entry(entry_of("c")))
+    cache.open()
+    assert cache.stats().entries == 3

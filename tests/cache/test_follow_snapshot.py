@@ -276,3 +276,53 @@ def test_hits_are_not_counted_twice_through_a_snapshot(place: Place) -> None:
     known = cache._view.known(key_of("a"))
     assert known is not None
     assert known.hits == 6
+
+
+def test_sizes_that_the_store_cannot_have_evict_nothing(place: Place) -> None:
+    filled(place)
+    image = snapshot.load(place.snapshot)
+    image.blocks = list(image.blocks)
+    image.sizes[0] = 1 << 35
+    snapshot.save(place.snapshot, image)
+    cache = place.open()
+    cache.open()
+    assert (cache.stats().entries, place.scans) == (21, 1)
+    cache.close()
+
+
+def test_a_snapshot_of_another_version_is_replaced(place: Place) -> None:
+    filled(place)
+    place.snapshot.write_bytes(b"LPX9" + place.snapshot.read_bytes()[4:])
+    cache = place.open()
+    assert cache.check().is_clean
+    assert cache.stats().problems == ()
+    cache.admit(entry_of("new"))
+    cache.close()
+    assert place.snapshot.read_bytes()[:4] == b"LPX2"
+
+
+def test_a_snapshot_from_the_future_is_replaced(place: Place) -> None:
+    filled(place)
+    image = snapshot.load(place.snapshot)
+    image.blocks, image.sequence = list(image.blocks), 1 << 40
+    snapshot.save(place.snapshot, image)
+    cache = place.open()
+    cache.admit(entry_of("new"))
+    cache.close()
+    assert snapshot.load(place.snapshot).sequence < 1 << 40
+
+
+def test_the_index_stands_still_while_it_is_saved(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+
+    def save(path: Path, image: object) -> bool:
+        held.append(cache._view.index._changing.locked())  # type: ignore[union-attr]
+        return True
+
+    cache = place.open()
+    cache.admit(entry_of("a"))
+    monkeypatch.setattr(upkeep.snapshot, "save", save)
+    cache.maintain()
+    cache.close()
+    assert held
+    assert all(held)

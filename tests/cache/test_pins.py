@@ -132,7 +132,7 @@ def test_no_more_than_the_budget(store: MemoryStore, limit: str) -> None:
         cache.admit(entry_of(name))
     assert cache.pin([key_of("a")], budget_bytes=two_bytes) == 1
     if limit == "entries":
-        cache._max_entries = 1
+        cache._chosen._bounds = replace(cache._bounds, max_entries=1)
     else:
         cache.admit(entry_of("b", completion=b"x" * 1_000))
     with pytest.raises(CacheError, match=f"more than the budget of {two_bytes} bytes: unpin some"):

@@ -174,6 +174,11 @@ class TestElsewhere:
             '["touch",["a"]]',
             '["touch",["a","b"]]',
             '["touch",[1]]',
+            '["touch",["a",1e999]]',
+            '["touch",["a",-1]]',
+            '["touch",["a",9007199254740993]]',
+            '["put",7]',
+            '["put","\\ud800"]',
             "[" * 100_000,
         ],
         ids=lambda value: value[:16],
@@ -197,8 +202,12 @@ class TestElsewhere:
         assert {row.key: row.hits for row in store.scan()} == {
             key_of("good"): 0,
             key_of("bad"): 0,
-            key_of("other"): -7,
+            key_of("other"): 0,
         }
+        found = store.row(key_of("other"))
+        assert found is not None
+        assert found.hits == 0
+        assert store.check() == ("3 row(s) that this store did not write",)
         store.touch({key_of("good"): 2, key_of("bad"): 3, key_of("other"): 4})
         assert {row.key: row.hits for row in store.scan()} == {key_of("good"): 2, key_of("bad"): 3, key_of("other"): 4}
 

@@ -132,6 +132,9 @@ def test_a_map_whose_pages_cannot_be_given_back(tmp_path: Path, monkeypatch: pyt
         [["s", "2"]],
         [["s", [9], 0.1]],
         [["s"]],
+        [[7, 2]],
+        [["s", [2], "x"]],
+        [["s", [2], -1.0]],
         [7],
         {},
     ],
@@ -232,6 +235,12 @@ def forged_scopes(path: Path, scopes: Any) -> None:
         {"dim": 0},
         {"dim": 12},
         {"dim": None},
+        {"dim": 1 << 40},
+        {"store": 7},
+        {"encoder": None},
+        {"sequence": "7"},
+        {"sequence": -1},
+        {"sequence": 1 << 80},
     ],
     ids=str,
 )
@@ -286,3 +295,58 @@ def test_a_disk_that_fills_up(path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     assert sys.byteorder in before.decode("latin1")
+
+
+def altered(**columns: Any) -> Snapshot:
+    image = example()
+    for name, column in columns.items():
+        setattr(image, name, column)
+    return image
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"sizes": array("q", [1, 2, 3, 0])},
+        {"sizes": array("q", [1, 2, 3, 1 << 60])},
+        {"hits": array("q", [0, 0, 0, -1])},
+        {"hits": array("q", [0, 0, 0, 1 << 60])},
+    ],
+    ids=str,
+)
+def test_rows_that_cannot_be(tmp_path: Path, columns: dict[str, Any]) -> None:
+    snapshot.save(tmp_path / "x", altered(**columns))
+    with pytest.raises(CacheCorruptError, match="that can't be"):
+        snapshot.load(tmp_path / "x")
+
+
+def test_keys_that_are_no_text(path: Path) -> None:
+    data = path.read_bytes()
+    body = data[:-4].replace(b'["a", "b",', b'["a", 123,')
+    path.write_bytes(body + struct.pack("=I", zlib.crc32(body)))
+    with pytest.raises(CacheCorruptError, match="no text"):
+        snapshot.load(path)
+
+
+def test_one_of_another_version_is_no_damage(path: Path) -> None:
+    assert not snapshot.is_of_other_version(path)
+    data = path.read_bytes()
+    path.write_bytes(b"LPX9" + data[4:])
+    assert snapshot.is_of_other_version(path)
+    for other in (b"LPX", b"", b"XXXX"):
+        path.write_bytes(other)
+        assert not snapshot.is_of_other_version(path)
+    assert snapshot.bytes_of(path) == 4
+    assert snapshot.bytes_of(None) == snapshot.bytes_of(path.with_name("absent")) == 0
+
+
+def test_what_was_abandoned_is_removed(path: Path) -> None:
+    unfinished = path.with_name(path.name + ".tmp")
+    snapshot.remove_abandoned(path)
+    unfinished.write_bytes(b"half")
+    snapshot.remove_abandoned(path)
+    assert unfinished.exists(), "somebody may be at it"
+    old_s = time.time() - 100
+    os.utime(unfinished, (old_s, old_s))
+    snapshot.remove_abandoned(path)
+    assert not unfinished.exists()

@@ -252,3 +252,18 @@ def test_the_budget_holds(name: str, steps: list[tuple[str, str, int, int]]) -> 
         if sizes.keys() - pinned:
             assert view.used_bytes <= budget_bytes
             assert len(view) <= most
+
+
+def test_hits_stay_within_what_a_column_holds() -> None:
+    view = view_of()
+    for name, hits in (("a", -5), ("b", 1 << 62)):
+        view.restore(key_of(name), 1_000, 0.1, hits)
+        view.hit(key_of(name), 1 << 62)
+        view.hit(key_of(name), 1 << 62)
+        known = view.known(key_of(name))
+        assert known is not None
+        assert known.hits == 1 << 53
+    view.restore(key_of("c"), 1_000, 0.1, -5)
+    known = view.known(key_of("c"))
+    assert known is not None
+    assert known.hits == 0

@@ -230,9 +230,9 @@ class TestCheck:
         assert invoke("cache", "check").stdout.endswith(f"2 entries in {directory}: all is well.\n")
 
     def test_evicts_nothing_whatever_the_budget_here(self, directory, monkeypatch):
-        seed(directory, *(entry(number) for number in range(20)))
+        seed(directory, *(entry(number, answer="x" * 100_000) for number in range(20)))
         monkeypatch.setenv("LLM_PROXY_CACHE_MAX_ENTRIES", "3")
-        monkeypatch.setenv("LLM_PROXY_CACHE_BUDGET_BYTES", "3000")
+        monkeypatch.setenv("LLM_PROXY_CACHE_BUDGET_BYTES", str(1 << 20))
         for arguments in (("ls",), ("show", "0001"), ("check",), ("check", "--repair")):
             invoke("cache", *arguments)
         assert invoke_json("cache", "ls")["count"] == 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -132,6 +133,53 @@ class TestExportAndImport:
         invoke("cache", "import", file)
         assert len(records(directory.parent / "other")) == 5
 
+    @pytest.mark.parametrize("limit", [("MAX_ENTRIES", "5"), ("BUDGET_BYTES", str(1 << 20))])
+    @pytest.mark.parametrize("command", ["import", "warm"])
+    def test_what_others_keep_is_not_evicted(
+        self, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: tuple[str, str], command: str
+    ) -> None:
+        seed(directory, *(entry(number, answer="x" * 100_000) for number in range(20)))
+        file = tmp_path / "answers.jsonl"
+        invoke("cache", "export", str(file))
+        before = records(directory)
+        monkeypatch.setenv(f"LLM_PROXY_CACHE_{limit[0]}", limit[1])
+        said = invoke("cache", command, str(file), code=1).stderr
+        assert f"more than cache.{limit[0].lower()} = {limit[1]}, and a command must not evict" in said
+        assert records(directory) == before
+
+    def test_an_export_follows_no_link(self, directory: Path, tmp_path: Path) -> None:
+        seed(directory, entry(1))
+        victim, file, link = tmp_path / "victim", tmp_path / "answers.jsonl", tmp_path / "link"
+        victim.write_text("precious")
+        (tmp_path / "answers.jsonl.part").symlink_to(victim)
+        link.symlink_to(victim)
+        invoke("cache", "export", str(file))
+        assert "it is a link" in invoke("cache", "export", str(link), code=1).stderr
+        assert victim.read_text() == "precious"
+        assert link.is_symlink()
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            *("answers.jsonl", "answers.jsonl.part", "link", "victim"),
+        ]
+
+    def test_an_export_into_a_pipe(self, directory: Path, tmp_path: Path) -> None:
+        seed(directory, entry(1))
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            invoke("cache", "export", str(pipe))
+            assert os.read(reader, 1 << 16).count(b"\n") == 2
+        finally:
+            os.close(reader)
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+    @pytest.mark.parametrize("name", [".", "/", "folder"])
+    def test_an_export_into_a_folder(self, directory: Path, tmp_path: Path, name: str) -> None:
+        (tmp_path / "folder").mkdir()
+        result = invoke("cache", "export", name if name in "./" else str(tmp_path / name), code=1)
+        assert "it is a folder" in result.stderr
+
     def test_entries_in_memory(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("LLM_PROXY_CACHE_STORE", "memory")
         for command in (["export"], ["import", "x"], ["warm", "x"], ["pin", "0001"]):
@@ -150,10 +198,10 @@ class TestPin:
         assert invoke_json("cache", "check")["findings"] == []
 
     def test_no_more_than_the_budget(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        seed(directory, *(entry(number) for number in range(4)))
-        monkeypatch.setenv("LLM_PROXY_CACHE_BUDGET_BYTES", "5000")
+        seed(directory, *(entry(number, answer="x" * 400_000) for number in range(4)))
+        monkeypatch.setenv("LLM_PROXY_CACHE_BUDGET_BYTES", str(1 << 20))
         said = invoke("cache", "pin", "0000", "0001", "0002", code=1).stderr
-        assert "more than the budget of 5000 bytes: unpin some, or raise cache.budget_bytes" in said
+        assert "more than the budget of 1048576 bytes: unpin some, or raise cache.budget_bytes" in said
         assert len(records(directory)) == 4, "a smaller budget here evicts nothing"
         assert invoke("cache", "pin", "0000").stdout == "Pinned 1 entry.\n"
 

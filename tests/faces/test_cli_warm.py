@@ -16,7 +16,7 @@ from llm_proxy.cache.stores.disk import DiskStore
 from llm_proxy.encode.lazy import LazyEncoder
 from llm_proxy.runtime import LEDGER_NAME, close_all
 from llm_proxy.testing import FakeBackend, FakeEncoder
-from tests.faces.cli_kit import invoke, invoke_json, settled
+from tests.faces.cli_kit import entry, invoke, invoke_json, seed, settled
 
 CREATED_S = 1_700_000_000
 
@@ -139,7 +139,8 @@ def test_what_has_expired(directory: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_is_not_worth_its_place(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LLM_PROXY_CACHE_BUDGET_BYTES", "1000")
+    seed(directory, entry(1, is_pinned=True))
+    monkeypatch.setenv("LLM_PROXY_CACHE_MAX_ENTRIES", "1")
     found = invoke_json("cache", "warm", log(tmp_path, {"request": asked("a"), "response": answered("b")}))
     assert found["skipped"] == {"refused": 1}
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     import numpy as np
     from numpy.typing import NDArray
@@ -101,3 +102,6 @@ class VectorIndex(Protocol):
 
     def tend(self, limit_s: float) -> bool:
         """Do work that makes searches find more, for about so long; whether there is more of it."""
+
+    def still(self) -> AbstractContextManager[object]:
+        """A block in which no other thread changes anything, `tend` included; searches go on."""

@@ -25,6 +25,7 @@ from .shelf import libraries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     import numpy as np
     from numpy.typing import NDArray
@@ -40,7 +41,10 @@ _LOCKS = 64
 
 
 class FaissIndex:
-    """Scopes of FAISS lists. Nothing in it takes long: searches wait microseconds for a change, changes for each other.
+    """Scopes of FAISS lists; searches run side by side, and changes wait for each other.
+
+    The longest that was measured, on a busy machine: 0.1 s for an addition that cuts a list of thousands, some 20 ms
+    for a search that waits until a change is written. Mostly it is milliseconds and microseconds.
 
     Args:
         dim: Length of every vector, > 0.
@@ -160,6 +164,10 @@ class FaissIndex:
                     if self._scopes.get(scope.name) is not scope or not scope.tend():
                         break
         return any(isinstance(scope, Lists) and scope.is_stale for scope in list(self._scopes.values()))
+
+    def still(self) -> AbstractContextManager[object]:
+        """A block in which no other thread changes anything, `tend` included; searches go on."""
+        return self._changing
 
     # -- parts, with `_changing` held ----------------------------------------------------------------------------
 

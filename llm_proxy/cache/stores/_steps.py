@@ -12,15 +12,19 @@ from .base import Change
 if TYPE_CHECKING:
     from ._rows import Rows
 
-__all__ = ["integer", "log", "log_key", "step_of"]
+__all__ = ["MOST_HITS", "integer", "log", "log_key", "step_of"]
 
+MOST_HITS = 1 << 53
+"""Above it a count of hits is not taken for one."""
+
+_EMPTY_EVERY = 16  # steps; each may hold ten kilobytes of hits
 _TRIM_EVERY = 256  # steps between two cuts of the log
 _TRIM_ROWS = 4096  # most steps that go at once
 _OLDEST = "SELECT min(key) FROM Cache WHERE key > 'l:' AND key < 'l;' AND raw = 1"
 _NEWEST = "SELECT max(key) FROM Cache WHERE key > 'l:' AND key < 'l;' AND raw = 1"
 _CUT = "DELETE FROM Cache WHERE key > 'l:' AND key <= ? AND raw = 1"
-_EMPTY = (
-    "UPDATE Cache SET value = '[\"touch\"]' WHERE key > ? AND key <= ? AND raw = 1 AND typeof(value) = 'text' "
+_FULL = (
+    "FROM Cache WHERE key > ? AND key <= ? AND raw = 1 AND typeof(value) = 'text' "
     "AND substr(value, 1, 9) = '[\"touch\",'"
 )
 
@@ -37,24 +41,39 @@ def step_of(sequence: int, key: str, mode: object, filename: object, value: obje
     try:
         operation, *items = json.loads(value)
         if operation == "touch":
-            return [Change(sequence, "touch", str(key), int(hits)) for key, hits in items]
+            return [Change(sequence, "touch", _key(key), _hits(hits)) for key, hits in items]
         if operation in ("put", "remove"):
-            return [Change(sequence, operation, str(key)) for key in items]
+            return [Change(sequence, operation, _key(key)) for key in items]
     except (ValueError, TypeError, RecursionError):
         pass
     return None
+
+
+def _key(value: object) -> str:
+    if type(value) is not str:
+        raise TypeError("a key is text")
+    value.encode()  # text that can't be written can't be asked for either
+    return value
+
+
+def _hits(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= MOST_HITS:
+        raise ValueError("no count of hits")
+    return value
 
 
 def log(rows: Rows, step: list[object], *, least_steps: int) -> int:
     """Add a step inside of `Rows.writing`, and now and then cut off the oldest; returns its number.
 
     Half as many steps are kept as there are entries, or ``least_steps`` where that is more: a snapshot is as old as a
-    quarter. Hits of more than some hundred steps ago are left out of them: they are many, and the entries have them.
+    quarter. Hits of more than some dozen steps ago are left out of them: they are many, and the entries have them.
     """
     last = integer(rows, "n:sequence")
     sequence = (_number(rows, _NEWEST) if last is None else last) + 1
     rows.set("n:sequence", sequence)
     rows.set(log_key(sequence), json.dumps(step, separators=(",", ":")))
+    if sequence % _EMPTY_EVERY == 0:
+        _empty(rows, log_key(max(0, sequence - 2 * _EMPTY_EVERY)), log_key(max(0, sequence - _EMPTY_EVERY)))
     if sequence % _TRIM_EVERY == 0:
         _trim(rows, sequence, least_steps)
     return sequence
@@ -69,6 +88,14 @@ def integer(rows: Rows, key: str) -> int | None:
     return value if type(value) is int else None
 
 
+def _empty(rows: Rows, after: str, upto: str) -> None:
+    """Take the hits out of steps. By an UPDATE to less SQLite would keep their pages, each all but empty."""
+    keys = [key for (key,) in rows.run(f"SELECT key {_FULL}", after, upto).fetchall()]
+    rows.run(f"DELETE {_FULL}", after, upto)
+    for key in keys:
+        rows.set(key, '["touch"]')
+
+
 def _trim(rows: Rows, sequence: int, least_steps: int) -> None:
     oldest = _number(rows, _OLDEST)
     # Every entry is a row, and most have a second one for their hits.
@@ -76,7 +103,6 @@ def _trim(rows: Rows, sequence: int, least_steps: int) -> None:
     cut = min(sequence - max(least_steps, entries // 2), oldest + _TRIM_ROWS)
     if cut >= oldest:
         rows.run(_CUT, log_key(cut))
-    rows.run(_EMPTY, log_key(max(0, sequence - 2 * _TRIM_EVERY)), log_key(max(0, sequence - _TRIM_EVERY)))
 
 
 def _number(rows: Rows, statement: str) -> int:

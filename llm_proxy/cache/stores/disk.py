@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 from llm_proxy.errors import CacheCorruptError, CacheError
 
 from ._migrate import introduce
-from ._steps import integer, log, log_key, step_of
+from ._steps import MOST_HITS, integer, log, log_key, step_of
 from .base import Change, Changes, Stored
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _LOG = "SELECT key, mode, filename, value FROM Cache WHERE key > ? AND key <= ? 
 _FOREIGN = (
     "raw IS NOT 1 OR mode IS NOT 1 OR filename IS NOT NULL OR typeof(key) != 'text' OR "
     "CASE substr(key, 1, 2) WHEN 'e:' THEN typeof(value) != 'blob' WHEN 'l:' THEN typeof(value) != 'text' "
-    "WHEN 'h:' THEN typeof(value) != 'integer' WHEN 'n:' THEN 0 ELSE 1 END"
+    f"WHEN 'h:' THEN typeof(value) != 'integer' OR value NOT BETWEEN 0 AND {MOST_HITS} WHEN 'n:' THEN 0 ELSE 1 END"
 )
 _ORPHAN = (
     "substr(key, 1, 2) = 'h:' AND NOT EXISTS (SELECT 1 FROM Cache e WHERE e.key = 'e:' || substr(Cache.key, 3) "
@@ -139,7 +139,7 @@ class DiskStore:
         try:
             with self._open(is_current=True).writing():
                 yield
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, OSError, UnicodeError, OverflowError) as exc:
             raise CacheError(f"the cache in {self.directory} could not be written: {exc}") from exc
 
     @_translated
@@ -157,7 +157,7 @@ class DiskStore:
         if record is None:
             return None
         found = self._read(_HITS, f"h:{key}")
-        return Stored(key, record, found[0][0] if found else 0)
+        return Stored(key, record, max(0, found[0][0]) if found else 0)
 
     @_translated
     def put(self, key: str, record: bytes) -> int:
@@ -173,7 +173,7 @@ class DiskStore:
             known = [(key, count) for key, count in hits.items() if _is_there(rows, key)]
             for key, count in known:
                 before = integer(rows, f"h:{key}")
-                rows.set(f"h:{key}", max(0, before or 0) + count)
+                rows.set(f"h:{key}", min(max(0, before or 0) + count, MOST_HITS))
             return self._log(rows, ["touch", *known]) if known else 0
 
     @_translated
@@ -206,7 +206,7 @@ class DiskStore:
             last = found[-1][0]
             for key, _, mode, filename, value, hits in found:
                 if mode == 1 and filename is None and type(value) is bytes:
-                    yield Stored(key[2:], value, hits if type(hits) is int else 0)
+                    yield Stored(key[2:], value, max(0, hits) if type(hits) is int else 0)
                 else:
                     self._refused += 1
 

@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from llm_proxy.cache.stores.disk import DiskStore
     from llm_proxy.config import Config
 
-__all__ = ["Row", "Sort", "answer_of", "found", "keys_of", "limitless", "listed", "opened", "place_of"]
+__all__ = ["Row", "Sort", "answer_of", "found", "keys_of", "limitless", "listed", "opened", "place_of", "spare"]
 
 _KEY_CHARS = 64
 _LEAST_CHARS = 4
 _QUESTION_CHARS = 200
 _FILE = "cache.db"
 _ANY = 1 << 62
+_OVERRUN_PART = 64  # the part by which busy processes may be over their bounds for a moment
 
 
 class Sort(StrEnum):
@@ -107,7 +108,7 @@ def opened(config: Config) -> Iterator[DiskStore | None]:
         store.close()
 
 
-def limitless(config: Config, store: DiskStore) -> Cache:
+def limitless(config: Config, store: DiskStore, *, is_semantic: bool = True) -> Cache:
     """A cache that evicts nothing: a process with other settings may keep more than these would."""
     from llm_proxy.cache.build import SNAPSHOT_NAME
     from llm_proxy.cache.cache import Cache
@@ -122,9 +123,32 @@ def limitless(config: Config, store: DiskStore) -> Cache:
         max_entries=_ANY,
         max_entry_bytes=_ANY,
         clock=SystemClock(),
-        new_index=FaissIndex if find_spec("faiss") and find_spec("numpy") else None,
+        new_index=FaissIndex if is_semantic and find_spec("faiss") and find_spec("numpy") else None,
         snapshot_path=config.cache.directory / SNAPSHOT_NAME,
     )
+
+
+def spare(config: Config) -> None:
+    """See to it that a cache of these settings may be opened for writing without evicting what is kept.
+
+    Raises:
+        CacheError: The store holds more than they allow, so a proxy that uses it has others.
+    """
+    with opened(config) as store:
+        if store is None:
+            return
+        cache = limitless(config, store, is_semantic=False)
+        try:
+            held = cache.stats()
+        finally:
+            cache.close()
+    for name, kept in (("budget_bytes", held.used_bytes), ("max_entries", held.entries)):
+        allowed = getattr(config.cache, name)
+        if kept > allowed + allowed // _OVERRUN_PART:
+            raise CacheError(
+                f"this cache holds {kept}, more than cache.{name} = {allowed}, and a command must not evict what a "
+                "proxy with other settings keeps: give it the proxy's settings"
+            )
 
 
 def listed(store: DiskStore, *, sort: Sort, limit: int) -> tuple[list[Row], int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ import typer
 
 from llm_proxy.errors import CacheError, ConfigError
 
-from ._entries import opened, place_of
+from ._entries import opened, spare
 from ._format import amount
 from ._progress import progress
 from ._shared import Json, emit, one_line, say, settings, visible
@@ -112,7 +113,7 @@ def warm(
         llm-proxy cache warm batch_input.jsonl batch_output.jsonl --tenant-key-env MY_KEY
     """
     config = settings(context)
-    place_of(config)
+    spare(config)
     caller = Caller.of(base_url=base_url, key_variable=tenant_key_env, headers=header or [])
     count = Warmed()
     with ExitStack() as stack:
@@ -157,12 +158,12 @@ def _imported(config: Config, file: Path) -> Imported:
     from llm_proxy.cache.transfer import Imported, import_into
     from llm_proxy.runtime import SystemClock
 
-    place_of(config)
+    spare(config)
     count = Imported()
     with _reading(file) as source, progress("Importing", _size_of([file])) as step:
         cache = build(config.cache, clock=SystemClock())
         try:
-            for read_bytes in import_into(cache, source, count):
+            for read_bytes in import_into(cache, source, count, now_s=time.time()):
                 step(read_bytes)
         finally:
             cache.close()
@@ -189,10 +190,19 @@ def _writing(file: Path) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    part = file.with_name(file.name + ".part")
     try:
+        if not file.name or file.is_dir():
+            raise CacheError(f"{str(file)!r} can't be written: it is a folder")
+        if file.exists() and not file.is_file():  # a pipe or a device is no name that a file could take
+            with file.open("wb") as target:
+                yield target
+            return
+        if file.is_symlink():
+            raise CacheError(f"{file} can't be written: it is a link; name the file itself, or - for standard output")
         with ExitStack() as on_failure:
-            descriptor = os.open(part, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+            # A name that nobody can foresee and that is not there: one in /tmp could be another user's link.
+            descriptor, name = tempfile.mkstemp(prefix=f".{file.name[:100]}.", dir=file.parent)
+            part = Path(name)
             on_failure.callback(part.unlink, missing_ok=True)
             with os.fdopen(descriptor, "wb") as target:
                 yield target
