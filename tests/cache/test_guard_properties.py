@@ -86,14 +86,14 @@ LONG = {
 @pytest.mark.parametrize("piece", LONG.values(), ids=LONG.keys())
 def test_long_texts_take_no_long_time(piece: str) -> None:
     text = piece * (50_000 // len(piece))
-    started_s = time.perf_counter()
+    started_s = time.thread_time()
     agree("z " + text, text + " z")
     agree(text, text.replace("a", "b") + "y")
-    assert time.perf_counter() - started_s < 2.0
+    assert time.thread_time() - started_s < 2.0
 
 
 def test_long_texts_of_many_words_take_no_long_time() -> None:
     one = " ".join(f"{chr(97 + n % 26)}{chr(97 + n // 26 % 26)}{chr(97 + n // 676)}q" for n in range(15_000))
-    started_s = time.perf_counter()
+    started_s = time.thread_time()
     assert agree(one, one.replace("q", "z")) == "words"
-    assert time.perf_counter() - started_s < 2.0
+    assert time.thread_time() - started_s < 2.0
