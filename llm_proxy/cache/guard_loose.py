@@ -50,7 +50,8 @@ def _is_content(word: str) -> bool:
 
 
 def _without(words: list[str], links: list[int]) -> list[str]:
-    return [word for at, word in enumerate(words) if at not in links]
+    left_out = set(links)
+    return [word for at, word in enumerate(words) if at not in left_out]
 
 
 def _is_turned(a: list[str], link: int, b: list[str]) -> bool:

@@ -83,17 +83,22 @@ LONG = {
 }
 
 
-@pytest.mark.parametrize("piece", LONG.values(), ids=LONG.keys())
-def test_long_texts_take_no_long_time(piece: str) -> None:
-    text = piece * (50_000 // len(piece))
+def judged_s(piece: str, chars: int) -> float:
+    text = piece * (chars // len(piece))
     started_s = time.thread_time()
     agree("z " + text, text + " z")
     agree(text, text.replace("a", "b") + "y")
-    assert time.thread_time() - started_s < 2.0
+    return time.thread_time() - started_s
+
+
+@pytest.mark.parametrize("piece", LONG.values(), ids=LONG.keys())
+def test_long_texts_take_no_long_time(piece: str) -> None:
+    # By growth, which no busy machine changes: four times the text in four times the time, not in sixteen times.
+    assert judged_s(piece, 48_000) < max(0.5, 9 * judged_s(piece, 12_000))
 
 
 def test_long_texts_of_many_words_take_no_long_time() -> None:
     one = " ".join(f"{chr(97 + n % 26)}{chr(97 + n // 26 % 26)}{chr(97 + n // 676)}q" for n in range(15_000))
     started_s = time.thread_time()
     assert agree(one, one.replace("q", "z")) == "words"
-    assert time.thread_time() - started_s < 2.0
+    assert time.thread_time() - started_s < 10.0  # comparing each word with each would take minutes
