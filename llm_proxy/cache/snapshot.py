@@ -2,11 +2,12 @@
 
 ::
 
-    "LPX2", length of the head (u32), head (JSON), keys (32 bytes each, or JSON), scopes (JSON),
+    "LPX3", length of the head (u32), head (JSON), keys (32 bytes each, or JSON), scopes (JSON),
     sizes (i64), costs (f64), hits (i64), pinned (i8), scope after scope its vectors, CRC-32 of all before (u32)
 
     a flat scope [name, vectors]:                  vectors (f16, ``dim`` a row)
-    a large scope [name, [vectors a list], error]: middles and steps (f32), codes of the centres, codes (u8)
+    a large scope [name, [vectors a list], error]: middles and steps (f32), codes of the centres (u8),
+                                                   list by list its codes and what they leave out (u8)
 
 The first keys are those with vectors, in the order of the rows, scope after scope. A large scope comes as it is laid
 out, so that a start copies its codes and works nothing out again. The file is a convenience: whatever is wrong with
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from llm_proxy.errors import CacheCorruptError, CacheError
 
 from .index.base import Block, Layout
-from .index.codes import Codec
+from .index.codes import Codec, finer_bytes
 from .index.keys import KEY_BYTES, HexKeys, compact, packed
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Snapshot", "bytes_of", "is_of_other_version", "load", "remove_abandoned", "save", "sequence_of"]
 
-_MAGIC = b"LPX2"
+_MAGIC = b"LPX3"
 _FAMILY = _MAGIC[:3]
 _PREFIX = struct.Struct("=4sI")
 _CRC = struct.Struct("=I")
@@ -233,8 +234,11 @@ def _parts(snapshot: Snapshot) -> Iterator[Any]:
             yield block.layout.codec.middle.tobytes()
             yield block.layout.codec.step.tobytes()
             yield block.layout.centres.data.cast("B")
-        for rows in block.rows:
-            yield rows.data.cast("B") if len(rows) else b""
+        for at, rows in enumerate(block.rows):
+            if len(rows):
+                yield rows.data.cast("B")
+                if block.finer is not None:
+                    yield block.finer(at).data.cast("B")
 
 
 def _scope(block: Block) -> list[Any]:
@@ -343,7 +347,7 @@ def _check_scopes(scopes: list[list[Any]], keys: int, dim: int, left: int) -> No
         if any(not isinstance(size, int) or size < 0 for size in lists) or (dim < 1 or not lists):
             raise ValueError("it has scopes of a negative size or dimension")
         vectors += sum(lists)
-        due += dim * (8 + len(lists) + sum(lists)) if more else 2 * dim * count
+        due += dim * (8 + len(lists)) + (dim + finer_bytes(dim)) * sum(lists) if more else 2 * dim * count
     if due != left or vectors > keys:
         raise ValueError(f"it has {left} bytes of vectors where {due} are due, for {vectors} of {keys} keys")
 
@@ -363,9 +367,11 @@ def _blocks(keys: Sequence[str], scopes: list[list[Any]], reader: _Reader, dim: 
         layout = Layout(Codec(middle, step, float(more[0])), np.array(reader.rows(len(count), dim, "u1")))
         for first, sizes in _parts_of(count):
             stop = start + sum(sizes)
-            yield Block(
-                scope, keys[start:stop], [reader.rows(size, dim, "u1") for size in sizes], layout=layout, first=first
-            )
+            rows, finer = [], []
+            for size in sizes:
+                rows.append(reader.rows(size, dim, "u1"))
+                finer.append(reader.rows(size, finer_bytes(dim), "u1"))
+            yield Block(scope, keys[start:stop], rows, layout, first, finer.__getitem__)
             reader.forget()
             start = stop
 

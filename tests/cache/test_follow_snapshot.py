@@ -298,7 +298,7 @@ def test_a_snapshot_of_another_version_is_replaced(place: Place) -> None:
     assert cache.stats().problems == ()
     cache.admit(entry_of("new"))
     cache.close()
-    assert place.snapshot.read_bytes()[:4] == b"LPX2"
+    assert place.snapshot.read_bytes()[:4] == b"LPX3"
 
 
 def test_a_snapshot_from_the_future_is_replaced(place: Place) -> None:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from llm_proxy.cache.index import faiss as index_module
 from llm_proxy.cache.index import lists as index_lists
 from llm_proxy.cache.index.base import Block, Layout
-from llm_proxy.cache.index.codes import Codec, learn
+from llm_proxy.cache.index.codes import Codec, finer_bytes, learn
 from llm_proxy.cache.index.faiss import FaissIndex
 from llm_proxy.cache.index.flat import Flat
 from llm_proxy.cache.index.lists import Lists
+from llm_proxy.errors import CacheError
 
 from .test_index import run_all
 
@@ -58,6 +59,7 @@ def sound(index: FaissIndex, scope: str = "s") -> None:
     for place in range(lists.count):
         ids = lists.list_ids(place).tolist()
         assert len(ids) == lists._sizes[place]
+        assert (lists._sums[place] == lists.list_codes(place).sum(axis=0, dtype=np.int32)).all()
         for offset, number in enumerate(ids):
             assert (index._places.lists[number], index._places.offsets[number]) == (place, offset)
             assert index._homes[number] is lists
@@ -97,6 +99,35 @@ def test_a_scope_that_grows_and_shrinks_again() -> None:
     assert (len(index), index.scopes) == (0, 0)
     index.add("again", "s", rows[0])
     assert index.search("s", rows[0], 8)[0].key == "again"
+
+
+def test_a_centre_follows_what_comes_into_its_list() -> None:
+    index = filled(drawn(400))
+    lists = lists_of(index)
+    for number, row in enumerate(drawn(10, seed=5)):
+        index.add(f"new {number}", "s", row)
+        place = index._places.lists[index._numbers[f"new {number}"]]
+        total = lists.codec.decode(lists.list_codes(place)).sum(axis=0)
+        centre = lists.codec.decode(lists.centres()[place])
+        assert centre @ total >= 0.9998 * np.linalg.norm(centre) * np.linalg.norm(total)  # it is coded itself
+
+
+@pytest.mark.parametrize("dim", [1, 3, 4, 10])
+def test_quarters_of_any_dimension(dim: int) -> None:
+    rows = np.random.default_rng(0).standard_normal((30, dim)).astype(np.float32)
+    codec = learn(rows)
+    codes, finer = codec.encode(rows)
+    assert finer.shape == (30, finer_bytes(dim))
+    away = abs(codec.decode_finely(codes, finer) - rows)
+    assert (away <= codec.step / 8 + 1e-6).all()
+    assert (away <= codec.step / 8 - 1e-6).mean() > 0.5  # the quarters differ: none is the same for all
+    assert len(np.unique(finer)) > 1
+
+
+def test_a_block_without_what_its_codes_leave_out_is_refused() -> None:
+    block = next(filled(drawn(400)).blocks())
+    with pytest.raises(CacheError, match="leave out"):
+        FaissIndex(DIM).add_block(Block("s", block.keys, block.rows, block.layout))
 
 
 def test_similarities_are_off_by_no_more_than_it_says() -> None:
@@ -183,7 +214,7 @@ def test_tidying_puts_vectors_where_their_nearest_centre_is() -> None:
     lists = lists_of(index)
     target = lists.count - 1
     ids, codes = lists.list_ids(0).copy(), lists.list_codes(0).copy()
-    lists.extend(target, ids, codes)  # the whole of one list, in the wrong one
+    lists.extend(target, ids, codes, lists.list_finer(0))  # the whole of one list, in the wrong one
     with lists.lock.writing():
         lists._empty(0)
     lists._tidy(0, 99)  # empty: nothing to do
@@ -218,7 +249,9 @@ def restored(index: FaissIndex, into: FaissIndex, parts: int = 1) -> FaissIndex:
         for first in range(0, len(block.rows), step):
             rows = block.rows[first : first + step]
             stop = start + sum(map(len, rows))
-            into.add_block(Block(block.scope, block.keys[start:stop], rows, layout, first))
+            assert block.finer is not None
+            finer = [*map(block.finer, range(first, first + len(rows)))].__getitem__
+            into.add_block(Block(block.scope, block.keys[start:stop], rows, layout, first, finer))
             start = stop
     return into
 
@@ -274,7 +307,7 @@ def test_an_unfinished_snapshot_is_no_harm() -> None:
     index, other = filled(rows), FaissIndex(DIM)
     block = next(index.blocks())
     assert block.layout is not None
-    other.add_block(Block("s", block.keys[: len(block.rows[0])], block.rows[:1], block.layout))
+    other.add_block(Block("s", block.keys[: len(block.rows[0])], block.rows[:1], block.layout, 0, block.finer))
     for number in range(100):
         other.add(f"new {number}", "s", rows[number])
     for number in range(100):
@@ -354,8 +387,13 @@ def test_codes_stand_for_what_was_coded(seed: int, scale: float) -> None:
     rows = drawn(50, seed)
     codec = learn(rows * np.float32(scale))
     coded = rows[::2] * np.float32(scale)
-    back = codec.decode(codec.encode(coded))
+    codes, finer = codec.encode(coded)
+    back = codec.decode_finely(codes, finer)
     assert np.linalg.norm(back - coded, axis=1).max() <= codec.error + 1e-5 * scale
+    reached = abs(coded - codec.middle) <= 127 * codec.step
+    slack = 1e-5 * scale
+    assert (abs(codec.decode(codes) - coded) <= codec.step / 2 + slack)[reached].all()
+    assert (abs(back - coded) <= codec.step / 8 + slack)[reached].all()
     query = codec.query(rows[1])
     assert (query == query.round()).all()
     assert abs(query).max() == 127

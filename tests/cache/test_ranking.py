@@ -67,6 +67,16 @@ def test_a_key_that_is_in_the_queue_twice_comes_once() -> None:
     assert drained(ranking) == ["a", "b"]
 
 
+def test_an_order_passes_over_what_a_fallen_key_left_behind() -> None:
+    ranking = Ranking()
+    slot = ranking.add("a", 5.0)
+    ranking.add("b", 9.0)
+    ranking.move(slot, 1.0)
+    assert list(ranking.order()) == ["a", "b"]
+    assert len(ranking._heap) == 2
+    assert drained(ranking) == ["a", "b"]
+
+
 def test_the_queue_does_not_grow_with_what_falls_or_goes() -> None:
     ranking = Ranking()
     slot = ranking.add("a", 1e6)

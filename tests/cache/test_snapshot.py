@@ -73,13 +73,15 @@ def test_an_empty_one(tmp_path: Path) -> None:
 def large() -> Snapshot:
     """Hexadecimal keys, and a scope of four lists, one of them empty, between two flat ones."""
     codes = np.arange(36, dtype=np.uint8).reshape(9, 4)
+    rest = np.arange(100, 109, dtype=np.uint8).reshape(9, 1)
+    left_out = [rest[:4], rest[4:6], rest[:0], rest[6:]]
     codec = Codec(np.arange(4, dtype=np.float32), np.full(4, 0.5, np.float32), 0.25)
     layout = Layout(codec, np.arange(16, dtype=np.uint8).reshape(4, 4))
     keys = [f"{number:064x}" for number in range(12)]
     half = np.ones((1, 4), np.float16)
     blocks = [
         Block("s", keys[:1], [half]),
-        Block("t", keys[1:10], [codes[:4], codes[4:6], codes[:0], codes[6:]], layout),
+        Block("t", keys[1:10], [codes[:4], codes[4:6], codes[:0], codes[6:]], layout, 0, left_out.__getitem__),
         Block("u", keys[10:11], [half]),
     ]
     columns = (array("q", [1] * 12), array("d", [0.5] * 12), array("q", [2] * 12), blocks, array("b", [0] * 12))
@@ -97,6 +99,8 @@ def test_a_large_scope_comes_in_parts(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [key for part in parts for key in part.keys] == list(expected[1].keys)
     assert [len(rows) for part in parts for rows in part.rows] == [4, 2, 0, 3]
     assert (np.concatenate([rows for part in parts for rows in part.rows]) == np.concatenate(expected[1].rows)).all()
+    left_out = [part.finer(at).ravel().tolist() for part in parts for at in range(len(part.rows))]
+    assert left_out == [[100, 101, 102, 103], [104, 105], [], [106, 107, 108]]
     assert [part.first for part in parts] == {1: [0, 1, 2], 5: [0, 2], 4096: [0]}[size]
     for part in parts:
         assert part.layout is parts[0].layout is not None
@@ -150,7 +154,7 @@ def test_the_head_alone(path: Path, tmp_path: Path) -> None:
     assert snapshot.sequence_of(path, "name") == 7
     assert snapshot.sequence_of(path, "another") == -1
     assert snapshot.sequence_of(tmp_path / "absent", "name") == -1
-    path.write_bytes(b"LPX2")
+    path.write_bytes(b"LPX3")
     assert snapshot.sequence_of(path, "name") == -1
 
 
@@ -202,7 +206,7 @@ def forged(path: Path, **changes: Any) -> None:
     _, length = struct.unpack_from("=4sI", data)
     head = {**json.loads(data[8 : 8 + length]), **changes}
     encoded = json.dumps(head).encode()
-    body = struct.pack("=4sI", b"LPX2", len(encoded)) + encoded + data[8 + length : -4]
+    body = struct.pack("=4sI", b"LPX3", len(encoded)) + encoded + data[8 + length : -4]
     path.write_bytes(body + struct.pack("=I", zlib.crc32(body)))
 
 
@@ -215,7 +219,7 @@ def forged_scopes(path: Path, scopes: Any) -> None:
     rest = data[keys_end + head["scopes_bytes"] : -4]
     encoded_scopes = json.dumps(scopes).encode()
     encoded = json.dumps({**head, "scopes_bytes": len(encoded_scopes)}).encode()
-    body = struct.pack("=4sI", b"LPX2", len(encoded)) + encoded + data[8 + length : keys_end] + encoded_scopes + rest
+    body = struct.pack("=4sI", b"LPX3", len(encoded)) + encoded + data[8 + length : keys_end] + encoded_scopes + rest
     path.write_bytes(body + struct.pack("=I", zlib.crc32(body)))
 
 
@@ -251,7 +255,7 @@ def test_a_head_that_lies(path: Path, changes: dict[str, Any]) -> None:
 
 
 def test_another_format(path: Path) -> None:
-    for body in (b"LPX9" + path.read_bytes()[4:-4], struct.pack("=4sI", b"LPX2", 1 << 30) + b"{}"):
+    for body in (b"LPX9" + path.read_bytes()[4:-4], struct.pack("=4sI", b"LPX3", 1 << 30) + b"{}"):
         path.write_bytes(body + struct.pack("=I", zlib.crc32(body)))
         with pytest.raises(CacheCorruptError, match="another format"):
             snapshot.load(path)

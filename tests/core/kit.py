@@ -99,5 +99,5 @@ def _snapshot(store: str, sequence: int, records: dict[str, bytes]) -> bytes:
     columns = [array("q", map(len, records.values())), array("d", [0.0] * len(records)), array("q", [0] * len(records))]
     columns.append(array("b", [0] * len(records)))
     rows = struct.pack(f"={DIM}e", 1.0, *[0.0] * (DIM - 1)) * len(records)
-    body = struct.pack("=4sI", b"LPX2", len(head)) + head + keys + scopes + b"".join(map(bytes, columns)) + rows
+    body = struct.pack("=4sI", b"LPX3", len(head)) + head + keys + scopes + b"".join(map(bytes, columns)) + rows
     return body + struct.pack("=I", zlib.crc32(body))

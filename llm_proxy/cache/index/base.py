@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import numpy as np
@@ -55,6 +55,8 @@ class Block:
         rows: Arrays of shape ``(n, dim)``: float16, or uint8 codes, one array a list, where there is a layout.
         layout: How the scope is laid out, or None: it is flat.
         first: Number of the first of these lists.
+        finer: What the codes of one of its lists leave out, by the list's place in ``rows``: shape
+            ``(n, ceil(dim / 4))``, uint8. None where there is no layout.
     """
 
     scope: str
@@ -62,6 +64,7 @@ class Block:
     rows: Sequence[NDArray[Any]]
     layout: Layout | None = None
     first: int = 0
+    finer: Callable[[int], NDArray[np.uint8]] | None = None
 
 
 class VectorIndex(Protocol):

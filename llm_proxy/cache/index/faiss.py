@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llm_proxy.errors import CacheError
 
 from .base import Block, Layout, Neighbour, is_unit
-from .codes import learn
+from .codes import finer_bytes, learn
+from .finer import Finer
 from .flat import Flat, Places, Shelves
 from .keys import compact, packed, unpacked
 from .lists import Lists
@@ -58,7 +59,7 @@ class FaissIndex:
         self._dim = dim
         self._changing = threading.Lock()  # one thread changes the index at a time,
         self._locks = [SharedLock() for _ in range(_LOCKS)]  # and keeps searches out only where it writes
-        self._shelves, self._places = Shelves(dim), Places()
+        self._shelves, self._places, self._finer = Shelves(dim), Places(), Finer(finer_bytes(dim))
         self._scopes: dict[str, Flat | Lists] = {}
         self._numbers: dict[Packed, int] = {}
         self._keys: list[Packed] = []
@@ -126,8 +127,8 @@ class FaissIndex:
                 continue
             lists = range(scope.count)
             keys = self._keys_of([scope.list_ids(place) for place in lists])
-            layout = Layout(scope.codec, scope.centres())
-            yield Block(scope.name, keys, [scope.list_codes(place) for place in lists], layout)
+            layout, codes = Layout(scope.codec, scope.centres()), [scope.list_codes(place) for place in lists]
+            yield Block(scope.name, keys, codes, layout, finer=scope.list_finer)
 
     def add_block(self, block: Block) -> None:
         """Take in many vectors of a scope; keys that are known already are passed over.
@@ -135,15 +136,13 @@ class FaissIndex:
         Raises:
             CacheError: The vectors have another length, or are not as many as the keys.
         """
-        shapes = [rows.shape for rows in block.rows]
-        if sum(shape[0] for shape in shapes) != len(block.keys) or any(shape[1:] != (self._dim,) for shape in shapes):
-            raise CacheError(f"vectors of shapes {shapes} for {len(block.keys)} keys of {self._dim} dimensions")
+        self._check(block)
         keys = [packed(key) for key in block.keys]
         with self._changing:
             self._prepare(block)
             start = 0
-            for place, rows in enumerate(block.rows, block.first):
-                self._take_in(block, place, keys[start : start + len(rows)], rows)
+            for at, rows in enumerate(block.rows):
+                self._take_in(block, at, keys[start : start + len(rows)])
                 start += len(rows)
             scope = self._scopes[block.scope]
             if not len(scope):  # all keys were known
@@ -225,9 +224,9 @@ class FaissIndex:
         """Turn a flat scope into lists, built beside it: one list at first, which additions cut one by one."""
         ids, rows = next(flat.rows())
         codec = learn(rows)
-        scope = Lists(flat.name, flat.lock, codec, self._places)
+        scope = Lists(flat.name, flat.lock, codec, self._places, self._finer)
         scope.add_list(codec.encode_centres(rows.mean(axis=0)[None])[0])
-        scope.extend(0, ids, codec.encode(rows))
+        scope.extend(0, ids, *codec.encode(rows))
         self._move(ids.tolist(), scope)
         self._error = max(self._error, codec.error)
         self._put(flat, scope)
@@ -254,7 +253,7 @@ class FaissIndex:
             if scope is None:
                 self._new_flat(block.scope)
             return
-        lists = Lists(block.scope, self._lock(block.scope), block.layout.codec, self._places)
+        lists = Lists(block.scope, self._lock(block.scope), block.layout.codec, self._places, self._finer)
         for centre in block.layout.centres:
             lists.add_list(centre)
         lists.missing = lists.count
@@ -271,23 +270,32 @@ class FaissIndex:
         self._move(ids.tolist(), lists)
         self._put(flat, lists)
 
-    def _take_in(self, block: Block, place: int, keys: Sequence[Packed], rows: NDArray[Any]) -> None:
-        scope, np = self._scopes[block.scope], self._np
-        fresh = [at for at, key in enumerate(keys) if key not in self._numbers]
+    def _take_in(self, block: Block, at: int, keys: Sequence[Packed]) -> None:
+        scope, rows, np = self._scopes[block.scope], block.rows[at], self._np
+        fresh = [row for row, key in enumerate(keys) if key not in self._numbers]
         if len(fresh) < len(keys):
-            keys, rows = [keys[at] for at in fresh], rows[fresh]
+            keys, rows = [keys[row] for row in fresh], rows[fresh]
         ids = np.array([self._number(key, scope) for key in keys], np.int64)
-        codec = None if block.layout is None else block.layout.codec
-        if isinstance(scope, Lists) and scope.codec is codec:
-            scope.extend(place, ids, np.ascontiguousarray(rows))
+        if block.layout is None or block.finer is None:
+            self._take_in_half(scope, ids, rows)
+            return
+        codec, finer = block.layout.codec, block.finer(at)[fresh]
+        assert isinstance(scope, Lists), "a layout makes its scope large"
+        if scope.codec is codec:
+            scope.extend(block.first + at, ids, np.ascontiguousarray(rows), finer)
             scope.missing -= 1
-        elif isinstance(scope, Lists):  # it has grown large by itself meanwhile
-            for number, row in zip(ids.tolist(), codec.decode(rows) if codec else rows.astype(np.float32), strict=True):
+            return
+        for number, row in zip(ids.tolist(), codec.decode_finely(rows, finer), strict=True):
+            scope.append(number, row)  # it has grown large by itself meanwhile
+
+    def _take_in_half(self, scope: Flat | Lists, ids: NDArray[np.int64], rows: NDArray[np.float16]) -> None:
+        if isinstance(scope, Lists):
+            for number, row in zip(ids.tolist(), rows.astype(self._np.float32), strict=True):
                 scope.append(number, row)
-        else:
-            scope.extend(ids, rows)
-            if len(scope) > FLAT_MOST:
-                self._enlarge(scope)
+            return
+        scope.extend(ids, rows)
+        if len(scope) > FLAT_MOST:
+            self._enlarge(scope)
 
     # -- parts that need no lock ---------------------------------------------------------------------------------
 
@@ -296,6 +304,13 @@ class FaissIndex:
 
     def _keys_of(self, lists: Sequence[NDArray[np.int64]]) -> Sequence[str]:
         return compact(self._keys[number] for ids in lists for number in ids.tolist())
+
+    def _check(self, block: Block) -> None:
+        shapes = [rows.shape for rows in block.rows]
+        if sum(shape[0] for shape in shapes) != len(block.keys) or any(shape[1:] != (self._dim,) for shape in shapes):
+            raise CacheError(f"vectors of shapes {shapes} for {len(block.keys)} keys of {self._dim} dimensions")
+        if (block.layout is None) != (block.finer is None):
+            raise CacheError("a block of codes without what they leave out, or the other way round")
 
     def _checked(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
         if vector.shape != (self._dim,):

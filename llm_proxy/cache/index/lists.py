@@ -3,11 +3,12 @@
 ::
 
     add x:     into the list whose centre is nearest; a list above 512 is cut in two
+               a centre is the direction of the sum of its list, which follows each change
     cut:       two means of the list's vectors, a few rounds; each vector goes to the nearer one
     tidy:      eight lists for each one cut, in turn: vectors go to the centre that is nearest by now
 remove x:  the last of its list takes its place; a list below 16 is dissolved into the nearest others
-    search q:  lists by nearness of their centres until they hold 8,000 vectors; look at each of those;
-               where none is as near as .75, go on to 30,000
+    search q:  lists by nearness of their centres until they hold 10,000 vectors; look at each of those;
+               where none is as near as .8, go on to 30,000
 
 There is no training that would stop the rest for long: a scope begins as one list, and lists are cut one by one, at
 most one with each addition, in some milliseconds, and tidied likewise. The number of lists grows with the scope, and
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .codes import Codec
+    from .finer import Finer
     from .flat import Places
     from .lock import SharedLock
 
@@ -40,8 +42,8 @@ _CUT_ABOVE = 512
 _DISSOLVE_BELOW = 16
 _PROBES_MOST = 128
 _LOOKED_AT = 30_000  # vectors a search compares with, once it has found the nearest lists,
-_LOOKED_AT_FIRST = 8_000  # or so many where one of them is
-_FOUND = 0.75  # as similar as this: its like lies where the question lies
+_LOOKED_AT_FIRST = 10_000  # or so many where one of them is
+_FOUND = 0.8  # as similar as this: its like lies where the question lies
 _COMPARED_AGAIN = 16  # of those found, with the query as it is
 _ROUNDS = 3
 _REGROUPED_MOST = 2048  # vectors of a list that is cut together with its neighbours
@@ -61,23 +63,25 @@ class Lists:
         lock: For changes to hold, and for searches.
         codec: Learnt from its first vectors.
         places: Where its vectors are noted.
+        finer: Where what their codes leave out is kept.
     """
 
     __slots__ = (
-        *("_centres", "_dim", "_next", "_np", "_overfull", "_places", "_probe"),
-        *("_reserved", "_shelf", "_sizes", "_stale", "_total", "_untidy"),
+        *("_centres", "_dim", "_finer", "_next", "_np", "_overfull", "_places", "_probe"),
+        *("_reserved", "_shelf", "_sizes", "_stale", "_sums", "_total", "_untidy"),
         *("codec", "count", "lock", "missing", "name"),
     )
 
-    def __init__(self, name: str, lock: SharedLock, codec: Codec, places: Places) -> None:
+    def __init__(self, name: str, lock: SharedLock, codec: Codec, places: Places, finer: Finer) -> None:
         _, self._np = libraries()
         np = self._np
-        self.name, self.lock, self.codec, self._places = name, lock, codec, places
+        self.name, self.lock, self.codec, self._places, self._finer = name, lock, codec, places, finer
         self._dim = len(codec.middle)
         self._shelf = Shelf(self._dim, _KIND, lists=LISTS_MOST, probes=_PROBES_MOST)
         self._centres = Shelf(self._dim, _KIND, lists=1, probes=1)
         self._probe = np.zeros(1, np.int64)
         self._sizes = np.zeros(LISTS_MOST, np.int64)
+        self._sums = np.zeros((LISTS_MOST, self._dim), np.int32)  # of each list's codes; takes memory where it is used
         self._overfull: list[int] = []
         self._total = self._untidy = self._stale = self._next = self._reserved = 0
         self.count = 0  # lists
@@ -112,7 +116,7 @@ class Lists:
         places[: len(lists)] = lists
         ids = self._shelf.search(rounded, places, min(max(k, _COMPARED_AGAIN), self._total))[1]
         ids = ids[ids >= 0]  # fewer where the lists have fewer
-        return self.codec.decode(self._codes_of(ids)) @ query, ids
+        return self.codec.decode_finely(self._codes_of(ids), self._finer.get(ids)) @ query, ids
 
     def _codes_of(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
         codes: NDArray[np.uint8] = self._np.empty((len(ids), self._dim), self._np.uint8)
@@ -125,15 +129,16 @@ class Lists:
     def append(self, number: int, row: NDArray[np.float32]) -> None:
         """Take in a vector, and cut a list where one has grown too long."""
         place = int(self._nearest_centres(row, 1)[0])
-        self.extend(place, self._np.array([number], self._np.int64), self.codec.encode(row[None]))
+        self.extend(place, self._np.array([number], self._np.int64), *self.codec.encode(row[None]))
         if self._overfull:
             self._cut_one()
         elif self._untidy:
             self._untidy -= 1
             self._tidy_next(_TIDIED_AGAINST)
 
-    def extend(self, place: int, ids: NDArray[np.int64], codes: NDArray[np.uint8]) -> None:
-        """Put coded vectors into a list."""
+    def extend(self, place: int, ids: NDArray[np.int64], codes: NDArray[np.uint8], finer: NDArray[np.uint8]) -> None:
+        """Put coded vectors into a list, whose numbers no list has."""
+        self._finer.put(ids, finer)
         with self.lock.writing():
             self._extend(place, ids, codes)
 
@@ -141,6 +146,7 @@ class Lists:
         """Take a vector out, and dissolve its list where that has become short."""
         place, offset = self._places.lists[number], self._places.offsets[number]
         with self.lock.writing():
+            self._sums[place] -= self._shelf.codes(place)[offset]
             moved = self._shelf.drop(place, offset)
             self._sizes[place] -= 1
             self._places.offsets[moved] = offset
@@ -188,10 +194,14 @@ class Lists:
         """The codes in a list, shape ``(size, dim)``; valid until it changes."""
         return self._shelf.codes(place)
 
+    def list_finer(self, place: int) -> NDArray[np.uint8]:
+        """What these codes leave out, copied, shape ``(size, ceil(dim / 4))``."""
+        return self._finer.get(self.list_ids(place))
+
     def rows(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """All numbers and vectors, list by list."""
         for place in range(self.count):
-            yield self.list_ids(place), self.codec.decode(self.list_codes(place))
+            yield self.list_ids(place), self.codec.decode_finely(self.list_codes(place), self.list_finer(place))
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -223,26 +233,28 @@ class Lists:
         stays = goes == place
         if not stays.any():
             return
-        centre = self.codec.encode_centres(self._centre(rows[stays], rows[0])[None])[0]
         with self.lock.writing():
             self._empty(place)
             self._extend(place, ids[stays], codes[stays])
             for target in np.unique(goes[~stays]).tolist():
                 self._extend(target, ids[goes == target], codes[goes == target])
-            self._centres.codes(0)[place] = centre
 
     def _extend(self, place: int, ids: NDArray[np.int64], codes: NDArray[np.uint8]) -> None:
         first = int(self._sizes[place])
         self._shelf.append(place, ids, codes)
         self._sizes[place] += len(ids)
+        self._sums[place] += codes.sum(axis=0, dtype=self._np.int32)
         self._total += len(ids)
+        if len(ids) and not self.missing:
+            mean = self.codec.decode(self._sums[place] / self._sizes[place])
+            self._centres.codes(0)[place] = self.codec.encode_centres(self._direction(mean, mean)[None])[0]
         self._places.put(ids, place, first)
         if first + len(ids) > _CUT_ABOVE:
             self._overfull.append(place)
 
     def _empty(self, place: int) -> None:
         self._total -= int(self._sizes[place])
-        self._sizes[place] = 0
+        self._sizes[place] = self._sums[place] = 0
         self._shelf.clear(place)
 
     def _add_list(self, centre: NDArray[np.uint8]) -> int:
@@ -265,7 +277,9 @@ class Lists:
         centres = np.concatenate([halves, self.codec.decode(self.centres()[group[1:]])])
         for _ in range(_ROUNDS):
             goes = (rows @ centres.T).argmax(axis=1)
-            centres = np.stack([self._centre(rows[goes == one], centres[one]) for one in range(len(centres))])
+            centres = np.stack(
+                [self._direction(rows[goes == one].sum(axis=0), centres[one]) for one in range(len(centres))]
+            )
         goes = (rows @ centres.T).argmax(axis=1)
         longest = int(np.bincount(goes).max())
         if longest > max(_CUT_ABOVE, own - own // _LEAST_SHARE):  # vectors too much alike: cut by number
@@ -290,19 +304,19 @@ class Lists:
 
     def _two_means(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         sample = rows[:: -(-len(rows) // _REGROUPED_MOST)]
-        one = sample[int((sample @ self._centre(sample, sample[0])).argmin())]
+        one = sample[int((sample @ self._direction(sample.sum(axis=0), sample[0])).argmin())]
         other = sample[int((sample @ one).argmin())]
         centres: NDArray[np.float32] = self._np.stack([one, other])
         for _ in range(_ROUNDS):
             goes = sample @ (centres[1] - centres[0]) > 0
-            centres = self._np.stack([self._centre(sample[~goes], one), self._centre(sample[goes], other)])
+            sides = (sample[~goes].sum(axis=0), one), (sample[goes].sum(axis=0), other)
+            centres = self._np.stack([self._direction(total, seed) for total, seed in sides])
         return centres
 
-    def _centre(self, rows: NDArray[np.float32], otherwise: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The direction of the mean of some vectors; another where there are none, or they point everywhere."""
-        mean = rows.sum(axis=0)
-        length = float(mean @ mean) ** 0.5
-        return mean / length if length > _SHORTEST else otherwise
+    def _direction(self, total: NDArray[np.float32], otherwise: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The direction of a sum of vectors; another where there are none, or they point everywhere."""
+        length = float(total @ total) ** 0.5
+        return total / length if length > _SHORTEST else otherwise
 
     def _dissolve(self, place: int) -> None:
         ids, codes = self.list_ids(place).copy(), self.list_codes(place).copy()
