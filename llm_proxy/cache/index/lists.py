@@ -8,7 +8,7 @@
     tidy:      eight lists for each one cut, in turn: vectors go to the centre that is nearest by now
 remove x:  the last of its list takes its place; a list below 16 is dissolved into the nearest others
     search q:  lists by nearness of their centres until they hold 10,000 vectors; look at each of those;
-               where none is as near as .8, go on to 30,000
+               where none is as near as .75, go on to 30,000
 
 There is no training that would stop the rest for long: a scope begins as one list, and lists are cut one by one, at
 most one with each addition, in some milliseconds, and tidied likewise. The number of lists grows with the scope, and
@@ -43,7 +43,7 @@ _DISSOLVE_BELOW = 16
 _PROBES_MOST = 128
 _LOOKED_AT = 30_000  # vectors a search compares with, once it has found the nearest lists,
 _LOOKED_AT_FIRST = 10_000  # or so many where one of them is
-_FOUND = 0.8  # as similar as this: its like lies where the question lies
+_FOUND = 0.75  # as similar as this: its like lies where the question lies
 _COMPARED_AGAIN = 16  # of those found, with the query as it is
 _ROUNDS = 3
 _REGROUPED_MOST = 2048  # vectors of a list that is cut together with its neighbours
