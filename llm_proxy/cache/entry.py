@@ -84,6 +84,7 @@ _HEAD_FIELDS: dict[str, tuple[type, ...]] = {
     "model": (str,), "backend": (str,), "cost_usd": (float, int), "wait_usd": (float, int),
     "latency_s": (float, int), "has_usage": (bool,), "encoder": (str,), "seen_chars": (int,), "is_pinned": (bool,),
 }  # fmt: skip
+_MOST_INTEGER = 1 << 63  # JSON's may be longer than any float
 _ADDED = {"is_pinned": False}  # fields that records of before lack, and what they stand for there
 
 
@@ -125,7 +126,7 @@ def checked_fields(head: object) -> dict[str, Any]:
     """What `fields_of` gave, read back from JSON: more fields than are known here are left out.
 
     Raises:
-        CacheCorruptError: It is no object, or lacks a field, or has one of another type.
+        CacheCorruptError: It is no object, or lacks a field, or has one of another type, or an absurd one.
     """
     if not isinstance(head, dict):
         raise CacheCorruptError("cache record has a bad head: it is no object")
@@ -135,6 +136,8 @@ def checked_fields(head: object) -> dict[str, Any]:
             raise CacheCorruptError(f"cache record has a bad head: {name!r} is not in it")
         if name in fields and type(fields[name]) not in types:
             raise CacheCorruptError(f"cache record has {type(fields[name]).__name__} for {name}")
+        if type(fields.get(name)) is int and abs(fields[name]) >= _MOST_INTEGER:
+            raise CacheCorruptError(f"cache record has a number beyond {_MOST_INTEGER:.0e} for {name}")
     return _ADDED | fields
 
 

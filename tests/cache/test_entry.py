@@ -84,12 +84,14 @@ GOOD: dict[str, Any] = {
         forged([1, 2]),
         forged({"key": "k"}),
         forged({**GOOD, "created_s": "yesterday"}),
+        forged({**GOOD, "created_s": 10**400}),
+        forged({**GOOD, "expires_s": -(10**400)}),
         forged({**GOOD, "has_usage": 1}),
         forged({**GOOD, "key": None}),
         forged(b'{"key":' + b"[" * 100_000),
         forged(GOOD, vector_bytes=3),
     ],
-    ids=["json", "utf8", "list", "missing", "number", "bool", "null", "deep", "vector"],
+    ids=["json", "utf8", "list", "missing", "number", "long", "negative", "bool", "null", "deep", "vector"],
 )
 def test_forged_heads_are_refused(record: bytes) -> None:
     with pytest.raises(CacheCorruptError):
