@@ -81,7 +81,7 @@ class Lists:
         self._centres = Shelf(self._dim, _KIND, lists=1, probes=1)
         self._probe = np.zeros(1, np.int64)
         self._sizes = np.zeros(LISTS_MOST, np.int64)
-        self._sums = np.zeros((LISTS_MOST, self._dim), np.int32)  # of each list's codes; takes memory where it is used
+        self._sums = np.zeros((1, self._dim), np.int32)  # of the codes of each list
         self._overfull: list[int] = []
         self._total = self._untidy = self._stale = self._next = self._reserved = 0
         self.count = 0  # lists
@@ -263,6 +263,8 @@ class Lists:
         if self.count == self._reserved:  # one that was dissolved has its room still
             self._shelf.reserve(self.count, _CUT_ABOVE + 1)
             self._reserved += 1
+        if self.count == len(self._sums):
+            self._sums = np.concatenate([self._sums, np.zeros_like(self._sums)])
         self.count += 1
         return self.count - 1
 
