@@ -27,6 +27,9 @@ from tests.faces.asgi_kit import (
 
 pytestmark = pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
 
+PATIENCE_S = 1.0
+"""How long a caller waits who then goes away: enough for its question to reach the upstream on a busy machine."""
+
 
 def status_of(proxy, stream, text="What is up?", **options):
     """Cache-Status and all headers of one call, read to its end."""
@@ -195,15 +198,15 @@ def test_a_caller_who_leaves_before_the_first_byte_cancels_the_call(stream):
     left = []
 
     def handler(request: Raw) -> None:
-        left.append(request.is_left(wait_s=3))
+        left.append(request.is_left(wait_s=10))
 
     with RawUpstream(handler) as upstream, proxied(upstream.url) as proxy:
-        started = time.monotonic()
         with pytest.raises(openai.APITimeoutError):
-            ask(proxy.client(timeout=0.3), stream=stream)
+            ask(proxy.client(timeout=PATIENCE_S), stream=stream)
+        started = time.monotonic()
         until(lambda: left)
         assert left == [True]
-        assert time.monotonic() - started < 1.3
+        assert time.monotonic() - started < 1
         until(lambda: proxy.events)
         assert proxy.cache.entries == {}
         upstream.handler = lambda request: request.send(raw_response(completion("next")))
@@ -215,10 +218,10 @@ def test_a_caller_who_leaves_in_mid_answer_cancels_the_call(stream, caplog):
 
     def handler(request: Raw) -> None:
         request.send(STREAM_HEAD + chunked(event("one"), is_end=False) if stream else raw_response(b"{", length=99))
-        left.append(request.is_left(wait_s=3))
+        left.append(request.is_left(wait_s=10))
 
     with RawUpstream(handler) as upstream, proxied(upstream.url) as proxy:
-        client = proxy.client(timeout=0.3)
+        client = proxy.client(timeout=PATIENCE_S)
         if stream:
             chunks = client.chat.completions.create(
                 model="m", messages=[{"role": "user", "content": "What is up?"}], stream=True
@@ -243,10 +246,10 @@ def test_a_bypassed_call_is_cancelled_as_well(stream):
 
     def handler(request: Raw) -> None:
         request.send(STREAM_HEAD + chunked(event("one"), is_end=False) if stream else raw_response(b"{", length=99))
-        left.append(request.is_left(wait_s=3))
+        left.append(request.is_left(wait_s=10))
 
     with RawUpstream(handler) as upstream, proxied(upstream.url, cache={"enabled": False}) as proxy:
-        client = proxy.client(timeout=0.3, default_headers={"cache-control": "no-store"})
+        client = proxy.client(timeout=PATIENCE_S, default_headers={"cache-control": "no-store"})
         with pytest.raises((openai.APITimeoutError, httpx.ReadTimeout)):  # openai 2 lets the latter out of streams
             ask(client, stream=stream)
         until(lambda: left)
