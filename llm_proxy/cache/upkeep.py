@@ -38,10 +38,9 @@ _EXAMINED_KEYS = 5_000  # entries read for their expiry at once, in some hundred
 _EXAMINED_PARTS = 60  # or this part of all where that is more
 _SPARE_PART = 128  # the part of the budget that SQLite's write-ahead log may take,
 _LEAST_SPARE_BYTES, _MOST_SPARE_BYTES = 1 << 17, 1 << 22  # within these bounds
-_EVICTED_BYTES, _EVICTED_KEYS = 1 << 19, 64  # given up at once, beside what a newcomer takes
+_SLICE_BYTES, _SLICE_KEYS = 1 << 19, 64  # removed at once, in some milliseconds, beside what a newcomer takes,
+_SLICE_PART, _BUDGET_PER_KEY = 64, 1 << 18  # or less where the budget is small, lest one slice fill SQLite's log
 _GIVE_WAY_S = 0.001  # a break after each slice of loading, which takes some ten milliseconds
-_FLUSH_KEYS = 128  # keys whose hits are written at once,
-_SWEPT_KEYS = 64  # and keys that are removed at once, in some milliseconds
 _SAVE_INLINE = 5_000  # vectors that a writer saves by itself, in some ten milliseconds; more is left to `maintain`
 
 
@@ -75,6 +74,8 @@ class Upkeep:
         self._store, self._view, self._clock = store, view, clock
         self._budget_bytes, self._max_entries, self._snapshot_path = budget_bytes, max_entries, snapshot_path
         self.room_bytes = budget_bytes
+        self._slice_bytes = min(_SLICE_BYTES, budget_bytes // _SLICE_PART)
+        self._slice_keys = min(_SLICE_KEYS, max(1, budget_bytes // _BUDGET_PER_KEY))
         self._spare_bytes = min(_MOST_SPARE_BYTES, max(_LEAST_SPARE_BYTES, budget_bytes // _SPARE_PART))
         self._follower = Follower(store, view, snapshot_path=snapshot_path, on_damage=self._doom_damaged)
         self.writing = threading.Lock()
@@ -84,7 +85,7 @@ class Upkeep:
         self._doomed: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
         now_s = clock.monotonic()
-        self._followed_s, self._flushed_s, self._saved_s = now_s - FOLLOW_EVERY_S, now_s, now_s
+        self._followed_s, self._flushed_s, self._saved_s = now_s - FOLLOW_EVERY_S, now_s - FLUSH_EVERY_S, now_s
         self._announced_s = now_s
         self._unexamined: list[str] = []
         self._saved_changes = 0
@@ -241,7 +242,8 @@ class Upkeep:
         Records may fill their pages badly. What is free of the budget may be used up, and what it lacks has to go. At
         least half of it is for entries, since there is bookkeeping that does not become less with them.
         """
-        spare_bytes = 3 * self._spare_bytes  # the log may be twice as long before it is begun anew, and pages lie free
+        # The log may be twice as long before it is begun anew, and pages lie free; in memory there is neither.
+        spare_bytes = 3 * self._spare_bytes if self._snapshot_path is not None else 0
         taken = (
             self._store.live_bytes() + spare_bytes + max(snapshot.bytes_of(self._snapshot_path), self._vector_bytes())
         )
@@ -300,8 +302,8 @@ class Upkeep:
     def _evict(self, newcomer_bytes: int = 0) -> list[str]:
         """Give up what is over the budget, or a slice of it: a transaction that takes long keeps all others waiting."""
         victims = self._view.evict(
-            budget_bytes=max(self.room_bytes - newcomer_bytes, self._view.used_bytes - _EVICTED_BYTES),
-            max_entries=max(self._max_entries - bool(newcomer_bytes), len(self._view) - _EVICTED_KEYS),
+            budget_bytes=max(self.room_bytes - newcomer_bytes, self._view.used_bytes - self._slice_bytes),
+            max_entries=max(self._max_entries - bool(newcomer_bytes), len(self._view) - self._slice_keys),
         )
         if victims:
             for victim in victims:
@@ -324,7 +326,7 @@ class Upkeep:
         """Remove what is doomed, in slices; a slice that can't be removed stays doomed."""
         while self._doomed:
             with self._lock:
-                doomed = dict(islice(self._doomed.items(), _SWEPT_KEYS))
+                doomed = dict(islice(self._doomed.items(), self._slice_keys))
                 self._doomed = {key: why for key, why in self._doomed.items() if key not in doomed}
             try:
                 with self.together():  # else an entry that another process writes just now would go with the one before
@@ -351,7 +353,7 @@ class Upkeep:
         """Write hits, of so many keys that a caller hardly feels it, or all."""
         while self._pending:
             with self._lock:
-                keys = list(islice(self._pending, _FLUSH_KEYS))
+                keys = list(islice(self._pending, 2 * self._slice_keys))
                 hits = {key: self._pending.pop(key) for key in keys}
             try:
                 self._follower.note_own(self._store.touch(hits))

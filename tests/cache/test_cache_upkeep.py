@@ -167,7 +167,7 @@ def test_hits_are_written_together(cache: Cache, store: CountingStore, clock: Fa
 def test_many_hits_are_written_in_pieces(
     cache: Cache, store: CountingStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llm_proxy.cache.upkeep._FLUSH_KEYS", 4)
+    monkeypatch.setattr(cache._upkeep, "_slice_keys", 2)
     for number in range(15):
         cache.admit(entry_of(number))
         cache.hit(key_of(number))
