@@ -1,16 +1,16 @@
 """Words that decide whether two questions differ. Lower case, one spelling each.
 
-All words must agree, so what is missing here costs a hit; what wrongly stands in `SYNONYMS`, `IDLE` or `AUXILIARIES`
+All words must agree, so what is missing here costs a hit; what wrongly stands in `IDLE` or `AUXILIARIES`
 makes a wrong hit possible: those lists lean to the short side.
 """
 
 from __future__ import annotations
 
 __all__ = [
-    "ARTICLES", "AUXILIARIES", "CASED", "CONTRACTED", "DAYS", "FOREIGN", "FUNCTION", "GIVING", "HOMOGRAPHS",
-    "IDLE", "IRREGULAR", "LABELS", "LARGE", "LINKS", "MEANT", "NEGATIONS", "NOT", "OPPOSITES", "ORDINALS",
-    "PARTED", "PARTICLES", "PERSONS", "PHRASAL", "PREFIXES", "QUESTIONS", "RELATIONAL", "SAYING", "SMALL",
-    "STARTERS", "SYNONYMS", "UNINFLECTED", "UNITS",
+    "ABOUT", "ARTICLES", "AUXILIARIES", "CASED", "CONTRACTED", "DAYS", "ENGLISH", "FOREIGN", "FUNCTION", "GIVING",
+    "HOMOGRAPHS", "IDLE", "LABELS", "LARGE", "LINKS", "LOCAL", "MEANT", "MONTHS", "NAME_PARTS", "NEGATIONS", "NOT",
+    "OPPOSITES", "ORDINALS", "PARTED", "PARTICLES", "PERSONS", "PHRASAL", "PREFIXES", "QUESTIONS", "RELATIONAL",
+    "SAYING", "SMALL", "STARTERS", "UNITS",
 ]  # fmt: skip
 
 
@@ -42,6 +42,26 @@ ORDINALS = {
     word: f"{value}th"
     for value, word in enumerate(_words("first second third fourth fifth sixth seventh eighth ninth tenth"), 1)
 }
+
+MONTHS = {
+    word: line[0]
+    for line in _lines("""
+        january jan
+        february feb
+        march mar
+        april apr
+        may
+        june jun
+        july jul
+        august aug
+        september sept sep
+        october oct
+        november nov
+        december dec
+    """)
+    for word in line
+}
+"""Each spelling of a month beside a number, and the month."""
 
 _UNITS = _lines("""
     percent pct
@@ -77,8 +97,8 @@ _UNITS = _lines("""
     TB terabyte terabytes
     am
     pm
-    watt watts w
-    volt volts v
+    watt watts w W
+    volt volts v V
     hertz hz
 """)
 UNITS = {word: line[0] for line in _UNITS for word in line}
@@ -135,6 +155,17 @@ PARTED = PHRASAL | frozenset(
 )
 """Behind these verbs a link is none: "check in luggage" is not "check luggage"."""
 
+LOCAL = frozenset(
+    _words("""
+        weather news map maps case cases death deaths time population hotel hotels restaurant restaurants job jobs
+        forecast temperature events school schools hospital hospitals traffic crime statistics outbreak flights shops
+    """)
+)
+"""What is asked for by its place: weather in london. "Men in black" are not "black men"."""
+
+ABOUT = frozenset(_words("news info information fact facts detail details question questions data statistics"))
+"""These are about a thing as they are of it; "songs about lennon" are not "lennon songs"."""
+
 SAYING = frozenset(_words("say says saying word mean spell translate write pronounce"))
 GIVING = frozenset(
     _words("""
@@ -168,6 +199,7 @@ CONTRACTED = {
     "isnt": ("is", "not"), "arent": ("are", "not"), "wasnt": ("was", "not"), "werent": ("were", "not"),
     "wouldnt": ("would", "not"), "couldnt": ("could", "not"), "shouldnt": ("should", "not"), "hasnt": ("has", "not"),
     "havent": ("have", "not"), "hadnt": ("had", "not"), "has": ("have",), "which": ("what",), "whom": ("who",),
+    "mph": ("mile", "per", "hour"), "kmh": ("km", "per", "hour"), "kph": ("km", "per", "hour"),
 }  # fmt: skip
 """One word that stands for others; all that end in "n't", "'re", "'ve", "'ll" or "'d" are known without it."""
 
@@ -179,7 +211,8 @@ FUNCTION = frozenset((*ARTICLES, *AUXILIARIES, *IDLE, *QUESTIONS, *PERSONS, *STA
 HOMOGRAPHS = frozenset(
     _words("""
         polish turkey china march may august nice bath cork mercury reading job bill mark will frank grant drew rose
-        lily jack rob pat sue dick bob gene art
+        lily jack rob pat sue dick bob gene art apple shell target gap tide dove delta bush acid basic rest soap
+        aids pin ram cat smart pet arm flop seal swat ide
     """)
 )
 """Words of two meanings of which a capital within a sentence tells one."""
@@ -191,146 +224,20 @@ FOREIGN = frozenset(
     _words("""
         el los las que por para una del cuántos cómo está der das und ist ein eine nicht wie für mit auf wann le les des
         du et est pour dans une qui combien della che di il gli quanto uma um não quanto com dos het een van voor niet
+        la en es lo como donde cuando quien porque muy hoy yo ich du sie wir je elle nous vous avec
         hoeveel ik og att och ett som är ile jest nie czy się
     """)
 )
-"""Where two of these stand, a text is not English, and every word of it must agree."""
+"""Where two of these stand, or one that is no part of names and no word of `ENGLISH`, a text is not English, and every
+word of it must agree.
+"""
 
-# -- words that mean the same ------------------------------------------------------------------------------------
+NAME_PARTS = frozenset(_words("los las el la del les le un du des di il en es lo das der wir com het van och"))
+"""Of `FOREIGN`, those that stand in English texts too, mostly in names: los angeles."""
 
-SYNONYMS = {
-    word: line[0]
-    for line in _lines("""
-        buy purchase
-        begin start
-        big large
-        fast quick
-        quickly rapidly
-        photo picture photograph pic
-        fix repair
-        phone telephone
-        mobile cellphone
-        bike bicycle
-        ad advertisement advert
-        app application
-        movie film
-        summarise summarize
-        help assist
-        need require
-        show display
-        delete erase
-        pick choose select
-        method technique
-        error mistake
-        kid child
-        mother mom mum
-        father dad
-        illness disease
-        physician doctor
-        lawyer attorney
-        car automobile
-        airplane plane aeroplane
-        tv television
-        happen occur
-        obtain acquire
-        usa america
-        difference distinction
-        improve enhance
-        reduce decrease
-        increase boost
-        easy simple
-        easiest simplest
-        easier simpler
-        hard difficult
-        biggest largest
-        bigger larger
-        fastest quickest
-        faster quicker
-        cheap inexpensive
-        website site
-        exam examination
-        anyone anybody
-        persuade convince
-        strange weird
-        afraid scared
-        upcoming forthcoming
-        latest newest
-        nearest closest
-        turn switch
-        maybe perhaps
-        affect influence
-        huge enormous
-        tiny minuscule
-        allow permit
-        often frequently
-        sofa couch
-        petrol gasoline
-        truck lorry
-        vs versus
-        info information
-        maximum max
-        minimum min
-        approx approximately roughly
-        cab taxi
-        fridge refrigerator
-        maths math mathematics
-        job occupation
-        advantage benefit
-        disadvantage drawback
-        wrong incorrect
-        reply respond
-        rich wealthy
-        ill sick
-        smart intelligent
-        regarding concerning
-        till until
-        everybody everyone
-        nobody noone
-        somebody someone
-    """)
-    for word in line
-}
-
-_IRREGULAR = _lines("""
-    person people persons
-    child children
-    man men
-    woman women
-    mouse mice
-    foot feet
-    tooth teeth
-    leaf leaves
-    life lives
-    wife wives
-    knife knives
-    wolf wolves
-    half halves
-    shelf shelves
-    self selves
-    goose geese
-    ox oxen
-    criterion criteria
-    phenomenon phenomena
-    analysis analyses
-    hypothesis hypotheses
-    crisis crises
-    thesis theses
-    index indices indexes
-    matrix matrices
-    vertex vertices
-    datum data
-    have has
-""")
-IRREGULAR = {word: line[0] for line in _IRREGULAR for word in line}
-
-UNINFLECTED = frozenset(
-    _words("""
-        news means manners premises customs arms goods shorts glasses economics physics politics statistics
-        savings securities futures damages contents papers rights terms woods lens bus gas plus always species
-        series windows teams pythons apples was his its this us is as yes has does goes less unless texas paris mars
-    """)
+ENGLISH = frozenset(
+    _words("the is are what how does of to my for with and i you who where when why which can it this that your")
 )
-"""They look like forms of other words, and are none."""
 
 # -- words that say why ------------------------------------------------------------------------------------------
 

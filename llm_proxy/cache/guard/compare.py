@@ -9,17 +9,21 @@ front, and what searches leave out. A wrong refusal costs a hit, a wrong hit cos
 from __future__ import annotations
 
 from collections import Counter
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from .guard_forms import is_form, is_same, keys
-from .guard_loose import is_loosely_same
-from .guard_order import is_rearranged
-from .guard_read import Reading, read
-from .guard_words import GIVING, NEGATIONS, NOT, OPPOSITES, PERSONS, PREFIXES, QUESTIONS
+from .forms import is_form, is_same, keys
+from .loose import is_loosely_same
+from .order import is_rearranged
+from .read import Reading, read
+from .words import AUXILIARIES, GIVING, NEGATIONS, NOT, OPPOSITES, PERSONS, PREFIXES, QUESTIONS
 
 __all__ = ["agree"]
 
 _REMEMBERED_CHARS = 2_000
+_DEFINITE = frozenset({"the", "my"})
+_STATING = frozenset({"what", "who", "is", "are", "am", "was", "were"})
+_ASKING = frozenset((*AUXILIARIES, "do", "does"))
+_BARE = 2  # words: "what", and what it is about
 
 
 def agree(one: str, other: str) -> str:
@@ -38,12 +42,14 @@ def agree(one: str, other: str) -> str:
     a, b = _reading(one), _reading(other)
     if a.quotes != b.quotes:
         return "quotes"
+    if a.is_foreign or b.is_foreign:
+        return "" if a.words == b.words and a.is_foreign == b.is_foreign else _difference(a, b) or "words"
     if a.words == b.words or (len(a.words) == len(b.words) and all(map(is_same, a.words, b.words))):
         return _difference_beside(a, b)
-    if is_loosely_same(a.words, b.words, may_turn=not (a.auxiliaries or b.auxiliaries)):
+    if is_loosely_same(a.words, b.words, is_search=not (a.auxiliaries or b.auxiliaries)):
         return _difference_beside(a, b)
     if is_rearranged(a.words, b.words) or is_rearranged(b.words, a.words):
-        if _is_giving(a, b) and sorted(a.words) != sorted(b.words):
+        if (_is_giving(a, b) and sorted(a.words) != sorted(b.words)) or _is_other_one(a, b, has_forms=False):
             return "words"
         # Moved clauses take their auxiliaries along; of one kind they cannot have changed places.
         is_one_kind = a.auxiliaries == b.auxiliaries and len(set(a.auxiliaries)) <= 1
@@ -65,8 +71,13 @@ def _difference_beside(a: Reading, b: Reading) -> str:
     """What differs beside the words, which are the same."""
     if a.auxiliaries != b.auxiliaries:
         return "tense"
-    if _is_giving(a, b) and any(map(is_form, a.words, b.words)):
+    if (a.opening in _ASKING) != (b.opening in _ASKING):  # "can I fly", "I can fly"
+        return "question"
+    has_forms = any(map(is_form, a.words, b.words))
+    if (_is_giving(a, b) and has_forms) or _is_other_one(a, b, has_forms=has_forms):
         return "words"
+    if has_forms and any(map(partial(_are_names, a.names, b.names), a.words, b.words)):
+        return "names"
     # Articles may be left out; the same ones in another order stand before other words.
     return "direction" if a.articles != b.articles and sorted(a.articles) == sorted(b.articles) else ""
 
@@ -74,6 +85,32 @@ def _difference_beside(a: Reading, b: Reading) -> str:
 def _is_giving(a: Reading, b: Reading) -> bool:
     """Whether something is to be made, and one thing is not several."""
     return not GIVING.isdisjoint((*a.words[:1], *b.words[:1]))
+
+
+def _is_other_one(a: Reading, b: Reading, *, has_forms: bool) -> bool:
+    """Whether one asks of a thing that is known, and the other of any: "my IP address", "an IP address"."""
+    if a.articles == b.articles:
+        return False
+    if has_forms and _DEFINITE.isdisjoint(a.articles) != _DEFINITE.isdisjoint(b.articles):
+        return True  # "is the dog dangerous", "are dogs dangerous"
+    only_a, only_b = Counter(a.articles) - Counter(b.articles), Counter(b.articles) - Counter(a.articles)
+    is_stating = a.opening in _STATING and b.opening in _STATING
+    return _is_known(only_a, only_b, a, is_stating=is_stating) or _is_known(only_b, only_a, b, is_stating=is_stating)
+
+
+def _is_known(articles: Counter[str], others: Counter[str], reading: Reading, *, is_stating: bool) -> bool:
+    """Whether these articles tell of a known thing and those of any, or of none."""
+    if "my" in articles and "the" not in others:
+        return is_stating or "a" in others  # "the meaning of my life", "the meaning of life"; "my refund", "a refund"
+    if "the" not in articles or not is_stating or "my" in others:
+        return False
+    is_bare = reading.words[:1] == ["what"] and len(reading.words) == _BARE  # "what is the time", "what is time"
+    return "a" in others or is_bare
+
+
+def _are_names(names: set[str], others: set[str], one: str, other: str) -> bool:
+    """Whether two forms of a word are two names: Adam and Adams."""
+    return one.islower() and one in names and other in others and is_form(one, other)
 
 
 # -- saying why --------------------------------------------------------------------------------------------------
@@ -90,7 +127,7 @@ def _difference(a: Reading, b: Reading) -> str:
         return "numbers"
     if _is_negated(both) or _is_opposed(only_a, only_b):
         return "negation"
-    if not a.names.isdisjoint(map(str.casefold, only_a)) or not b.names.isdisjoint(map(str.casefold, only_b)):
+    if not a.names.isdisjoint(map(str.lower, only_a)) or not b.names.isdisjoint(map(str.lower, only_b)):
         return "names"
     if not both.isdisjoint(PERSONS):
         return "person"

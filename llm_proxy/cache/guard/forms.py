@@ -5,9 +5,11 @@ Other forms are words of their own: "who plays" and "who played" are two questio
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
-from .guard_words import CASED, FUNCTION, HOMOGRAPHS, IRREGULAR, NOT, SYNONYMS, UNINFLECTED
+from .synonyms import IRREGULAR, SYNONYMS, UNINFLECTED
+from .words import CASED, FUNCTION, HOMOGRAPHS, NOT
 
 __all__ = ["is_form", "is_gerund", "is_same", "keys"]
 
@@ -15,13 +17,17 @@ _TOLD_APART = FUNCTION | HOMOGRAPHS | CASED
 _LONGEST = 40  # characters of a word of which forms are looked for
 _DOUBLED = "bdfgklmnprstz"
 _VOWELS = "aeiouy"
+_OUR = re.compile(  # not "mourning" and "morning", nor Harbourne
+    r"\A(arm|behavi|clam|col|endeav|fav|ferv|flav|glam|harb|hon|hum|lab|neighb|od|parl|ranc|rig|rum|sav|splend|tum|val"
+    r"|vap|vig)our(?=\Z|s|ed|er|ing|ab|it|ful|less|ho|al|ly|ist)"
+)
 
 
 def is_same(one: str, other: str) -> bool:
     """Whether two words may stand for each other; symmetric.
 
     Args:
-        one: A word as `llm_proxy.cache.guard_read.read` gives it: a capital in it tells it from another word.
+        one: A word as `llm_proxy.cache.guard.read.read` gives it: a capital in it tells it from another word.
         other: Another.
     """
     if one == other:
@@ -34,7 +40,7 @@ def is_same(one: str, other: str) -> bool:
 
 def _plain(word: str) -> str:
     """In lower case, as who does not care for capitals writes it, where that is no word of its own."""
-    lower = word.casefold()
+    lower = word.lower()
     return word if word[0] == "=" or lower in _TOLD_APART else lower
 
 
@@ -94,7 +100,7 @@ def _spelt(word: str) -> str:
         if word.endswith("ise"):
             word = word[:-3] + "ize"
     if len(word) > 4 and "our" in word:
-        word = word.replace("our", "or")
+        word = _OUR.sub(r"\1or", word)
     if len(word) > 4 and word.endswith("tre"):
         word = word[:-3] + "ter"
     return word

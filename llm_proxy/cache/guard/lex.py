@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .guard_words import CASED, CONTRACTED, FUNCTION, HOMOGRAPHS
+from .words import CASED, CONTRACTED, FUNCTION, HOMOGRAPHS, LARGE
 
 __all__ = ["QUOTATION", "Lexer"]
 
@@ -22,6 +22,8 @@ _MATHS = frozenset("+-*/^=<>%|&")
 _BEFORE_PROSE = frozenset(')+#"')  # signs that a sentence may end with: C++, C#
 _CURRENCIES = {"$": "dollar", "\u20ac": "euro", "\xa3": "gbp", "\xa5": "yen"}
 _ENDINGS = {"n't": "not", "'re": "are", "'ve": "have", "'ll": "will", "'d": "would", "'m": "am"}
+_CASELESS = frozenset({"js", "net", "com", "org", "io", "ai", "app", "edu", "gov"})  # behind a full stop
+_PLUSES = frozenset({"c", "notepad"})
 _WORD, _NUMBER, _SIGN, _PUNCTUATION = "wnsp"
 
 
@@ -29,7 +31,7 @@ class Lexer:
     """Reads one text, once.
 
     Args:
-        text: Any text, in the spelling that `llm_proxy.cache.guard_read` gives it.
+        text: Any text, in the spelling that `llm_proxy.cache.guard.read` gives it.
 
     Attributes:
         names: Of the words, in lower case, those that a capital marks as names.
@@ -55,12 +57,12 @@ class Lexer:
                     found.append(token) if token not in CONTRACTED else found.extend(CONTRACTED[token])
                 else:
                     self._take_word(at, is_first=is_first)
+                self._put_currency()
                 self._last, is_first = _WORD, False
             elif token[0].isdecimal():
                 found.append(token)
-                if self._currency:  # behind its number, as it is said
-                    found.append(self._currency)
-                    self._currency = ""
+                if self._tokens[at + 1][1].lower() not in LARGE:
+                    self._put_currency()
                 self._last, is_first = _NUMBER, False
             elif token in _PROSE and self._is_punctuation(at):
                 is_first = is_first or token in ".!?:"
@@ -69,14 +71,19 @@ class Lexer:
                 self._take_sign(at)
         return found
 
+    def _put_currency(self) -> None:
+        """Behind its number, as it is said: five million dollars."""
+        if self._currency:
+            self._found.append(self._currency)
+            self._currency = ""
+
     # -- words ---------------------------------------------------------------------------------------------------
 
     def _take_word(self, at: int, *, is_first: bool) -> None:
         token = self._tokens[at][1]
-        found, lower = self._found, token.casefold()
+        found, lower = self._found, token.lower()
         if self._is_literal(at):
-            is_lower = found[-1:] == ["."] or self._tokens[at + 1][1] in {".", "+"}  # node.js, C++
-            found.append(_LITERAL + (lower if is_lower else token))
+            found.append(_LITERAL + (lower if self._is_caseless(at) else token))
         elif "." in token:  # U.S.
             found.append(token.replace(".", ""))
         elif lower in CONTRACTED and (self._is_plain or not token[1:].isupper()):
@@ -122,9 +129,18 @@ class Lexer:
         next_space, following = self._tokens[at + 1]
         if self._last == _NUMBER and not space and token in "ai":  # 5a: not an article
             return True
-        if (following in _MATHS and not self._joins(at + 1)) or (self._last == _SIGN and self._found[-1] in _MATHS):
+        if (following in _MATHS and not self._joins(at + 1)) or (self._last == _SIGN and self._found[-1][-1] in _MATHS):
             return True
         return following[:1].isdecimal() and not next_space
+
+    def _is_caseless(self, at: int) -> bool:
+        """Whether nothing depends on the capitals of a word of code: Node.js, C++, but not README.md."""
+        following, behind = self._tokens[at + 1][1], self._tokens[at + 2 : at + 3]
+        if following == ".":
+            return self._last != _SIGN and behind[0][1].lower() in _CASELESS
+        return (following == "+" and self._tokens[at][1].lower() in _PLUSES) or (
+            self._found[-1:] == ["."] and self._tokens[at][1].lower() in _CASELESS
+        )
 
     # -- signs ---------------------------------------------------------------------------------------------------
 
@@ -135,7 +151,7 @@ class Lexer:
             return not following and token in "?!."
         if token == "!" and (self._last == _NUMBER or (self._last == _WORD and len(self._found[-1]) == 1)):
             return False  # 5!
-        is_behind_word = bool(self._last) and (self._last != _SIGN or self._found[-1] in _BEFORE_PROSE)
+        is_behind_word = bool(self._last) and (self._last != _SIGN or self._found[-1][-1] in _BEFORE_PROSE)
         return is_behind_word and (bool(next_space) or following in _PROSE)
 
     def _is_silent(self, at: int) -> bool:
@@ -171,13 +187,16 @@ class Lexer:
     def _take_sign(self, at: int) -> None:
         space, token = self._tokens[at]
         next_space, following = self._tokens[at + 1]
-        self._last = _WORD
+        was_sign, self._last = self._last == _SIGN, _WORD
         if token == "&" and space and next_space:
             self._found.append("and")
         elif token == "%" and self._found and self._found[-1][0].isdecimal():
             self._found.append("percent")
         elif token in _CURRENCIES and following[:1].isdecimal():
             self._currency = _CURRENCIES[token]
+        elif was_sign and not space and QUOTATION not in (token, self._found[-1]):
+            self._found[-1] += token  # "x++ + y" is not "x + ++y"
+            self._last = _SIGN
         else:
             self._found.append(_CURRENCIES.get(token, token))
             self._last = _SIGN

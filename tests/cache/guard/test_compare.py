@@ -121,7 +121,6 @@ DIFFER = {
         ("what is n!", "what is n"),
         ("temperature -5", "temperature 5"),
         ("what is 10 % 3 + 1", "what is 10 / 3 + 1"),
-        ("20\u00b0C", "20C"),
         ("what does cd .. do", "what does cd . do"),
         ("why is 5 \xb1 2", "why is 5 2"),
         ("what does i++ do", "what does i-- do"),
@@ -226,6 +225,7 @@ DIFFER = {
         ("If it was cold, is it hot", "is it hot if it was cold"),
     ],
     "words": [
+        ("20\u00b0C", "20C"),
         ("capital of france", "capital of spain"),
         ("Explain it in one sentence", "Summarise it in one sentence"),
         ("parks in Paris", "parking in Paris"),

@@ -7,8 +7,8 @@ eat fish" may be "is eating fish safe". All else is refused: who does what to wh
 
 from __future__ import annotations
 
-from .guard_forms import is_gerund, is_same
-from .guard_words import DAYS, PARTICLES, PHRASAL, STARTERS
+from .forms import is_gerund, is_same
+from .words import DAYS, PARTICLES, PHRASAL, STARTERS
 
 __all__ = ["is_rearranged"]
 
@@ -90,11 +90,16 @@ def _is_choice_swapped(a: list[str], b: list[str]) -> bool:
         middle, starts = a.index("and"), range(a.index("between") + 1, a.index("between") + 2)
     else:
         return False
-    swapped = [*a[middle + 1 :], a[middle]]
+    after = a[middle + 1 :]
+    if a[middle] == "or":  # of two choices of several words nobody knows where the first begins
+        starts = range(middle - len(after), middle - len(after) + 1)
+    elif not STARTERS.isdisjoint(a[starts[0] :]):
+        return False
+    swapped = [*after, a[middle]]
     return any(
         a[start] == b[start + len(swapped)] and _is_equal([*a[:start], *swapped, *a[start:middle]], b)
         for start in starts
-        if start + len(swapped) < len(b)
+        if start > 0 and start + len(swapped) < len(b)
     )
 
 
