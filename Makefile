@@ -3,6 +3,7 @@ DATA ?= ../shared/data
 BANKING77 = $(DATA)/intents_banking77/utterances.jsonl.gz
 CLINC150 = $(DATA)/intents_clinc150/utterances.jsonl.gz
 BING = $(DATA)/queries_bing_covid/by_country_2020-01.tsv.gz
+PAIRS = $(foreach name,pairs_negation slots_snips slots_hwu64 pairs_prompt_paraphrase pairs_qqp,$(DATA)/$(name)/pairs.jsonl.gz)
 INDEX_TEXTS = $(BANKING77) $(CLINC150) $(BING)
 
 .PHONY: help demo test lint test-local-model test-chaos test-soak test-sentence-transformers bench docs clean
@@ -57,6 +58,7 @@ bench:
 	@.venv-test/bin/python -m benchmarks.multiplex --record --plot docs/multiplex.svg
 	@.venv-test/bin/python -m benchmarks.eviction --record --queries $(BING) --plot docs/cost_by_cache_size.svg
 	@.venv-test/bin/python -m benchmarks.index --record --texts $(INDEX_TEXTS)
+	@.venv-test/bin/python -m benchmarks.semantic --record --pairs $(PAIRS)
 	@.venv-test/bin/python -m benchmarks.end_to_end --record --queries $(BANKING77) $(BING)
 
 docs:
