@@ -173,6 +173,22 @@ class CacheConfig(_Frozen):
         le=1,
         description="Least cosine similarity of a semantic hit; the guard must agree as well.",
     )
+    check_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of semantic hits that are also asked upstream, after they were served, to see whether they "
+        "were right. It costs what asking costs.",
+    )
+    check_usd_per_day: float = Field(
+        0.1, ge=0, description="Most dollars that such checks may take on one day (UTC); without a price none is made."
+    )
+    judge: str = Field(
+        "normalised",
+        min_length=1,
+        description="What compares the two answers: `exact` (same characters), `normalised` (but for case, space, "
+        "Markdown and how numbers are written), `similar` (the encoder), or the name of a model, which is asked.",
+    )
 
 
 class EncoderConfig(_Frozen):

@@ -18,7 +18,8 @@ import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
-from .engine.effects import Await, Background, Board, Compute, Effect, Flow, Forward, Late, Launch
+from .beside import Tasks, Threads
+from .engine.effects import Aside, Await, Background, Board, Compute, Effect, Fetch, Flow, Forward, Late, Launch
 from .engine.flights import Flight, Ticket
 from .engine.ports import Live, Ready
 from .forking import working
@@ -122,6 +123,11 @@ class Driver:
     def __init__(self, flights: Flights, pool: Callable[[], Executor], background: Later | None = None) -> None:
         self._flights, self._pool = flights, pool
         self._background = background or (lambda call: pool().submit(call))
+        self._beside = Threads()
+
+    def close(self) -> None:
+        """Have what goes on beside calls stop with its next step, and begin nothing more of the kind."""
+        self._beside.close()
 
     def run(self, flow: Flow[T], send: Send | None = None) -> T:
         """The flow's result; ``send`` forwards requests and raises what its HTTP library raises."""
@@ -180,6 +186,10 @@ class Driver:
                 return _given(send)(outgoing)
             case Launch(outgoing, flight, opened):
                 return _sync(flight).launch(lambda: _given(send)(outgoing), opened)
+            case Fetch():
+                return self._beside.fetch(effect, _given(send))
+            case Aside(flow, ended):
+                return self._beside.start(partial(self.run, flow, send), ended)
             case _:
                 assert_never(effect)
 
@@ -190,6 +200,11 @@ class AsyncDriver:
     def __init__(self, flights: Flights, pool: Callable[[], Executor], background: Later | None = None) -> None:
         self._flights = flights
         self._background = background or (lambda call: pool().submit(call))
+        self._beside = Tasks()
+
+    def close(self) -> None:
+        """Have what goes on beside calls cancelled, and begin nothing more of the kind; from any thread."""
+        self._beside.close()
 
     async def run(self, flow: Flow[T], send: AsyncSend | None = None) -> T:
         """The flow's result; see `Driver.run`."""
@@ -241,6 +256,10 @@ class AsyncDriver:
                 return await _given(send)(outgoing)
             case Launch(outgoing, flight, opened):
                 return await _async(flight).launch(lambda: _given(send)(outgoing), opened)
+            case Fetch():
+                return await self._beside.fetch(effect, _given(send))
+            case Aside(flow, ended):
+                return self._beside.start(partial(self.run, flow, send), ended)
             case _:
                 assert_never(effect)
 

@@ -16,11 +16,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from threading import get_ident
 from typing import Any
 
-__all__ = ["Gate", "on_fork", "working"]
+__all__ = ["Gate", "Workers", "on_fork", "working"]
 
 _WAIT_S = 5.0  # for a model that loads; a fork is never held up longer
 _TURN_S = 30.0  # a thread held up longer goes on: the fork failed in a way that nobody was told of
@@ -103,3 +107,37 @@ def _in_child() -> None:
     is_quiet = working.forget()
     for child in _children:
         child(is_quiet)
+
+
+class Workers(ThreadPoolExecutor):
+    """Threads whose work a fork waits for."""
+
+    def __init__(self, max_workers: int, thread_name_prefix: str) -> None:
+        super().__init__(max_workers, thread_name_prefix)
+        self._submitting: set[int] = set()
+        self._postponed: deque[Callable[[], Any]] = deque()
+
+    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have a function called by a worker thread.
+
+        In here the executor holds locks that are not reentrant. When the garbage collector ends a dropped call right
+        now, and its event asks for upkeep, that has to wait; so no one must wait for the future that it gets.
+        """
+        me = threading.get_ident()
+        if me in self._submitting:
+            self._postponed.append(partial(call, *args, **kwargs))
+            return Future()
+        self._submitting.add(me)
+        try:
+            future = super().submit(_worked, call, *args, **kwargs)
+        finally:
+            self._submitting.discard(me)
+        with suppress(IndexError):
+            while True:
+                self.submit(self._postponed.popleft())
+        return future
+
+
+def _worked(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    with working:
+        return call(*args, **kwargs)

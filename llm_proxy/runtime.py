@@ -11,38 +11,38 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from .backends.prices import Prices
 from .cache.resting import RestingCache
+from .checks import LEDGER_NAME, checker_for, hit_named
 from .config import Config, EncoderConfig, load
 from .drive import AsyncDriver, Driver, Flights
 from .engine.flow import Engine
+from .engine.outgoing import Dispatcher
 from .engine.settle import Settler, attach_vector
 from .errors import CacheError, LLMProxyError
-from .forking import on_fork, working
+from .forking import Workers, on_fork, working
 from .observe.events import CallEvent, Sink, Troubles
 from .route.base import Finished
 from .route.costs import CostEstimator
 from .route.select import Selector
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from .cache.cache import Cache
     from .encode.lazy import LazyEncoder
     from .engine.ports import Clock
     from .observe.ledger import Ledger
+    from .types import Outcome
 
 __all__ = ["LEDGER_NAME", "Runtime", "Settings", "SystemClock", "close_all", "runtime_for"]
 
 logger = logging.getLogger("llm_proxy")
-LEDGER_NAME = "ledger.sqlite3"
 _MAINTAIN_EVERY_S = 60.0
 _ENCODE_AT_ONCE = 500  # texts, in about a second of one core
 _LEARN_CALLS = 20_000  # of the ledger's newest, in a tenth of a second
@@ -95,7 +95,7 @@ class Runtime:
         config, self.cache = self.config, cache
         # Reentrant: the garbage collector may end a dropped call at any place, and that call's event comes here.
         self._lock = threading.RLock()
-        self._pool: _Workers | None = None
+        self._pool: Workers | None = None
         self._maintained_s = self.clock.monotonic()
         self._unencodable: set[str] = set()
         self._without_vector = -1  # entries, after the last look at all of them
@@ -106,6 +106,13 @@ class Runtime:
         self.encoder = encoder or self._open_encoder()
         self.ledger = self._open_ledger()
         self._sinks: tuple[Sink, ...] = (*self._given_sinks, *([self.ledger] if self.ledger else []))
+        self._assemble_engine(cache)
+        flights = Flights()
+        self.driver = Driver(flights, self.pool, self._in_background)
+        self.async_driver = AsyncDriver(flights, self.pool, self._in_background)
+
+    def _assemble_engine(self, cache: Cache | None) -> None:
+        config = self.config
         # The command line and the background work use the cache itself; calls use it through its rests.
         answers = RestingCache(cache, monotonic=self.clock.monotonic) if cache is not None else None
         settler = Settler(
@@ -118,18 +125,28 @@ class Runtime:
             sink=self.emit,
             appraiser=self.selector,
         )
+        dispatcher = Dispatcher(config, selector=self.selector, troubles=self.troubles)
+        self.checker = checker_for(
+            config,
+            cache=answers,
+            dispatcher=dispatcher,
+            settler=settler,
+            encoder=self.encoder,
+            prices=self.prices,
+            clock=self.clock,
+            troubles=self.troubles,
+            ledger=self.ledger,
+        )
         self.engine = Engine(
             config,
             cache=answers,
             encoder=self.encoder,
-            selector=self.selector,
+            dispatcher=dispatcher,
             settler=settler,
+            checker=self.checker,
             clock=self.clock,
             troubles=self.troubles,
         )
-        flights = Flights()
-        self.driver = Driver(flights, self.pool, self._in_background)
-        self.async_driver = AsyncDriver(flights, self.pool, self._in_background)
 
     def start(self) -> None:
         """Load what takes long in the background; calls that come earlier are misses, not errors."""
@@ -151,7 +168,7 @@ class Runtime:
             if self._is_closed:
                 raise RuntimeError("this runtime is closed; make a new one")
             if self._pool is None:
-                made = _Workers(max(2, min(8, (os.cpu_count() or 2))), thread_name_prefix="llm-proxy")
+                made = Workers(max(2, min(8, (os.cpu_count() or 2))), thread_name_prefix="llm-proxy")
                 self._pool = self._pool or made  # a call that was collected meanwhile may have made one
             return self._pool
 
@@ -166,8 +183,23 @@ class Runtime:
             except Exception as exc:  # noqa: BLE001 - sinks may be the user's own
                 self.troubles.note("sink", exc)
 
+    def undo(self, hit: Outcome | str) -> bool:
+        """Take a semantic hit back: its entry is no longer served to such questions. Whether the entry is still there.
+
+        Args:
+            hit: ``response.extensions["llm_proxy"]``, or the header ``x-llm-proxy-id``, by which the hit is looked up
+                in the ledger.
+
+        Raises:
+            CacheError: The ledger has no such hit, or the evidence can't be written.
+            ValueError: It is no semantic hit.
+        """
+        return self.checker.undo(hit_named(self.config, hit, self.ledger) if isinstance(hit, str) else hit)
+
     def close(self) -> None:
         """Write what is pending and release files and threads; calling it again is safe."""
+        self.driver.close()
+        self.async_driver.close()
         with self._lock:
             self._is_closed = True
             pool, self._pool = self._pool, None
@@ -308,40 +340,6 @@ def _can_encode(encoder: LazyEncoder, text: str) -> bool:
     except LLMProxyError:
         return False
     return True
-
-
-class _Workers(ThreadPoolExecutor):
-    """Threads whose work a fork waits for."""
-
-    def __init__(self, max_workers: int, thread_name_prefix: str) -> None:
-        super().__init__(max_workers, thread_name_prefix)
-        self._submitting: set[int] = set()
-        self._postponed: deque[Callable[[], Any]] = deque()
-
-    def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have a function called by a worker thread.
-
-        In here the executor holds locks that are not reentrant. When the garbage collector ends a dropped call right
-        now, and its event asks for upkeep, that has to wait; so no one must wait for the future that it gets.
-        """
-        me = threading.get_ident()
-        if me in self._submitting:
-            self._postponed.append(partial(call, *args, **kwargs))
-            return Future()
-        self._submitting.add(me)
-        try:
-            future = super().submit(_worked, call, *args, **kwargs)
-        finally:
-            self._submitting.discard(me)
-        with suppress(IndexError):
-            while True:
-                self.submit(self._postponed.popleft())
-        return future
-
-
-def _worked(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    with working:
-        return call(*args, **kwargs)
 
 
 _alive: WeakSet[Runtime] = WeakSet()

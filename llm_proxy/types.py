@@ -15,6 +15,9 @@ HitKind = Literal["exact", "semantic", ""]
 HeaderList = Sequence[tuple[str, str]]
 Forward = Literal["bypass", "uri-miss", "miss", "request", "stale", ""]
 
+HIT_ID_CHARS = 16
+"""Of the question's key, to name a semantic hit by."""
+
 CHARS_PER_TOKEN = 4
 """Characters of English that make a token, as a rule of thumb: where no tokenizer counts."""
 
@@ -214,6 +217,10 @@ class Outcome:
         cost_usd: Money that this call cost, where the price is known.
         is_stored: Whether the answer was written; None while it is still under way.
         is_shared: Whether the call joined an identical one that was under way.
+        asked: Exact key of the question; on a semantic hit not the entry's. With ``key`` it names the pair.
+        scope: Where a semantic hit was found; empty otherwise.
+        p_wrong: Upper 95 % limit of the probability that a semantic hit is wrong, in [0, 1]; None where nothing is
+            known of it.
     """
 
     status: Literal["hit", "miss", "bypass"]
@@ -230,6 +237,9 @@ class Outcome:
     cost_usd: float | None = None
     is_stored: bool | None = None
     is_shared: bool = False
+    asked: str = ""
+    scope: str = ""
+    p_wrong: float | None = None
 
     def with_changes(self, **changes: Any) -> Outcome:
         """A copy with some fields replaced."""
@@ -239,7 +249,10 @@ class Outcome:
     def cache_status(self) -> str:
         """Value of the ``Cache-Status`` header. Source: RFC 9211 section 2."""
         if self.status == "hit":
-            details = [self.kind, *([f"similarity={self.similarity:.3f}"] if self.kind == "semantic" else [])]
+            details: list[str] = [self.kind]
+            if self.kind == "semantic":
+                details.append(f"similarity={self.similarity:.3f}")
+                details += [] if self.p_wrong is None else [f"p_wrong={self.p_wrong:.3f}"]
             return f"llm-proxy; hit; detail={_sf_string('; '.join(details))}"
         default = "bypass" if self.status == "bypass" else "uri-miss"
         forward = default if self.forward is None else self.forward
@@ -258,6 +271,8 @@ class Outcome:
         rows = [("cache-status", self.cache_status)]
         if self.status == "hit":
             rows += [("age", str(int(self.age_s))), ("x-llm-proxy-saved-usd", f"{self.saved_usd:.8f}")]
+        if self.kind == "semantic" and self.asked:
+            rows.append(("x-llm-proxy-id", self.asked[:HIT_ID_CHARS]))
         if self.backend:
             rows.append(("x-llm-proxy-backend", self.backend))
         if self.route:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from llm_proxy.backends.prices import Prices
 from llm_proxy.cache.entry import Entry
+from llm_proxy.cache.evidence import Observation
+from llm_proxy.cache.judge import ModelJudge, Normalised
 from llm_proxy.config import Config
 from llm_proxy.engine.flow import Engine
+from llm_proxy.engine.outgoing import Dispatcher
 from llm_proxy.engine.settle import Settler
+from llm_proxy.engine.shadow import Allowance, Checker
 from llm_proxy.errors import CacheError
-from llm_proxy.observe.events import CallEvent, Troubles
+from llm_proxy.observe.events import CallEvent, CheckEvent, Troubles
 from llm_proxy.route.select import Selector
 from llm_proxy.testing import FakeClock, FakeEncoder
 from llm_proxy.types import ChatRequest, Head
@@ -29,6 +34,10 @@ class Found:
     entry: Entry | None = None
     similarity: float = 0.0
     refusal: str = ""
+    p_wrong: float | None = None
+    doubted: Entry | None = None
+    doubted_similarity: float = 0.0
+    damage: CacheError | None = None
 
 
 class FakeCache:
@@ -38,6 +47,7 @@ class FakeCache:
         self.entries: dict[str, Entry] = {}
         self.attached: dict[str, Any] = {}
         self.hits: list[str] = []
+        self.observed: list[tuple[str, Observation]] = []
         self.searches: list[tuple[str, str]] = []
         self.found = Found()
         self.failing: set[str] = set()
@@ -71,6 +81,11 @@ class FakeCache:
         self.attached[key] = scope, vector, encoder, seen_chars
         return True
 
+    def observe(self, key: str, observation: Observation) -> bool:
+        self._try("observe")
+        self.observed.append((key, observation))
+        return key in self.entries
+
     def hit(self, key: str) -> bool:
         self._try("hit")
         self.hits.append(key)
@@ -98,25 +113,52 @@ class Rig:
     clock: FakeClock = field(default_factory=FakeClock)
     events: list[CallEvent] = field(default_factory=list)
     troubles: Troubles = field(default_factory=Troubles)
+    judge: Any = field(default_factory=Normalised)
+    chance: float = 0.0
+    checks: list[CheckEvent] = field(default_factory=list)
+    spent_usd: float = 0.0
 
     def __post_init__(self) -> None:
         self.config = Config(**self.sections)
         self.selector = Selector(self.config)
+        self.prices = Prices(self.config.backends)
+        self.dispatcher = Dispatcher(self.config, selector=self.selector, troubles=self.troubles)
         self.settler = Settler(
             self.config.cache,
             cache=self.cache,
             encoder=self.encoder,
-            prices=Prices(self.config.backends),
+            prices=self.prices,
             clock=self.clock,
             troubles=self.troubles,
             sink=self.events.append,
+        )
+        self.allowance = Allowance(
+            self.config.cache.check_usd_per_day,
+            clock=self.clock,
+            spent_since=lambda at_s: self.spent_usd,
+            lock=threading.Lock(),
+        )
+        self.checker = Checker(
+            self.config.cache,
+            cache=self.cache,
+            dispatcher=self.dispatcher,
+            settler=self.settler,
+            judge=self.judge,
+            asker=self.judge if isinstance(self.judge, ModelJudge) else None,
+            allowance=self.allowance,
+            prices=self.prices,
+            clock=self.clock,
+            troubles=self.troubles,
+            book=self.checks.append,
+            chance=lambda: self.chance,
         )
         self.engine = Engine(
             self.config,
             cache=self.cache,
             encoder=self.encoder,
-            selector=self.selector,
+            dispatcher=self.dispatcher,
             settler=self.settler,
+            checker=self.checker,
             clock=self.clock,
             troubles=self.troubles,
         )

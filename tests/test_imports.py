@@ -24,16 +24,16 @@ LAYERS = [
     {"config"},
     {"cache", "route", "encode", "backends", "draft", "wire", "observe"},
     {"engine"},
-    {"pull"},
-    {"drive"},
+    {"pull", "beside"},
+    {"drive", "checks"},
     {"runtime"},
     {"faces", "testing"},
     {"__init__", "__main__"},
 ]
 BESIDE = {("route", "encode"), ("testing", "faces"), ("faces", "testing")}
 ENGINE_SEES = {
-    "backends.openai_compatible", "cache.base", "cache.entry", "config", "encode.base", "errors", "observe.events",
-    "route.base", "types", "wire.chat", "wire.recorder", "wire.replay",
+    "backends.openai_compatible", "cache.base", "cache.entry", "cache.evidence", "config", "encode.base", "errors",
+    "observe.events", "route.base", "types", "wire.chat", "wire.recorder", "wire.replay",
 }  # fmt: skip
 PURE = {
     "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "numpy", "typing",

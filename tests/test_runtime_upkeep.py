@@ -15,8 +15,9 @@ from llm_proxy.cache.entry import Entry
 from llm_proxy.config import Config
 from llm_proxy.encode.base import Encoding
 from llm_proxy.errors import CacheError
+from llm_proxy.forking import Workers
 from llm_proxy.observe.events import CallEvent
-from llm_proxy.runtime import Runtime, _Workers
+from llm_proxy.runtime import Runtime
 from llm_proxy.testing import FakeBackend, FakeClock, FakeEncoder
 from llm_proxy.types import Outcome
 
@@ -159,7 +160,7 @@ def test_after_closing_there_are_no_new_threads() -> None:
 
 def test_a_dropped_call_collected_while_work_is_handed_to_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its event asks for upkeep, on the thread that holds the executor's own locks."""
-    workers, done = _Workers(1, "test"), threading.Event()
+    workers, done = Workers(1, "test"), threading.Event()
     real: Callable[..., Any] = threading.Thread.start
     nested: list[Any] = []
 

@@ -8,7 +8,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from llm_proxy.errors import CacheError
+
     from .entry import Entry
+    from .evidence import Observation
 
 __all__ = ["AnswerCache", "Attachable", "Found", "State"]
 
@@ -29,6 +32,22 @@ class Found(Protocol):
     @property
     def refusal(self) -> str:
         """Why the nearest entry was not served, or empty."""
+
+    @property
+    def p_wrong(self) -> float | None:
+        """Upper limit of the probability that the entry's answer is wrong, in [0, 1]; None where nothing is known."""
+
+    @property
+    def damage(self) -> CacheError | None:
+        """What is wrong with evidence that can't be read, or None."""
+
+    @property
+    def doubted(self) -> Entry | None:
+        """The nearest entry that only its evidence keeps from being served, or None."""
+
+    @property
+    def doubted_similarity(self) -> float:
+        """That one's cosine, in [-1, 1]."""
 
 
 class Attachable(Protocol):
@@ -68,6 +87,9 @@ class AnswerCache(Attachable, Protocol):
 
     def admit(self, entry: Entry) -> bool:
         """Store an entry if it is worth its place; whether it was stored."""
+
+    def observe(self, key: str, observation: Observation) -> bool:
+        """Add to the evidence of an entry; whether the entry is still there."""
 
     def hit(self, key: str) -> bool:
         """Count a hit; whether `tend` is due."""

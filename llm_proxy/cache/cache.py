@@ -17,6 +17,7 @@ from llm_proxy.errors import CacheCorruptError
 
 from .check import check
 from .entry import Entry, decode_entry, encode_entry, readable
+from .evidence import Verdict, decode_evidence, encode_evidence, verdict, with_observation
 from .guard import agree
 from .pins import Bounds, Chosen
 from .results import Lookup, Refused, Stats
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from llm_proxy.types import Clock
 
     from .base import State
+    from .evidence import Observation
     from .index.base import Neighbour, VectorIndex
     from .policies.base import Policy
     from .results import CheckReport, Merged
@@ -149,6 +151,8 @@ class Cache:
             return Lookup()
         question = _Question(scope, text, vector, encoder, max_age_s)
         refused: list[Refused] = []
+        doubted: tuple[Entry, float] | None = None
+        damage: CacheCorruptError | None = None
         for neighbour in index.search(scope, vector, NEIGHBOURS):
             if neighbour.similarity < self._threshold - index.similarity_error:
                 refused.append(Refused(neighbour.key, neighbour.similarity, "similarity"))
@@ -159,9 +163,17 @@ class Cache:
             similarity = question.similarity(entry, neighbour)
             reason = self._refusal(question, entry, similarity)
             if not reason:
-                return Lookup(entry, min(1.0, similarity), tuple(refused))
+                try:
+                    found = verdict(similarity, None, decode_evidence(self._store.evidence(entry.key)))
+                except CacheCorruptError as exc:  # it may have said that the answer is wrong
+                    found, damage = Verdict(False), exc
+                if found.is_served:
+                    return Lookup(entry, min(1.0, similarity), tuple(refused), found.p_wrong, damage=damage)
+                reason, doubted = "evidence", doubted or (entry, similarity)
             refused.append(Refused(entry.key, similarity, reason))
-        return Lookup(None, refused[0].similarity if refused else 0.0, tuple(refused))
+        nearest = refused[0].similarity if refused else 0.0
+        other, other_similarity = doubted or (None, 0.0)
+        return Lookup(None, nearest, tuple(refused), None, other, other_similarity, damage)
 
     def _refusal(self, question: _Question, entry: Entry, similarity: float) -> str:
         if entry.scope != question.scope:
@@ -238,6 +250,23 @@ class Cache:
             Whether it is time for `tend`; said to one caller a second.
         """
         return self._upkeep.hit(key, hits)
+
+    def observe(self, key: str, observation: Observation) -> bool:
+        """Add to the evidence of an entry, for all who share the store, at once; whether the entry is still there."""
+        with self._store.writing():
+            try:
+                before = decode_evidence(self._store.evidence(key))
+            except CacheCorruptError:
+                before = ()
+            return self._store.put_evidence(key, encode_evidence(with_observation(before, observation)))
+
+    def evidence(self, key: str) -> tuple[Observation, ...]:
+        """The evidence of an entry, oldest first; none where it has none or is not there.
+
+        Raises:
+            CacheCorruptError: It can't be read.
+        """
+        return decode_evidence(self._store.evidence(key))
 
     def tend(self) -> None:
         """Write hits, remove what must go and save the snapshot, so far as that is due; may wait for a disk."""

@@ -11,6 +11,7 @@ from llm_proxy.errors import CacheCorruptError
 
 from . import snapshot
 from .entry import decode_entry, encode_entry, readable
+from .evidence import decode_evidence
 from .index.base import is_unit
 from .results import CheckReport
 
@@ -47,6 +48,9 @@ def check(
         findings.append(f"{store.refused - refused} row(s) were passed over as not written by this store")
     if damaged:
         findings.append(f"{len(damaged)} record(s) cannot be read")
+    unsaid = [key for key in entries if not _has_readable_evidence(store, key)]
+    if unsaid:
+        findings.append(f"{len(unsaid)} entr(ies) have evidence that cannot be read")
     catch_up()
     findings += _differences(store, view, entries, damaged)
     problem = _snapshot_problem(snapshot_path)
@@ -57,7 +61,7 @@ def check(
     if odd:
         findings.append(f"{len(odd)} entr(ies) have a vector of another length than most of {view.encoder}")
     if repair:
-        store.remove(damaged)
+        store.remove([*damaged, *unsaid])  # without it, what was found wrong would be served again
         _drop_vectors(store, odd, dim)
         if dim:
             view.adopt(view.encoder, dim)
@@ -65,6 +69,14 @@ def check(
             with suppress(OSError):  # one that can't be removed, such as a directory, is found again
                 snapshot_path.unlink()
     return CheckReport(len(entries) + len(damaged), len(damaged), tuple(findings))
+
+
+def _has_readable_evidence(store: Store, key: str) -> bool:
+    try:
+        decode_evidence(store.evidence(key))
+    except CacheCorruptError:
+        return False
+    return True
 
 
 class _Kind(NamedTuple):

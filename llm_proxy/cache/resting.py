@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .base import Found, State
     from .cache import Cache
     from .entry import Entry
+    from .evidence import Observation
 
 __all__ = ["RestingCache"]
 
@@ -81,6 +82,16 @@ class RestingCache:
         return self._tried(
             lambda: self._cache.attach(key, scope=scope, vector=vector, encoder=encoder, seen_chars=seen_chars), False
         )
+
+    def observe(self, key: str, observation: Observation) -> bool:
+        """Add to the evidence of an entry.
+
+        Raises:
+            CacheError: While resting, too: what is found out is never lost without a word.
+        """
+        if self.is_resting:
+            raise CacheError("the store is left alone for some seconds after an error; try again then")
+        return self._tried(lambda: self._cache.observe(key, observation), False)
 
     def hit(self, key: str) -> bool:
         """Count a hit; without effect while resting. It only counts, and so says nothing about the cache's health."""

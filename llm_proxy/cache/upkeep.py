@@ -242,11 +242,10 @@ class Upkeep:
         Records may fill their pages badly. What is free of the budget may be used up, and what it lacks has to go. At
         least half of it is for entries, since there is bookkeeping that does not become less with them.
         """
-        # The log may be twice as long before it is begun anew, and pages lie free; in memory there is neither.
-        spare_bytes = 3 * self._spare_bytes if self._snapshot_path is not None else 0
-        taken = (
-            self._store.live_bytes() + spare_bytes + max(snapshot.bytes_of(self._snapshot_path), self._vector_bytes())
-        )
+        # The log may be twice as long, and pages lie free; in memory there is neither.
+        spare_bytes = 3 * self._spare_bytes * (self._snapshot_path is not None)
+        vector_bytes = max(snapshot.bytes_of(self._snapshot_path), self._vector_bytes())
+        taken = self._store.live_bytes() + spare_bytes + vector_bytes
         room = self._view.used_bytes + self._budget_bytes - taken
         self.room_bytes = max(self._budget_bytes // 2, min(self._budget_bytes, room))
         self._make_room()

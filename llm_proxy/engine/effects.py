@@ -10,24 +10,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from llm_proxy.types import Head, Outgoing
+    from llm_proxy.types import Head, HeaderList, Outgoing
 
     from .flights import Flight, Seat, Ticket
 
 __all__ = [
+    "Aside",
     "Await",
     "Background",
     "Board",
     "Compute",
     "Effect",
+    "Fetch",
+    "Fetched",
     "Flow",
     "Forward",
     "Late",
     "Launch",
+    "aside",
     "await_flight",
     "background",
     "board",
     "compute",
+    "fetch",
     "forward",
     "launch",
 ]
@@ -103,7 +108,36 @@ class Launch:
     opened: Callable[[Head], None]
 
 
-Effect = Compute | Background | Board | Await | Forward | Launch
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A whole answer of an upstream; ``body`` may be cut where it is longer than was to be read."""
+
+    status: int
+    headers: HeaderList
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Send a request upstream and read its answer. Answer: `Fetched`; `Late` is thrown in after ``limit_s`` seconds."""
+
+    outgoing: Outgoing
+    limit_bytes: int
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """Drive a flow beside the call, once its answer was handed on, with the same way to send requests.
+
+    Nobody waits for the flow, and it must not raise. ``ended`` is called once it is over, also when it was never begun.
+    """
+
+    flow: Flow[None]
+    ended: Callable[[], object]
+
+
+Effect = Compute | Background | Board | Await | Forward | Launch | Fetch | Aside
 Flow = Generator[Effect, Any, T]
 
 
@@ -133,6 +167,17 @@ def forward(outgoing: Outgoing) -> Flow[Head]:
     """Yield `Forward`; raises what the face's HTTP library raises."""
     head: Head = yield Forward(outgoing)
     return head
+
+
+def fetch(outgoing: Outgoing, *, limit_bytes: int, limit_s: float) -> Flow[Fetched]:
+    """Yield `Fetch`; raises what the face's HTTP library raises, or `Late`."""
+    fetched: Fetched = yield Fetch(outgoing, limit_bytes, limit_s)
+    return fetched
+
+
+def aside(flow: Flow[None], ended: Callable[[], object]) -> Flow[None]:
+    """Yield `Aside`."""
+    yield Aside(flow, ended)
 
 
 def launch(outgoing: Outgoing, flight: Flight, opened: Callable[[Head], None]) -> Flow[Head]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from llm_proxy.types import JSON, ChatRequest, Fingerprint, Head, HeaderList, Outcome
 
     from .effects import Flow
+    from .shadow import Doubted
 
 __all__ = ["Failed", "Flight", "Joined", "Lacking", "Landed", "Leading", "Recording", "Seat", "Sharing", "Ticket"]
 
@@ -77,6 +78,7 @@ class Ticket:
         recorder: What assembles the answer, once the upstream answers.
         head_headers: The upstream's response headers, likewise.
         entry: The answer as an entry, once it is settled and may be stored.
+        doubted: The entry that would have been served but for its evidence, where there is one.
         is_settled: Whether it is booked: `settle` or ``lost`` came.
         is_left: Whether its caller left before the upstream answered; the flight then books the call.
         error: Why it was lost; see `llm_proxy.engine.settle.Settler.lost`.
@@ -93,6 +95,7 @@ class Ticket:
     recorder: Recording | None = None
     head_headers: HeaderList = ()
     entry: Entry | None = None
+    doubted: Doubted | None = None
     is_settled: bool = False
     is_left: bool = False
     error: str = ""

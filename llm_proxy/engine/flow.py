@@ -6,77 +6,39 @@ never breaks a call: it is counted, logged once, and the call is forwarded as it
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
-from llm_proxy.backends.openai_compatible import outgoing_for
 from llm_proxy.errors import CacheError, LLMProxyError, WireError
-from llm_proxy.types import Bypass, Fingerprint, Forward, HitKind, Outcome, Outgoing
+from llm_proxy.types import Bypass, HitKind, Outcome
 from llm_proxy.wire.chat import error_body
 from llm_proxy.wire.recorder import recorder_for
 from llm_proxy.wire.replay import replay
 
+from .call import Call
 from .effects import Flow, Late, await_flight, board, compute, forward, launch
 from .fingerprint import fingerprint, narrowed
-from .flights import Failed, Flight, Joined, Lacking, Landed, Leading, Seat, Sharing, Ticket
+from .flights import Failed, Joined, Lacking, Landed, Leading, Sharing, Ticket
 from .ports import Answer, Live, Ready
+from .shadow import Doubted, Hit
 
 if TYPE_CHECKING:
     from llm_proxy.cache.base import AnswerCache, Found, State
     from llm_proxy.cache.entry import Entry
     from llm_proxy.config import Config
     from llm_proxy.observe.events import Troubles
-    from llm_proxy.route.base import Destination
-    from llm_proxy.types import ChatRequest, Head
+    from llm_proxy.types import ChatRequest, Fingerprint, Head, Outgoing
 
-    from .ports import Chooser, Clock, QuestionEncoder
+    from .flights import Flight
+    from .outgoing import Dispatcher
+    from .ports import Clock, QuestionEncoder
     from .settle import Settler
+    from .shadow import Checker
 
 __all__ = ["Engine"]
 
 _OPENING_S = 1.0  # a call waits no longer than this for the store to open: another process may have locked it
-
-
-@dataclass(slots=True)
-class _Call:
-    """One call on its way through `Engine.answer`."""
-
-    request: ChatRequest
-    destination: Destination
-    started_s: float
-    bypass: str = ""
-    detail: str = ""
-    forward: Forward | None = None
-    ticket: Ticket | None = None
-    flight: Flight | None = None
-    seat: Seat | None = None
-    is_sent: bool = False
-    is_tending_due: bool = False
-
-    @property
-    def outcome(self) -> Outcome:
-        """What there is to say while nothing was found."""
-        return Outcome(
-            "bypass" if self.bypass else "miss",
-            forward=None if self.bypass else self.forward,
-            detail=self.bypass or self.detail,
-            key=self.ticket.fingerprint.key if self.ticket else "",
-            backend=self.destination.backend,
-            route=self.destination.route,
-            model=self.destination.model or self.request.model,
-        )
-
-    @property
-    def led(self) -> Flight | None:
-        """The flight that this call leads, if it leads one."""
-        return self.flight if self.flight is not None and self.flight.ticket is self.ticket else None
-
-    def leave(self) -> None:
-        """Give the seat up, if there is one."""
-        if self.flight is not None and self.seat is not None:
-            self.flight.leave(self.seat)
-        self.flight = self.seat = None
 
 
 class Engine:
@@ -88,13 +50,15 @@ class Engine:
         *,
         cache: AnswerCache | None,
         encoder: QuestionEncoder | None,
-        selector: Chooser,
+        dispatcher: Dispatcher,
         settler: Settler,
+        checker: Checker,
         clock: Clock,
         troubles: Troubles,
     ) -> None:
         self._config = config
-        self._cache, self._encoder, self._selector, self._settler = cache, encoder, selector, settler
+        self._cache, self._encoder = cache, encoder
+        self._dispatcher, self._settler, self._checker = dispatcher, settler, checker
         self._clock, self._troubles = clock, troubles
 
     @property
@@ -111,19 +75,22 @@ class Engine:
             BackendUnavailable: No backend is configured for the model.
             Exception: Whatever the face's HTTP library raises while forwarding, unchanged.
         """
-        call = _Call(request, self._selector.resolve(request), self._clock.monotonic())
+        call = Call(request, self._dispatcher.resolve(request), self._clock.monotonic())
         try:
             answer = yield from self._from_cache(call)
             if answer is None:
                 answer = yield from self._from_upstream(call)
-            elif call.is_tending_due:
-                yield from self._settler.tend()
+            else:
+                if call.is_tending_due:
+                    yield from self._settler.tend()
+                if call.served is not None:
+                    yield from self._checker.begin(call.served)
         except BaseException as exc:
             self._give_up(call, exc)
             raise
         return answer
 
-    def _from_cache(self, call: _Call) -> Flow[Answer | None]:
+    def _from_cache(self, call: Call) -> Flow[Answer | None]:
         try:
             return (yield from self._look_up(call))
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the call is forwarded as it came
@@ -135,7 +102,7 @@ class Engine:
                 call.leave()
             return None
 
-    def _give_up(self, call: _Call, exc: BaseException) -> None:
+    def _give_up(self, call: Call, exc: BaseException) -> None:
         """The call ends without an answer: its caller left, or the upstream gave none."""
         led = call.led
         if led is not None and (not call.is_sent or isinstance(exc, Exception)):
@@ -149,7 +116,7 @@ class Engine:
 
     # -- 1 to 5: from the cache ----------------------------------------------------------------------------------
 
-    def _look_up(self, call: _Call) -> Flow[Answer | None]:
+    def _look_up(self, call: Call) -> Flow[Answer | None]:
         controls = call.request.controls
         found = fingerprint(call.request, destination=call.destination.identity, settings=self._config.cache)
         if isinstance(found, Bypass) or self._cache is None:
@@ -173,7 +140,7 @@ class Engine:
             hit = self._exact(call, ticket, cache)
         return hit or (yield from self._semantic(call, ticket, cache))
 
-    def _opened_cache(self, call: _Call, cache: AnswerCache) -> Flow[AnswerCache | None]:
+    def _opened_cache(self, call: Call, cache: AnswerCache) -> Flow[AnswerCache | None]:
         """The cache once its store is open; None when it can't be opened, or not soon: the call is then a miss."""
         try:
             yield from compute(cache.open_store, _OPENING_S, is_quick=True)
@@ -186,7 +153,7 @@ class Engine:
             return None
         return cache
 
-    def _exact(self, call: _Call, ticket: Ticket, cache: AnswerCache | None) -> Ready | None:
+    def _exact(self, call: Call, ticket: Ticket, cache: AnswerCache | None) -> Ready | None:
         try:
             entry = None if cache is None else cache.get(ticket.fingerprint.key)
             if entry is None or not self._may_serve(entry, call):
@@ -196,11 +163,11 @@ class Engine:
             self._doubt(call, exc)
             return None
 
-    def _doubt(self, call: _Call, exc: Exception) -> None:
+    def _doubt(self, call: Call, exc: Exception) -> None:
         self._troubles.note("cache", exc)
         call.forward, call.detail = "miss", "trouble"
 
-    def _in_flight(self, call: _Call, ticket: Ticket) -> Flow[Answer | None]:
+    def _in_flight(self, call: Call, ticket: Ticket) -> Flow[Answer | None]:
         """Share the answer to an identical call under way; None when this call has to find its answer by itself."""
         for _ in range(2):  # when the answer lacks something, all callers who need that ask once more, together
             joined = yield from self._join(call, ticket)
@@ -213,7 +180,7 @@ class Engine:
                 case Landed(entry, known):
                     is_hit = known.status == "hit"
                     kind, similarity = (known.kind, known.similarity) if is_hit else ("exact", 1.0)
-                    return self._hit(call, entry, kind, similarity, is_shared=True)
+                    return self._hit(call, entry, kind, similarity, p_wrong=known.p_wrong, is_shared=True)
                 case Lacking():
                     continue
                 case Failed():
@@ -224,7 +191,7 @@ class Engine:
         call.flight, call.seat = yield from board(ticket, is_shareable=False)
         return None
 
-    def _join(self, call: _Call, ticket: Ticket) -> Flow[Joined]:
+    def _join(self, call: Call, ticket: Ticket) -> Flow[Joined]:
         """Take a seat in the flight of this key, and wait until it is clear what it brings."""
         request = call.request
         flight, seat = call.flight, call.seat = yield from board(ticket, is_shareable=True)
@@ -242,7 +209,7 @@ class Engine:
             return Failed()
         return Landed(flight.entry, flight.ticket.outcome) if self._may_serve(flight.entry, call) else Lacking()
 
-    def _semantic(self, call: _Call, ticket: Ticket, cache: AnswerCache | None) -> Flow[Answer | None]:
+    def _semantic(self, call: Call, ticket: Ticket, cache: AnswerCache | None) -> Flow[Answer | None]:
         encoder, text = self._encoder, ticket.fingerprint.text
         if text is None or cache is None or encoder is None or encoder.is_open:
             return None
@@ -260,7 +227,11 @@ class Engine:
             return None
         encoder.note_success()
         if found.entry is not None and self._may_serve(found.entry, call):
-            return self._hit(call, found.entry, "semantic", found.similarity)
+            answer = self._hit(call, found.entry, "semantic", found.similarity, p_wrong=found.p_wrong)
+            call.served = Hit(call.request, found.entry, answer.outcome, ticket.fingerprint, ticket.encoding)
+            return answer
+        if found.doubted is not None:
+            ticket.doubted = Doubted(found.doubted, found.doubted_similarity)
         if found.refusal:
             call.detail = f"refused={found.refusal}; similarity={found.similarity:.3f}"
         return None
@@ -274,9 +245,12 @@ class Engine:
             return None
         scope = narrowed(ticket.fingerprint.scope, text, encoding.seen_chars)
         max_age_s = ticket.request.controls.max_age_s
-        return cache.nearest(scope, text, encoding.vector, encoder=encoder.name, max_age_s=max_age_s)
+        found = cache.nearest(scope, text, encoding.vector, encoder=encoder.name, max_age_s=max_age_s)
+        if found.damage is not None:
+            self._troubles.note("evidence", found.damage)
+        return found
 
-    def _may_serve(self, entry: Entry, call: _Call) -> bool:
+    def _may_serve(self, entry: Entry, call: Call) -> bool:
         """Whether an entry may be served; else the call notes why not. Source: RFC 9211 section 2.2."""
         max_age_s = call.request.controls.max_age_s
         now_s = self._clock.time()
@@ -291,9 +265,16 @@ class Engine:
         return False
 
     def _hit(
-        self, call: _Call, entry: Entry, kind: HitKind, similarity: float | None, *, is_shared: bool = False
+        self,
+        call: Call,
+        entry: Entry,
+        kind: HitKind,
+        similarity: float | None,
+        *,
+        p_wrong: float | None = None,
+        is_shared: bool = False,
     ) -> Ready:
-        request = call.request
+        request, is_semantic = call.request, kind == "semantic"
         outcome = Outcome(
             "hit",
             kind,
@@ -305,6 +286,9 @@ class Engine:
             model=entry.model,
             saved_usd=entry.cost_usd,
             is_shared=is_shared,
+            asked=call.ticket.fingerprint.key if call.ticket else "",
+            scope=entry.scope if is_semantic else "",
+            p_wrong=p_wrong,
         )
         replayed = replay(entry.completion, request)
         if call.led is not None:
@@ -314,7 +298,7 @@ class Engine:
         call.is_tending_due = self._settler.hit(request, entry, outcome, call.started_s)
         return Ready(200, (("content-type", replayed.content_type), *outcome.headers), replayed.body, outcome)
 
-    def _absent(self, call: _Call) -> Ready:
+    def _absent(self, call: Call) -> Ready:
         """Source: RFC 9111 section 5.2.1.7."""
         outcome = call.outcome.with_changes(forward="")
         self._settler.passed(call.request, outcome, call.started_s, status=504)
@@ -325,7 +309,7 @@ class Engine:
 
     # -- 6 to 8: from upstream -----------------------------------------------------------------------------------
 
-    def _from_upstream(self, call: _Call) -> Flow[Answer]:
+    def _from_upstream(self, call: Call) -> Flow[Answer]:
         outgoing = self._route(call)
         outcome, led = call.outcome, call.led
         call.is_sent = True
@@ -339,30 +323,15 @@ class Engine:
         self._settler.passed(call.request, outcome, call.started_s, status=head.status)
         return Live(head, outcome)
 
-    def _route(self, call: _Call) -> Outgoing:
-        request, destination = call.request, call.destination
-        if destination.route:
-            call.destination = destination = self._decided(call, destination)
-        elif not destination.backend and request.endpoint:
-            return Outgoing(url="", headers=(), body=request.raw_for(destination.model), model=request.model)
-        return outgoing_for(
-            request,
-            name=destination.backend,
-            backends=self._config.backends,
-            default=self._selector.default_backend,
-            model=destination.model,
-        )
-
-    def _decided(self, call: _Call, destination: Destination) -> Destination:
-        encoding = call.ticket.encoding if call.ticket else None
-        try:
-            decision = self._selector.decide(call.request, destination, encoding)
-        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the strongest candidate is asked
-            self._troubles.note("router", exc)
-            decision = self._selector.fallback(destination)
-        if call.ticket:
-            call.ticket.rivals = decision.rivals
-        return replace(destination, backend=decision.backend, model=decision.model)
+    def _route(self, call: Call) -> Outgoing:
+        if call.destination.route:
+            decision = self._dispatcher.decide(
+                call.request, call.destination, call.ticket.encoding if call.ticket else None
+            )
+            if call.ticket:
+                call.ticket.rivals = decision.rivals
+            call.destination = replace(call.destination, backend=decision.backend, model=decision.model)
+        return self._dispatcher.request(call.request, call.destination)
 
     def _opened(self, flight: Flight, head: Head) -> None:
         limit_bytes = self._config.cache.max_entry_bytes
@@ -373,14 +342,19 @@ class Engine:
         flight.ticket.recorder, flight.ticket.head_headers = recorder, head.headers
         flight.open(head)
 
-    def _new_ticket(self, call: _Call, found: Fingerprint) -> Ticket:
+    def _settle(self, ticket: Ticket) -> Flow[None]:
+        """Step 9; the answer also tells of an entry that was passed over because of its evidence."""
+        yield from self._settler.settle(ticket)
+        yield from self._checker.explore(ticket)
+
+    def _new_ticket(self, call: Call, found: Fingerprint) -> Ticket:
         request = call.request
         return Ticket(
             request=request,
             fingerprint=found,
             outcome=call.outcome,
             started_s=call.started_s,
-            settle=self._settler.settle,
+            settle=self._settle,
             lost=self._settler.lost,
         )
 

@@ -12,11 +12,23 @@ if TYPE_CHECKING:
 
     from llm_proxy.encode.base import Encoding
     from llm_proxy.route.base import Decision, Destination, Expected, Finished
-    from llm_proxy.types import ChatRequest, Head, HeaderList, Outcome, Usage
+    from llm_proxy.types import JSON, ChatRequest, Head, HeaderList, Outcome, Usage
 
     from .flights import Flight, Seat
 
-__all__ = ["Answer", "Appraiser", "Chooser", "Clock", "Live", "Pricer", "QuestionEncoder", "Ready", "as_shared"]
+__all__ = [
+    "Answer",
+    "Appraiser",
+    "Asker",
+    "Chooser",
+    "Clock",
+    "Judge",
+    "Live",
+    "Pricer",
+    "QuestionEncoder",
+    "Ready",
+    "as_shared",
+]
 
 
 class QuestionEncoder(Protocol):
@@ -81,6 +93,23 @@ class Appraiser(Protocol):
 
     def again(self, call: Finished, cost_usd: float | None, rivals: Sequence[tuple[str, str]]) -> Expected | None:
         """What asking the same again is expected to cost; None where that is not estimated."""
+
+
+class Judge(Protocol):
+    """See `llm_proxy.cache.judge`."""
+
+    def compare(self, cached: str, fresh: str) -> bool | None:
+        """Whether two answers say the same; None where that can't be told."""
+
+
+class Asker(Protocol):
+    """See `llm_proxy.cache.judge.ModelJudge`."""
+
+    def body(self, question: str, cached: str, fresh: str) -> JSON:
+        """The chat request that asks a model whether two answers say the same."""
+
+    def verdict(self, said: str) -> bool | None:
+        """What the model's answer means; None where it is unclear."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,10 @@ class Settler:
             CallEvent(request.received_s, outcome, latency_s, 0.0, status, is_stream=request.is_stream, error=error)
         )
 
+    def keep(self, ticket: Ticket, completion: JSON) -> bool:
+        """Store an answer that no caller waited for, where it may be stored; it is not booked."""
+        return self._cache is not None and self._admit(ticket, completion, self._cache)
+
     def _tend(self) -> None:
         try:
             if self._cache is not None:

@@ -136,7 +136,7 @@ def _parsed(request: httpx.Request, raw: bytes, runtime: Runtime) -> ChatRequest
 
 def _rebuilt(request: httpx.Request, outgoing: Outgoing) -> httpx.Request:
     """The request to send: the caller's own object unless the engine changed where it goes or what it says."""
-    if not outgoing.url and outgoing.body == request.content:
+    if not outgoing.url and outgoing.body == request.content and outgoing.timeout_s is None:
         return request
     headers: Any = _raw(outgoing.headers)
     if not outgoing.url:

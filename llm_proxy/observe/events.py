@@ -6,11 +6,11 @@ import logging
 import threading
 from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from llm_proxy.types import Outcome, Usage
 
-__all__ = ["CallEvent", "Sink", "Troubles"]
+__all__ = ["CallEvent", "CheckEvent", "Sink", "Troubles"]
 
 logger = logging.getLogger("llm_proxy")
 
@@ -42,6 +42,38 @@ class CallEvent:
     usage: Usage | None = None
     is_stream: bool = False
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckEvent:
+    """One comparison of an entry's answer with the one that a question got upstream.
+
+    Attributes:
+        at_s: Unix time.
+        source: ``shadow``: a hit that was also asked upstream, drawn by chance; ``undo``: a hit that somebody took
+            back; ``explore``: a question that was asked upstream because the entry's evidence was against it.
+        key: Exact key of the entry.
+        asked: Exact key of the question.
+        scope: Where the entry was found.
+        route: Route that decided; empty when the model was named.
+        model: Model whose answer was, or would have been, served.
+        similarity: Cosine of question and entry, in [-1, 1].
+        p_wrong: What was said of the hit; see `llm_proxy.types.Outcome`.
+        is_same: Whether the answers said the same; None without a verdict.
+        cost_usd: Money that asking and comparing took, where it is known.
+    """
+
+    at_s: float
+    source: Literal["shadow", "undo", "explore"]
+    key: str
+    asked: str
+    scope: str
+    route: str
+    model: str
+    similarity: float
+    p_wrong: float | None = None
+    is_same: bool | None = None
+    cost_usd: float | None = None
 
 
 class Sink(Protocol):

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from llm_proxy.errors import CacheError
 from llm_proxy.forking import working
 
-from .events import CallEvent, Troubles
+from .events import CallEvent, CheckEvent, Troubles
 from .totals import totals
 
 __all__ = ["Ledger", "totals"]
@@ -31,8 +31,19 @@ CREATE TABLE calls (
   saved_usd REAL NOT NULL, cost_usd REAL, similarity REAL, http_status INTEGER NOT NULL, error TEXT NOT NULL,
   prompt_tokens INTEGER, completion_tokens INTEGER, is_stream INTEGER NOT NULL)
 """
-_INSERT = "INSERT INTO calls VALUES (NULL" + ", ?" * 17 + ")"
-_TRIM = "DELETE FROM calls WHERE id <= (SELECT MAX(id) FROM calls) - ?"
+# Semantic hits once more, with what tells them apart, and what was found out about them. Not columns of ``calls``:
+# programs of before write that table, too.
+_SEMANTIC_SCHEMA = """
+CREATE TABLE IF NOT EXISTS semantic (
+  id INTEGER PRIMARY KEY, at_s REAL NOT NULL, source TEXT NOT NULL, key TEXT NOT NULL, asked TEXT NOT NULL,
+  scope TEXT NOT NULL, route TEXT NOT NULL, model TEXT NOT NULL, similarity REAL NOT NULL, p_wrong REAL,
+  is_same INTEGER, cost_usd REAL)
+"""
+_INSERTS = {
+    "calls": "INSERT INTO calls VALUES (NULL" + ", ?" * 17 + ")",
+    "semantic": "INSERT INTO semantic VALUES (NULL" + ", ?" * 11 + ")",
+}
+_TRIM = "DELETE FROM {table} WHERE id <= (SELECT MAX(id) FROM {table}) - ?"
 APPLICATION_ID = 0x4C50_4C31  # "LPL1": tells a ledger from any other SQLite file. Source: sqlite.org/fileformat.html
 
 _BUSY_S = 1.0  # longest wait for another process's write
@@ -76,11 +87,11 @@ class Ledger:
         self._troubles, self._later = troubles, later or _timer
         self._resting_until = -math.inf
         self._is_closed = False
-        self._pending: list[CallEvent] = []
+        self._pending: list[CallEvent | CheckEvent] = []
         self._timer: Cancellable | None = None
         self._reset()
 
-    def __call__(self, event: CallEvent) -> None:
+    def __call__(self, event: CallEvent | CheckEvent) -> None:
         """Take one event; never raises, and waits for the disk only after `close`, when no timer would write it."""
         if self._pid != os.getpid():
             self._reset()  # a forked child: the rows under way are its parent's, the locks may be held for ever
@@ -150,11 +161,11 @@ class Ledger:
             if not is_done:
                 return
 
-    def _write_batch(self, events: list[CallEvent], *, is_last: bool) -> bool:
+    def _write_batch(self, events: list[CallEvent | CheckEvent], *, is_last: bool) -> bool:
         """Whether the events are written or lost; if not, they are pending again."""
         try:
             with working:
-                self._write([_row(event) for event in events], busy_s=_CLOSE_BUSY_S if is_last else _BUSY_S)
+                self._write(_rows(events), busy_s=_CLOSE_BUSY_S if is_last else _BUSY_S)
         except (sqlite3.Error, OSError, CacheError) as exc:
             is_busy = getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
             if is_busy and not is_last:
@@ -165,7 +176,7 @@ class Ledger:
             self._lose(len(events), exc)
         return True
 
-    def _put_back(self, events: list[CallEvent]) -> None:
+    def _put_back(self, events: list[CallEvent | CheckEvent]) -> None:
         with self._lock:
             events += self._pending
             self._pending = events[:_MOST_PENDING]
@@ -177,7 +188,7 @@ class Ledger:
         error = CacheError(f"{rows} row(s) of {self._path} are lost: {type(exc).__name__}: {exc}")
         self._troubles.note("ledger", error, count=rows)
 
-    def _write(self, rows: list[tuple[Any, ...]], *, busy_s: float) -> None:
+    def _write(self, rows: dict[str, list[tuple[Any, ...]]], *, busy_s: float) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not self._path.exists():
             os.close(os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600))
@@ -187,8 +198,10 @@ class Ledger:
             connection.execute("PRAGMA synchronous = NORMAL")
             _make_ours(connection, self._path)
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_INSERT, rows)
-            connection.execute(_TRIM, (self._max_rows,))
+            connection.execute(_SEMANTIC_SCHEMA)
+            for table, insert in _INSERTS.items():
+                connection.executemany(insert, rows[table])
+                connection.execute(_TRIM.format(table=table), (self._max_rows,))
             connection.execute("COMMIT")
 
 
@@ -218,6 +231,37 @@ def _timer(after_s: float, function: Callable[[], None]) -> Cancellable:
     timer.name = "llm-proxy-ledger"
     timer.start()
     return timer
+
+
+def _rows(events: list[CallEvent | CheckEvent]) -> dict[str, list[tuple[Any, ...]]]:
+    """The rows of some events, by table."""
+    rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in _INSERTS}
+    for event in events:
+        if isinstance(event, CallEvent):
+            rows["calls"].append(_row(event))
+            if event.outcome.kind == "semantic":
+                rows["semantic"].append(_served_row(event))
+        else:
+            rows["semantic"].append(_check_row(event))
+    return rows
+
+
+def _served_row(event: CallEvent) -> tuple[Any, ...]:
+    outcome = event.outcome
+    similarity = 0.0 if outcome.similarity is None else outcome.similarity
+    return (
+        _real(event.at_s), "served", _text(outcome.key), _text(outcome.asked), _text(outcome.scope),
+        _text(outcome.route), _text(outcome.model), _real(similarity), outcome.p_wrong, None, None,
+    )  # fmt: skip
+
+
+def _check_row(event: CheckEvent) -> tuple[Any, ...]:
+    return (
+        _real(event.at_s), event.source, _text(event.key), _text(event.asked), _text(event.scope), _text(event.route),
+        _text(event.model), _real(event.similarity), event.p_wrong,
+        None if event.is_same is None else int(event.is_same),
+        None if event.cost_usd is None else _real(event.cost_usd),
+    )  # fmt: skip
 
 
 def _row(event: CallEvent) -> tuple[Any, ...]:

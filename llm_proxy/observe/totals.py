@@ -10,7 +10,7 @@ from typing import Literal
 
 from llm_proxy.errors import CacheError
 
-__all__ = ["By", "bypass_reasons", "latest_calls", "totals", "totals_by"]
+__all__ = ["By", "bypass_reasons", "latest_calls", "opened", "totals", "totals_by"]
 
 By = Literal["model", "route", "day"]
 
@@ -82,7 +82,7 @@ def bypass_reasons(path: Path, *, since_s: float = 0.0) -> Mapping[str, int]:
     Raises:
         CacheError: The file is there but can't be read as a ledger.
     """
-    with _opened(path) as connection:
+    with opened(path) as connection:
         return {} if connection is None else dict(connection.execute(_REASONS, (since_s,)))
 
 
@@ -99,7 +99,7 @@ def latest_calls(path: Path, *, most: int) -> Sequence[tuple[str, str, int, int,
     Raises:
         CacheError: The file is there but can't be read as a ledger.
     """
-    with _opened(path) as connection:
+    with opened(path) as connection:
         return [] if connection is None else connection.execute(_LATEST, (most,)).fetchall()[::-1]
 
 
@@ -107,7 +107,7 @@ def _read(path: Path, by: str, since_s: float) -> dict[str, dict[str, float]]:
     group = _GROUPS[by]
     order = "name" if by == "day" else "2 DESC, name"
     found: dict[str, dict[str, float]] = {}
-    with _opened(path) as connection:
+    with opened(path) as connection:
         if connection is None:
             return found
         connection.execute("BEGIN")  # both queries see the same rows
@@ -124,7 +124,7 @@ def _nothing() -> dict[str, float]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection | None]:
+def opened(path: Path) -> Iterator[sqlite3.Connection | None]:
     """A connection that can't write; None when there is no ledger, or only a file without rows yet."""
     try:
         path.stat()

@@ -227,9 +227,38 @@ def test_hits_without_an_entry(directory: Path, store: DiskStore) -> None:
     store.put("a", b"1")
     store.touch({"a": 1})
     sql(directory, "DELETE FROM Cache WHERE key = 'e:a'")
-    assert store.check() == ("1 count(s) of hits without an entry",)
-    assert store.check(repair=True) == ("1 count(s) of hits without an entry",)
+    assert store.check() == ("1 count(s) of hits or evidence without an entry",)
+    assert store.check(repair=True) == ("1 count(s) of hits or evidence without an entry",)
     assert store.check() == ()
+
+
+def test_evidence_without_an_entry(directory: Path, store: DiskStore) -> None:
+    store.put("a", b"1")
+    assert store.put_evidence("a", b"[]")
+    assert store.check() == ()
+    sql(directory, "DELETE FROM Cache WHERE key = 'e:a'")
+    assert store.check(repair=True) == ("1 count(s) of hits or evidence without an entry",)
+    assert (store.check(), store.evidence("a")) == ((), b"")
+
+
+@pytest.mark.parametrize("change", ["value = 'text'", "mode = 4"])
+def test_evidence_of_another_make_is_none(directory: Path, store: DiskStore, change: str) -> None:
+    store.put("a", b"1")
+    store.put_evidence("a", b"[]")
+    sql(directory, f"UPDATE Cache SET {change} WHERE key = 'v:a'")
+    assert store.evidence("a") == b""
+    assert store.check() == ("1 row(s) that this store did not write",)
+    assert store.put_evidence("a", b"[1]")
+    assert (store.evidence("a"), store.check()) == (b"[1]", ())
+
+
+def test_evidence_survives_the_process(directory: Path, store: DiskStore) -> None:
+    store.put("a", b"1")
+    store.put_evidence("a", b"[]")
+    store.close()
+    again = DiskStore(directory)
+    assert again.evidence("a") == b"[]"
+    again.close()
 
 
 def test_an_index_that_lost_a_row_is_built_again(directory: Path, store: DiskStore) -> None:
@@ -406,18 +435,20 @@ def schema_of(directory: Path) -> object:
     return found
 
 
-def test_a_store_of_format_1_is_brought_up(directory: Path, store: DiskStore) -> None:
+@pytest.mark.parametrize("format_", [1, 2])
+def test_a_store_of_an_older_format_is_brought_up(directory: Path, store: DiskStore, format_: int) -> None:
     store.put("a", b"1")
     store.touch({"a": 2})
     before = store.changes(0)
     store.close()
-    sql(directory, "UPDATE Cache SET value = 1 WHERE key = 'n:schema'")
+    sql(directory, f"UPDATE Cache SET value = {format_} WHERE key = 'n:schema'")
     again = DiskStore(directory)
+    assert again.evidence("a") == b""
     assert again.row("a") == Stored("a", b"1", 2)
     assert again.changes(0) == before
     assert again.check() == ()
     again.close()
-    assert schema_of(directory) == SCHEMA == 2
+    assert schema_of(directory) == SCHEMA == 3
 
 
 def test_a_step_that_fails_leaves_the_format(

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from llm_proxy.cache.base import AnswerCache, Attachable
+from llm_proxy.cache.evidence import Observation
 from llm_proxy.cache.resting import RestingCache
 from llm_proxy.cache.results import Lookup
 from llm_proxy.errors import CacheCorruptError, CacheError
 from llm_proxy.testing import FakeClock
 
 from .helpers import ENCODER, entry_of, key_of, new_cache, vector_of
+
+SEEN = Observation(1.0, 0.97, None, True, "shadow")
 
 
 class Sick:
@@ -68,6 +71,7 @@ def test_a_well_cache_is_asked(resting: RestingCache) -> None:
     assert found.text == entry.text
     near = resting.nearest(entry.scope, entry.text, vector, encoder=ENCODER, max_age_s=None)
     assert near.entry is not None
+    assert resting.observe(entry.key, SEEN)
 
 
 @pytest.mark.parametrize(
@@ -132,3 +136,12 @@ def test_one_damaged_record_is_no_reason_to_rest(resting: RestingCache, sick: Si
     with pytest.raises(CacheCorruptError):
         resting.get(key_of("a"))
     assert not resting.is_resting
+
+
+def test_what_is_found_out_is_never_lost_without_a_word(resting: RestingCache, sick: Sick) -> None:
+    sick.error = CacheError("the disk is full")
+    with pytest.raises(CacheError, match="disk is full"):
+        resting.observe(key_of("a"), SEEN)
+    with pytest.raises(CacheError, match="left alone for some seconds"):
+        resting.observe(key_of("a"), SEEN)
+    assert sick.calls == 1

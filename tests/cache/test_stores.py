@@ -98,6 +98,36 @@ def test_remove_forgets_record_and_hits(store: Store) -> None:
     assert rows(store)["a"] == (b"2", 0)
 
 
+def test_evidence_lies_beside_the_entry(store: Store) -> None:
+    assert not store.put_evidence("a", b"[]")
+    assert store.evidence("a") == b""
+    store.put("a", b"one")
+    before, log = store.size_bytes(), steps(store)
+    assert store.put_evidence("a", b"[1]")
+    assert store.put_evidence("a", b"[1,2]")
+    assert store.evidence("a") == b"[1,2]"
+    assert steps(store) == log, "no step of the log speaks of it"
+    assert rows(store) == {"a": (b"one", 0)}
+    assert store.keys() == ["a"]
+    assert store.size_bytes() >= before
+    store.put("a", b"two")
+    assert store.evidence("a") == b"[1,2]"
+    store.remove(["a"])
+    store.put("a", b"three")
+    assert store.evidence("a") == b""
+
+
+def test_evidence_counts_and_is_given_back(store: Store) -> None:
+    store.put("a", b"one")
+    before = store.live_bytes()
+    store.put_evidence("a", bytes(100_000))
+    assert store.live_bytes() >= before + 90_000  # the entry's page has some room
+    store.put_evidence("a", b"")
+    assert store.live_bytes() <= before + 20_000
+    store.remove(["a"])
+    assert store.evidence("a") == b""
+
+
 def test_removing_many(store: Store) -> None:
     keys = [f"{number:04}" for number in range(1_200)]
     for key in keys:

@@ -12,7 +12,7 @@ import pytest
 from llm_proxy.engine.effects import Await, Background, Board, Compute, Forward, Late, Launch
 from llm_proxy.engine.flights import Flight, Ticket
 from llm_proxy.engine.ports import Live, Ready
-from llm_proxy.errors import BackendUnavailable, CacheError, LLMProxyError, RouterError
+from llm_proxy.errors import BackendUnavailable, CacheCorruptError, CacheError, LLMProxyError, RouterError
 from llm_proxy.testing import FakeEncoder
 from llm_proxy.types import ChatRequest, Head
 from tests.fakes import ENDPOINT, Found, Rig, entry, head, request
@@ -290,6 +290,16 @@ class TestSemantic:
         course.launch(head())
         assert (course.answer.outcome.detail, rig.encoder.late) == ("encoder-late", 1)
         assert rig.troubles.counts == {}
+
+    def test_evidence_that_cannot_be_read_is_counted(self) -> None:
+        rig = Rig()
+        rig.cache.found = Found(None, 0.97, "evidence", damage=CacheCorruptError("cut"))
+        course = Course(rig, request())
+        course.board()
+        course.search()
+        course.launch(head())
+        assert course.answer.outcome.detail == "refused=evidence; similarity=0.970"
+        assert rig.troubles.counts == {"evidence": 1}
 
     def test_a_failing_encoder_is_a_miss(self) -> None:
         rig = Rig(encoder=FakeEncoder(error=LLMProxyError("no model")))

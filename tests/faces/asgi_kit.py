@@ -35,6 +35,10 @@ class Found:
     entry: Entry | None = None
     similarity: float = 0.0
     refusal: str = ""
+    p_wrong: float | None = None
+    doubted: Entry | None = None
+    doubted_similarity: float = 0.0
+    damage: Exception | None = None
 
 
 class Cache:

@@ -5,6 +5,8 @@
     1  records without ``is_pinned``
     2  records may have it. Those of before are read as not pinned and stay as they are; the number keeps programs of
        before away, which would give up what is pinned, and forget the pin of an answer that they ask anew
+    3  entries may have evidence beside them. Those of before have none; the number keeps programs of before away,
+       which would serve what was found to be wrong, and leave the evidence of what they remove
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SCHEMA", "introduce"]
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def introduce(rows: Rows) -> None:
@@ -44,5 +46,9 @@ def _to_2(rows: Rows) -> None:
     """Nothing is rewritten: see above."""
 
 
-_STEPS: tuple[Callable[[Rows], None], ...] = (_to_2,)
+def _to_3(rows: Rows) -> None:
+    """Nothing is rewritten: see above."""
+
+
+_STEPS: tuple[Callable[[Rows], None], ...] = (_to_2, _to_3)
 """The step at place ``n - 1`` leads from format ``n`` to the next."""

@@ -12,11 +12,13 @@ from .base import Change
 if TYPE_CHECKING:
     from ._rows import Rows
 
-__all__ = ["MOST_HITS", "integer", "log", "log_key", "step_of"]
+__all__ = ["MOST_HITS", "integer", "is_there", "log", "log_key", "shorten", "step_of"]
 
 MOST_HITS = 1 << 53
 """Above it a count of hits is not taken for one."""
 
+_FREE_PAGES, _FREE_PART = 32, 64  # pages, or one in so many, that may lie free before the file is made shorter,
+_SHORTENED_PAGES = 256  # by so many at once, in some milliseconds
 _EMPTY_EVERY = 16  # steps; each may hold ten kilobytes of hits
 _TRIM_EVERY = 256  # steps between two cuts of the log
 _TRIM_ROWS = 4096  # most steps that go at once
@@ -108,3 +110,17 @@ def _trim(rows: Rows, sequence: int, least_steps: int) -> None:
 def _number(rows: Rows, statement: str) -> int:
     ((key,),) = rows.run(statement).fetchall()
     return int(key[2:]) if key is not None else 0
+
+
+def is_there(rows: Rows, key: str) -> bool:
+    """Whether there is an entry of this key, inside of `Rows.writing`."""
+    return rows.run("SELECT 1 FROM Cache WHERE key = ? AND raw = 1", f"e:{key}").fetchone() is not None
+
+
+def shorten(rows: Rows) -> None:
+    """Give a piece of the file back when much of it is free; a piece, so that nobody waits for long."""
+    free = rows.pragma("freelist_count")
+    if free > max(_FREE_PAGES, rows.pragma("page_count") // _FREE_PART):
+        # Python's sqlite3 takes one step of this pragma, which is one page.
+        for _ in range(min(free, _SHORTENED_PAGES)):
+            rows.run("PRAGMA incremental_vacuum(1)")

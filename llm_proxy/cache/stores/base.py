@@ -95,6 +95,16 @@ class Store(Protocol):
     def remove(self, keys: Collection[str]) -> int:
         """Remove keys and log them; returns how many were there."""
 
+    def evidence(self, key: str) -> bytes:
+        """What was put beside an entry with `put_evidence`; empty when nothing was, or the row is not one of these."""
+
+    def put_evidence(self, key: str, evidence: bytes) -> bool:
+        """Keep something beside an entry, in place of what was there; False where no such entry is.
+
+        It stays when the entry is replaced and goes when it is removed. No step of the log speaks of it: whoever
+        needs it asks for it.
+        """
+
     def keys(self, prefix: str = "") -> list[str]:
         """All keys that begin with ``prefix``, sorted; no record is read."""
 

@@ -4,6 +4,7 @@ Rows, by the first letters of their keys::
 
     e:KEY       the record of an entry
     h:KEY       how often it was hit, when it ever was
+    v:KEY       the evidence beside it, where there is any
     l:NUMBER    a step of the log: ["put" | "remove", KEY, ...] or ["touch", [KEY, HITS], ...]
     n:sequence  the number of the last step;  n:schema  the format;  n:store  the store's own random name
 
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 from llm_proxy.errors import CacheCorruptError, CacheError
 
 from ._migrate import introduce
-from ._steps import MOST_HITS, integer, log, log_key, step_of
+from ._steps import MOST_HITS, integer, is_there, log, log_key, shorten, step_of
 from .base import Change, Changes, Stored
 
 if TYPE_CHECKING:
@@ -41,25 +42,25 @@ _T = TypeVar("_T")
 
 _SCAN_ROWS = 64  # rows held in memory by a scan; each may be a mebibyte
 _REMOVE_KEYS = 500  # keys removed in one transaction, so that other writers get their turn
-_FREE_PAGES, _FREE_PART = 32, 64  # pages, or one in so many, that may lie free before the file is made shorter,
-_SHORTENED_PAGES = 256  # by so many at once, in some milliseconds
 
 _SCAN = (
     "SELECT e.key, e.raw, e.mode, e.filename, e.value, h.value FROM Cache e "
     "LEFT JOIN Cache h ON h.key = 'h:' || substr(e.key, 3) AND h.raw = 1 AND h.mode = 1 "
     "WHERE e.key > ? AND e.key < 'e;' AND e.raw = 1 ORDER BY e.key LIMIT ?"
 )
+_REMOVE = "DELETE FROM Cache WHERE key IN (?, ?, ?) AND raw = 1"
 _HITS = "SELECT value FROM Cache WHERE key = ? AND raw = 1 AND mode = 1 AND typeof(value) = 'integer'"
 _KEYS = "SELECT key FROM Cache WHERE key >= ? AND key < ? AND key < 'e;' AND raw = 1 ORDER BY key"
 _LOG = "SELECT key, mode, filename, value FROM Cache WHERE key > ? AND key <= ? AND raw = 1 ORDER BY key"
 _FOREIGN = (
     "raw IS NOT 1 OR mode IS NOT 1 OR filename IS NOT NULL OR typeof(key) != 'text' OR "
-    "CASE substr(key, 1, 2) WHEN 'e:' THEN typeof(value) != 'blob' WHEN 'l:' THEN typeof(value) != 'text' "
+    "CASE substr(key, 1, 2) WHEN 'e:' THEN typeof(value) != 'blob' WHEN 'v:' THEN typeof(value) != 'blob' "
+    "WHEN 'l:' THEN typeof(value) != 'text' "
     f"WHEN 'h:' THEN typeof(value) != 'integer' OR value NOT BETWEEN 0 AND {MOST_HITS} WHEN 'n:' THEN 0 ELSE 1 END"
 )
 _ORPHAN = (
-    "substr(key, 1, 2) = 'h:' AND NOT EXISTS (SELECT 1 FROM Cache e WHERE e.key = 'e:' || substr(Cache.key, 3) "
-    "AND e.raw = 1)"
+    "substr(key, 1, 2) IN ('h:', 'v:') AND NOT EXISTS "
+    "(SELECT 1 FROM Cache e WHERE e.key = 'e:' || substr(Cache.key, 3) AND e.raw = 1)"
 )
 
 
@@ -170,7 +171,7 @@ class DiskStore:
     def touch(self, hits: Mapping[str, int]) -> int:
         """Add hits to keys, as one step; returns its sequence number, or 0 when none of the keys is there any more."""
         with self._open().writing() as rows:
-            known = [(key, count) for key, count in hits.items() if _is_there(rows, key)]
+            known = [(key, count) for key, count in hits.items() if is_there(rows, key)]
             for key, count in known:
                 before = integer(rows, f"h:{key}")
                 rows.set(f"h:{key}", min(max(0, before or 0) + count, MOST_HITS))
@@ -183,14 +184,31 @@ class DiskStore:
         removed = 0
         for start in range(0, len(wanted), _REMOVE_KEYS):
             with self._open().writing() as rows:
-                known = [key for key in wanted[start : start + _REMOVE_KEYS] if _is_there(rows, key)]
+                known = [key for key in wanted[start : start + _REMOVE_KEYS] if is_there(rows, key)]
                 for key in known:
-                    rows.run("DELETE FROM Cache WHERE key IN (?, ?) AND raw = 1", f"e:{key}", f"h:{key}")
+                    rows.run(_REMOVE, f"e:{key}", f"h:{key}", f"v:{key}")
                 if known:
                     self._log(rows, ["remove", *known])
-                _shorten(rows)
+                shorten(rows)
             removed += len(known)
         return removed
+
+    @_translated
+    def evidence(self, key: str) -> bytes:
+        """What was put beside an entry; empty when nothing was, or its row is not one that this store writes."""
+        with contextlib.suppress(CacheCorruptError):
+            evidence = self._open().value(f"v:{key}")
+            return evidence if isinstance(evidence, bytes) else b""
+        return b""
+
+    @_translated
+    def put_evidence(self, key: str, evidence: bytes) -> bool:
+        """Keep something beside an entry, in place of what was there; False where no such entry is."""
+        with self._open().writing() as rows:
+            if not is_there(rows, key):
+                return False
+            rows.set(f"v:{key}", evidence)
+            return True
 
     def keys(self, prefix: str = "") -> list[str]:
         """All keys that begin with ``prefix``, sorted; read from SQLite's index, without the records."""
@@ -255,7 +273,10 @@ class DiskStore:
         if findings and repair:
             with rows.writing():
                 rows.run("REINDEX")
-        faulty = [("row(s) that this store did not write", _FOREIGN), ("count(s) of hits without an entry", _ORPHAN)]
+        faulty = [
+            ("row(s) that this store did not write", _FOREIGN),
+            ("count(s) of hits or evidence without an entry", _ORPHAN),
+        ]
         for what, condition in faulty:
             ((count,),) = self._read(f"SELECT count(*) FROM Cache WHERE {condition}")
             if count:
@@ -349,19 +370,6 @@ class DiskStore:
 
     def _log(self, rows: Rows, step: list[object]) -> int:
         return log(rows, step, least_steps=self._log_steps)
-
-
-def _is_there(rows: Rows, key: str) -> bool:
-    return rows.run("SELECT 1 FROM Cache WHERE key = ? AND raw = 1", f"e:{key}").fetchone() is not None
-
-
-def _shorten(rows: Rows) -> None:
-    """Give a piece of the file back when much of it is free; a piece, so that nobody waits for long."""
-    free = rows.pragma("freelist_count")
-    if free > max(_FREE_PAGES, rows.pragma("page_count") // _FREE_PART):
-        # Python's sqlite3 takes one step of this pragma, which is one page.
-        for _ in range(min(free, _SHORTENED_PAGES)):
-            rows.run("PRAGMA incremental_vacuum(1)")
 
 
 def _has_moved(rows: Rows) -> bool:

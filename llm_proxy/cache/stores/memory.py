@@ -30,6 +30,7 @@ class MemoryStore:
         self._lock = threading.RLock()  # reentrant, for `writing`
         self._records: dict[str, bytes] = {}
         self._hits: dict[str, int] = {}
+        self._evidence: dict[str, bytes] = {}
         self._bytes = 0
         self._sequence = 0
         self._log: deque[tuple[Change, ...]] = deque(maxlen=log_steps)
@@ -94,9 +95,25 @@ class MemoryStore:
             for key in known:
                 self._bytes -= len(self._records.pop(key))
                 self._hits.pop(key, None)
+                self._bytes -= len(self._evidence.pop(key, b""))
             if known:
                 self._log_step(*(Change(self._sequence + 1, "remove", key) for key in known))
             return len(known)
+
+    def evidence(self, key: str) -> bytes:
+        """What was put beside an entry; empty when nothing was."""
+        self._ensure_open()
+        return self._evidence.get(key, b"")
+
+    def put_evidence(self, key: str, evidence: bytes) -> bool:
+        """Keep something beside an entry, in place of what was there; False where no such entry is."""
+        with self._lock:
+            self._ensure_open()
+            if key not in self._records:
+                return False
+            self._bytes += len(evidence) - len(self._evidence.get(key, b""))
+            self._evidence[key] = evidence
+            return True
 
     def keys(self, prefix: str = "") -> list[str]:
         """All keys that begin with ``prefix``, sorted."""
@@ -123,7 +140,7 @@ class MemoryStore:
             return Changes(steps, self._sequence, is_complete, self._name)
 
     def size_bytes(self) -> int:
-        """Bytes of the records."""
+        """Bytes of the records, and of what lies beside them."""
         self._ensure_open()
         return self._bytes
 
@@ -145,6 +162,7 @@ class MemoryStore:
             self._is_closed = True
             self._records.clear()
             self._hits.clear()
+            self._evidence.clear()
             self._log.clear()
             self._bytes = 0
 

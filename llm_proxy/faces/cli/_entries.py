@@ -23,11 +23,24 @@ if TYPE_CHECKING:
 
     from llm_proxy.cache.cache import Cache
     from llm_proxy.cache.entry import Entry
+    from llm_proxy.cache.evidence import Observation
     from llm_proxy.cache.stores.base import Stored
     from llm_proxy.cache.stores.disk import DiskStore
     from llm_proxy.config import Config
 
-__all__ = ["Row", "Sort", "answer_of", "found", "keys_of", "limitless", "listed", "opened", "place_of", "spare"]
+__all__ = [
+    "Row",
+    "Sort",
+    "answer_of",
+    "evidence_of",
+    "found",
+    "keys_of",
+    "limitless",
+    "listed",
+    "opened",
+    "place_of",
+    "spare",
+]
 
 _KEY_CHARS = 64
 _LEAST_CHARS = 4
@@ -192,6 +205,16 @@ def found(store: DiskStore | None, prefix: str) -> tuple[Entry, Row]:
     if stored is None or entry is None:
         raise CacheError(f"entry {key} was removed meanwhile")
     return entry, _row(stored, entry)
+
+
+def evidence_of(store: DiskStore | None, key: str) -> tuple[Observation, ...]:
+    """What later answers said of an entry; none where that can't be read."""
+    from llm_proxy.cache.evidence import decode_evidence
+
+    try:
+        return () if store is None else decode_evidence(store.evidence(key))
+    except CacheCorruptError:
+        return ()
 
 
 def keys_of(store: DiskStore | None, prefixes: Iterable[str]) -> list[str]:

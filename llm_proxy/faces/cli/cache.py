@@ -12,13 +12,15 @@ import typer
 
 from llm_proxy.errors import ConfigError
 
-from ._entries import Row, Sort, answer_of, found, keys_of, limitless, listed, opened, place_of
+from ._entries import Row, Sort, answer_of, evidence_of, found, keys_of, limitless, listed, opened, place_of
 from ._format import age, amount, dollars, milliseconds, size
+from ._report import report, take_back
 from ._shared import Json, console, emit, one_line, settings, table, visible
 from ._transfer import export, import_, warm
 
 if TYPE_CHECKING:
     from llm_proxy.cache.entry import Entry
+    from llm_proxy.cache.evidence import Observation
     from llm_proxy.config import Config
 
 __all__ = ["cache_app"]
@@ -73,19 +75,35 @@ def show(
     """
     with opened(settings(context)) as store:
         entry, row = found(store, key)
+        evidence = evidence_of(store, entry.key)
     if as_json:
-        emit(_entry_as_data(entry, row))
+        emit({**_entry_as_data(entry, row), "evidence": [asdict(seen) for seen in evidence]})
     else:
-        _show_entry(entry, row, is_full=full)
+        _show_entry(entry, row, evidence, is_full=full)
 
 
 @cache_app.command()
-def rm(context: typer.Context, keys: Keys, as_json: Json = False) -> None:
+def rm(
+    context: typer.Context,
+    keys: Keys,
+    hit: Annotated[
+        bool, typer.Option("--hit", help="KEY is the x-llm-proxy-id of a semantic hit: take that one back.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Remove cached answers; the next such question is asked upstream.
+
+    With --hit no answer is removed: it stays for its own question, and is
+    no longer served to the one that got it, nor to others as far from it.
+    cache report counts the hit as taken back.
 
     Examples:
         llm-proxy cache rm 3f9a01c2
+        llm-proxy cache rm --hit 8c1d33f0a2b94e57
     """
+    if hit:
+        _take_back(settings(context), keys, as_json=as_json)
+        return
     with opened(settings(context)) as store:
         wanted = keys_of(store, keys)
         count = store.remove(wanted) if store is not None else 0
@@ -169,9 +187,20 @@ def check(
         raise typer.Exit(1)
 
 
+cache_app.command()(report)
 cache_app.command()(export)
 cache_app.command("import")(import_)
 cache_app.command()(warm)
+
+
+def _take_back(config: Config, hit_ids: list[str], *, as_json: bool) -> None:
+    done = take_back(config, hit_ids)
+    if as_json:
+        emit({"taken_back": done})
+        return
+    for one in done:
+        what = "is no longer served to such questions" if one["is_there"] else "is not there any more"
+        typer.echo(f"Taken back: entry {one['entry'][:_KEY_CHARS]} {what}.")
 
 
 def _set_pins(config: Config, prefixes: list[str], *, is_pinned: bool, as_json: bool) -> None:
@@ -253,7 +282,7 @@ def _cells(row: Row, now_s: float) -> tuple[str, ...]:
     )
 
 
-def _show_entry(entry: Entry, row: Row, *, is_full: bool) -> None:
+def _show_entry(entry: Entry, row: Row, evidence: tuple[Observation, ...], *, is_full: bool) -> None:
     expires = "never" if entry.expires_s is None else _moment(entry.expires_s)
     vector = (
         f"{len(entry.vector)} dimensions of {entry.encoder}" if entry.vector is not None else "none: exact hits only"
@@ -271,6 +300,7 @@ def _show_entry(entry: Entry, row: Row, *, is_full: bool) -> None:
         "model": entry.model or "-",
         "backend": entry.backend or "-",
         "vector": vector,
+        "evidence": _verdicts(evidence),
     }
     for name, fact in facts.items():
         typer.echo(f"{name:<10}{one_line(fact)}")
@@ -279,6 +309,14 @@ def _show_entry(entry: Entry, row: Row, *, is_full: bool) -> None:
     for name, text in (("question", entry.text), ("answer", answer)):
         kept = text if is_full or len(text) <= _ANSWER_CHARS else f"{text[:_ANSWER_CHARS]}… (--full shows the rest)"
         typer.echo(f"\n{name}\n{visible(kept, keep_lines=True) or '-'}")
+
+
+def _verdicts(evidence: tuple[Observation, ...]) -> str:
+    wrong = [f"{seen.similarity:.3f}" for seen in evidence if not seen.is_same]
+    if not evidence:
+        return "none"
+    same = f"{amount(len(evidence) - len(wrong))} right"
+    return f"{same}, {amount(len(wrong))} wrong (similarity {', '.join(wrong)})" if wrong else same
 
 
 def _entry_as_data(entry: Entry, row: Row) -> dict[str, Any]:

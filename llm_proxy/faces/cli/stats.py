@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from llm_proxy.config import Config
 
-__all__ = ["Group", "since_s", "stats"]
+__all__ = ["Group", "ledger_of", "since_s", "stats"]
 
 
 class Group(StrEnum):
@@ -55,7 +55,7 @@ def stats(
         llm-proxy stats --json
     """
     start_s = since_s(since, time.time()) if since else 0.0
-    path = _ledger_of(settings(context))
+    path = ledger_of(settings(context))
     report = _report(path, start_s, by)
     if as_json:
         emit(report)
@@ -80,12 +80,17 @@ def since_s(text: str, now_s: float) -> float:
         raise ConfigError(f"--since must be like 90m, 24h, 7d or 2026-01-31T08:00, not {text!r}") from exc
 
 
-def _ledger_of(config: Config) -> Path:
+def ledger_of(config: Config) -> Path:
+    """Where the ledger of these settings is.
+
+    Raises:
+        ConfigError: They keep none.
+    """
     from llm_proxy.runtime import LEDGER_NAME
 
     if not config.observe.ledger or config.cache.store != "disk":
         raise ConfigError(
-            'no ledger is kept with these settings: stats need observe.ledger = true and cache.store = "disk"'
+            'no ledger is kept with these settings: this needs observe.ledger = true and cache.store = "disk"'
         )
     return config.cache.directory / LEDGER_NAME
 

@@ -1,0 +1,78 @@
+"""Puts together what checks semantic hits, and finds the hit that somebody takes back."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import TYPE_CHECKING
+
+from .cache.judge import ModelJudge, judge_named
+from .engine.shadow import Allowance, Checker
+
+if TYPE_CHECKING:
+    from .cache.base import AnswerCache
+    from .config import Config
+    from .engine.outgoing import Dispatcher
+    from .engine.ports import Clock, Pricer, QuestionEncoder
+    from .engine.settle import Settler
+    from .observe.events import CheckEvent, Troubles
+    from .observe.ledger import Ledger
+    from .types import Outcome
+
+__all__ = ["LEDGER_NAME", "checker_for", "hit_named"]
+
+LEDGER_NAME = "ledger.sqlite3"
+
+
+def checker_for(
+    config: Config,
+    *,
+    cache: AnswerCache | None,
+    dispatcher: Dispatcher,
+    settler: Settler,
+    encoder: QuestionEncoder | None,
+    prices: Pricer,
+    clock: Clock,
+    troubles: Troubles,
+    ledger: Ledger | None,
+) -> Checker:
+    """The checker of a configuration among its other parts; without a ledger it books nothing."""
+    settings = config.cache
+    judge = judge_named(settings.judge, None if encoder is None else encoder.encode)
+
+    def spent_since(at_s: float) -> float:
+        from .observe.verdicts import check_spending
+
+        return 0.0 if ledger is None else check_spending(settings.directory / LEDGER_NAME, since_s=at_s)
+
+    def book(event: CheckEvent) -> None:
+        if ledger is not None:
+            ledger(event)
+
+    return Checker(
+        settings,
+        cache=cache,
+        dispatcher=dispatcher,
+        settler=settler,
+        judge=judge,
+        asker=judge if isinstance(judge, ModelJudge) else None,
+        allowance=Allowance(settings.check_usd_per_day, clock=clock, spent_since=spent_since, lock=threading.Lock()),
+        prices=prices,
+        clock=clock,
+        troubles=troubles,
+        book=book,
+        chance=random.random,
+    )
+
+
+def hit_named(config: Config, hit_id: str, ledger: Ledger | None = None) -> Outcome:
+    """The semantic hit of an ``x-llm-proxy-id``, as the ledger knows it; what waits in this one is written first.
+
+    Raises:
+        CacheError: The ledger has no such hit, or several.
+    """
+    from .observe.verdicts import served_hit
+
+    if ledger is not None:
+        ledger.flush()
+    return served_hit(config.cache.directory / LEDGER_NAME, hit_id)

@@ -1,0 +1,59 @@
+"""What is known of one call while `llm_proxy.engine.flow.Engine.answer` is at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llm_proxy.types import Forward, Outcome
+
+if TYPE_CHECKING:
+    from llm_proxy.route.base import Destination
+    from llm_proxy.types import ChatRequest
+
+    from .flights import Flight, Seat, Ticket
+    from .shadow import Hit
+
+__all__ = ["Call"]
+
+
+@dataclass(slots=True)
+class Call:
+    """One call on its way through `Engine.answer`."""
+
+    request: ChatRequest
+    destination: Destination
+    started_s: float
+    bypass: str = ""
+    detail: str = ""
+    forward: Forward | None = None
+    ticket: Ticket | None = None
+    flight: Flight | None = None
+    seat: Seat | None = None
+    is_sent: bool = False
+    is_tending_due: bool = False
+    served: Hit | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What there is to say while nothing was found."""
+        return Outcome(
+            "bypass" if self.bypass else "miss",
+            forward=None if self.bypass else self.forward,
+            detail=self.bypass or self.detail,
+            key=self.ticket.fingerprint.key if self.ticket else "",
+            backend=self.destination.backend,
+            route=self.destination.route,
+            model=self.destination.model or self.request.model,
+        )
+
+    @property
+    def led(self) -> Flight | None:
+        """The flight that this call leads, if it leads one."""
+        return self.flight if self.flight is not None and self.flight.ticket is self.ticket else None
+
+    def leave(self) -> None:
+        """Give the seat up, if there is one."""
+        if self.flight is not None and self.seat is not None:
+            self.flight.leave(self.seat)
+        self.flight = self.seat = None

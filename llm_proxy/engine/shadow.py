@@ -1,0 +1,384 @@
+"""Were the semantic hits right? A share of them is asked upstream as well, beside the call, and the answers compared.
+
+::
+
+    hit is served ── drawn by chance? a seat free? ──> aside:  within the day's dollars? ── ask plainly ── judge
+                                                                    │
+        evidence of the entry <── same | different ─────────────────┘  a different answer is stored for its question
+
+A question that was asked upstream because an entry's evidence is against it tells of that entry, too, for nothing.
+Trouble in here costs a check and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from llm_proxy.cache.evidence import Observation
+from llm_proxy.errors import ConfigError
+from llm_proxy.observe.events import CheckEvent
+from llm_proxy.types import CHARS_PER_TOKEN, ChatRequest, Outcome, Usage
+from llm_proxy.wire.chat import usage_of
+from llm_proxy.wire.recorder import recorder_for
+
+from . import admission
+from .effects import Flow, aside, background, compute, fetch
+from .flights import Ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm_proxy.cache.base import AnswerCache
+    from llm_proxy.cache.entry import Entry
+    from llm_proxy.cache.evidence import Source
+    from llm_proxy.config import CacheConfig
+    from llm_proxy.encode.base import Encoding
+    from llm_proxy.observe.events import Troubles
+    from llm_proxy.types import JSON, Fingerprint, HeaderList, Outgoing
+
+    from .flights import Recording
+    from .outgoing import Dispatcher
+    from .ports import Asker, Clock, Judge, Pricer
+    from .settle import Settler
+
+__all__ = ["Allowance", "Checker", "Doubted", "Hit"]
+
+MOST_AT_ONCE = 2
+"""Checks under way in one process: they are no traffic of their own."""
+
+LIMIT_S = 60.0
+"""Longest time that one request of a check may take."""
+
+_DAY_S = 86_400
+_READ_EVERY_S = 60.0  # what other processes spent is looked up so often
+_NOT_SENT = ("stream", "stream_options")
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A semantic hit that was served.
+
+    Attributes:
+        request: The call.
+        entry: Whose answer it got.
+        outcome: What was said of it.
+        fingerprint: Where the question's own answer would be kept.
+        encoding: The encoded question.
+    """
+
+    request: ChatRequest
+    entry: Entry
+    outcome: Outcome
+    fingerprint: Fingerprint
+    encoding: Encoding | None
+
+
+@dataclass(frozen=True, slots=True)
+class Doubted:
+    """An entry that was not served for its evidence alone, and the question's cosine to it."""
+
+    entry: Entry
+    similarity: float
+
+
+@dataclass(slots=True)
+class _Bill:
+    """What a check took so far, dollars; None before anything was sent."""
+
+    usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Fresh:
+    """A whole answer, and how it came."""
+
+    completion: JSON
+    recorder: Recording
+    headers: HeaderList
+    outgoing: Outgoing
+    took_s: float
+
+
+class Allowance:
+    """Bounds checks, in number and in dollars; thread-safe by the lock that is given.
+
+    Args:
+        usd_per_day: Most dollars on one day of UTC.
+        clock: Clocks.
+        spent_since: Dollars that checks of this and other processes took since a Unix time, as far as they are
+            booked; asked once a minute, and may read a file.
+        lock: Held for moments.
+    """
+
+    def __init__(
+        self,
+        usd_per_day: float,
+        *,
+        clock: Clock,
+        spent_since: Callable[[float], float],
+        lock: AbstractContextManager[Any],
+    ) -> None:
+        self._usd_per_day, self._clock, self._spent_since, self._lock = usd_per_day, clock, spent_since, lock
+        self._under_way = 0
+        self._day = -1
+        self._read_s = 0.0
+        self._spent_usd = 0.0
+
+    def sit(self) -> bool:
+        """Take one of the few seats, if there is one; to be given back with `leave`."""
+        with self._lock:
+            is_free = self._under_way < MOST_AT_ONCE
+            self._under_way += is_free
+        return is_free
+
+    def leave(self) -> None:
+        """Give a seat back."""
+        with self._lock:
+            self._under_way -= 1
+
+    def spend(self, usd: float) -> bool:
+        """Take dollars of today's, if there are so many left."""
+        now_s = self._clock.time()
+        day = int(now_s // _DAY_S)
+        if day != self._day or abs(now_s - self._read_s) >= _READ_EVERY_S:
+            booked_usd = self._spent_since(float(day * _DAY_S))
+            with self._lock:  # the newest of this process are not booked yet
+                self._spent_usd = max(booked_usd, self._spent_usd if day == self._day else 0.0)
+                self._day, self._read_s = day, now_s
+        with self._lock:
+            is_within = self._spent_usd + usd <= self._usd_per_day
+            self._spent_usd += usd if is_within else 0.0
+        return is_within
+
+    def correct(self, usd: float) -> None:
+        """Add what a check took beyond what was taken for it; negative where it took less."""
+        with self._lock:
+            self._spent_usd = max(0.0, self._spent_usd + usd)
+
+
+class Checker:
+    """Checks semantic hits. One a runtime; thread-safe as far as its parts are."""
+
+    def __init__(
+        self,
+        settings: CacheConfig,
+        *,
+        cache: AnswerCache | None,
+        dispatcher: Dispatcher,
+        settler: Settler,
+        judge: Judge,
+        asker: Asker | None,
+        allowance: Allowance,
+        prices: Pricer,
+        clock: Clock,
+        troubles: Troubles,
+        book: Callable[[CheckEvent], None],
+        chance: Callable[[], float],
+    ) -> None:
+        self._settings, self._cache, self._dispatcher, self._settler = settings, cache, dispatcher, settler
+        self._judge, self._asker, self._allowance, self._prices = judge, asker, allowance, prices
+        self._clock, self._troubles, self._book, self._chance = clock, troubles, book, chance
+
+    def begin(self, hit: Hit) -> Flow[None]:
+        """Have a hit checked beside the call, if it is drawn and may be asked upstream."""
+        share = self._settings.check_share
+        try:
+            if share and self._chance() < share and _is_plain(hit.request) and self._allowance.sit():
+                yield from aside(self._check(hit), self._allowance.leave)
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the caller has its answer
+            self._troubles.note("check", exc)
+
+    def undo(self, outcome: Outcome) -> bool:
+        """Take a semantic hit back: its pair becomes wrong evidence. Whether the entry is still there.
+
+        Raises:
+            CacheError: The evidence can't be written.
+            ValueError: It was no semantic hit.
+        """
+        if outcome.kind != "semantic" or outcome.similarity is None:
+            raise ValueError("only a semantic hit can be taken back: no other answer was meant for another question")
+        is_there = self._observe(outcome.key, outcome.similarity, is_same=False, source="undo")
+        self._note(outcome, "undo", False)
+        return is_there
+
+    def explore(self, ticket: Ticket) -> Flow[None]:
+        """Compare the answer of a settled call with that of the entry it was not served."""
+        doubted, ticket.doubted = ticket.doubted, None
+        if doubted is None or ticket.entry is None or self._asker is not None:  # asking would cost, for no hit
+            return
+        try:
+            yield from background(partial(self._explored, doubted, ticket, ticket.entry))
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the caller has its answer
+            self._troubles.note("check", exc)
+
+    # -- beside the call -----------------------------------------------------------------------------------------
+
+    def _check(self, hit: Hit) -> Flow[None]:
+        bill, is_same = _Bill(), None
+        try:
+            is_same = yield from self._compared(hit, bill)
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the caller has its answer
+            self._troubles.note("check", exc)
+        finally:  # it may be cut off, and what was asked was paid for even so
+            if bill.usd is not None:
+                self._note(hit.outcome, "shadow", is_same, bill.usd)
+
+    def _compared(self, hit: Hit, bill: _Bill) -> Flow[bool | None]:
+        """Whether the question's own answer says the same; None where it is not asked, or nobody can tell."""
+        request = _plainly(hit.request)
+        outgoing, destination = self._dispatcher.routed(request, hit.encoding)
+        fresh = yield from self._asked(request, outgoing, bill, expected=hit.entry.completion)
+        if fresh is None:
+            return None
+        cached_said, fresh_said = _said(json.loads(hit.entry.completion)), _said(fresh.completion)
+        if cached_said is None or fresh_said is None:
+            return None
+        is_same = yield from compute(partial(self._judge.compare, cached_said, fresh_said))
+        if is_same is None and self._asker is not None:
+            body = self._asker.body(hit.fingerprint.text or "", cached_said, fresh_said)
+            is_same = yield from self._asked_model(self._asker, body, request, bill)
+        if is_same is not None:
+            ticket = self._ticket(hit, request, fresh, route=destination.route)
+            yield from compute(partial(self._learn, hit.outcome, ticket, fresh.completion, is_same))
+        return is_same
+
+    def _asked_model(self, asker: Asker, body: JSON, request: ChatRequest, bill: _Bill) -> Flow[bool | None]:
+        asking = replace(request, body=body, raw=_raw(body))
+        outgoing, _ = self._dispatcher.routed(asking)
+        answer = yield from self._asked(asking, outgoing, bill, expected=b"")
+        said = None if answer is None else _said(answer.completion)
+        return None if said is None else asker.verdict(said)
+
+    def _asked(self, request: ChatRequest, outgoing: Outgoing, bill: _Bill, *, expected: bytes) -> Flow[_Fresh | None]:
+        """The answer to a request, where it may be paid for, comes, and is whole."""
+        cost_usd = partial(self._cost_usd, request, outgoing)
+        guess_usd = yield from compute(partial(cost_usd, _guess(outgoing.body, expected)))
+        if guess_usd is None:
+            raise ConfigError(f"no price is known for {outgoing.model!r}, so what checks cost can't be bounded: set it")
+        if not (yield from compute(partial(self._allowance.spend, guess_usd))):
+            return None
+        bill.usd = (bill.usd or 0.0) + guess_usd
+        limit_bytes, wait_s = self._settings.max_entry_bytes, min(outgoing.timeout_s or LIMIT_S, LIMIT_S)
+        started_s = self._clock.monotonic()
+        try:
+            answer = yield from fetch(replace(outgoing, timeout_s=wait_s), limit_bytes=limit_bytes, limit_s=LIMIT_S)
+        except Exception:  # noqa: BLE001 - of any HTTP library: an upstream's trouble is none of ours
+            return None
+        recorder = recorder_for(answer.headers, limit_bytes=limit_bytes) if answer.status == 200 else None
+        if recorder is None:
+            return None
+        recorder.feed(answer.body)
+        recorder.end()
+        completion = recorder.completion()
+        usage = usage_of(completion) if completion is not None else None
+        took_usd = yield from compute(partial(cost_usd, usage or _guess(outgoing.body, answer.body)))
+        self._correct(bill, (took_usd or 0.0) - guess_usd, is_known=usage is not None)
+        if completion is None or admission.rejection(completion):
+            return None
+        return _Fresh(completion, recorder, answer.headers, outgoing, self._clock.monotonic() - started_s)
+
+    def _correct(self, bill: _Bill, further_usd: float, *, is_known: bool) -> None:
+        """Count what an answer took beyond the guess; it took less only where it says so itself."""
+        if is_known or further_usd > 0:
+            self._allowance.correct(further_usd)
+            bill.usd = (bill.usd or 0.0) + further_usd
+
+    def _ticket(self, hit: Hit, request: ChatRequest, fresh: _Fresh, *, route: str) -> Ticket:
+        """The ticket of an answer that no caller waits for, to keep it by."""
+        sent = fresh.outgoing
+        return Ticket(
+            request,
+            hit.fingerprint,
+            Outcome("miss", key=hit.fingerprint.key, backend=sent.backend, route=route, model=sent.model),
+            self._clock.monotonic() - fresh.took_s,
+            self._settler.settle,
+            self._settler.lost,
+            encoding=hit.encoding,
+            recorder=fresh.recorder,
+            head_headers=fresh.headers,
+        )
+
+    def _cost_usd(self, request: ChatRequest, outgoing: Outgoing, usage: Usage) -> float | None:
+        return self._prices.cost_usd(usage, model=outgoing.model, backend=outgoing.backend, base_url=request.base_url)
+
+    # -- what was found ------------------------------------------------------------------------------------------
+
+    def _learn(self, outcome: Outcome, ticket: Ticket, completion: JSON, is_same: bool) -> None:
+        similarity = outcome.similarity or 0.0
+        self._observe(outcome.key, similarity, is_same=is_same, source="shadow")
+        if not is_same and self._settler.keep(ticket, completion):  # and neither answer is the other question's
+            self._observe(ticket.fingerprint.key, similarity, is_same=False, source="shadow")
+
+    def _explored(self, doubted: Doubted, ticket: Ticket, entry: Entry) -> None:
+        try:
+            cached, fresh = _said(json.loads(doubted.entry.completion)), _said(json.loads(entry.completion))
+            is_same = None if cached is None or fresh is None else self._judge.compare(cached, fresh)
+            if is_same is not None:
+                self._observe(doubted.entry.key, doubted.similarity, is_same=is_same, source="explore")
+            if is_same is False and ticket.outcome.is_stored:
+                self._observe(entry.key, doubted.similarity, is_same=False, source="explore")
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the caller has its answer
+            self._troubles.note("check", exc)
+            return
+        pair = ticket.outcome.with_changes(
+            key=doubted.entry.key,
+            asked=ticket.fingerprint.key,
+            scope=doubted.entry.scope,
+            similarity=doubted.similarity,
+            model=doubted.entry.model,
+        )
+        self._note(pair, "explore", is_same)
+
+    def _observe(self, key: str, similarity: float, *, is_same: bool, source: Source) -> bool:
+        seen = Observation(self._clock.time(), similarity, None, is_same, source)
+        return self._cache is not None and self._cache.observe(key, seen)
+
+    def _note(self, pair: Outcome, source: Source, is_same: bool | None, cost_usd: float | None = None) -> None:
+        self._book(
+            CheckEvent(
+                at_s=self._clock.time(),
+                source=source,
+                key=pair.key,
+                asked=pair.asked,
+                scope=pair.scope,
+                route=pair.route,
+                model=pair.model,
+                similarity=pair.similarity or 0.0,
+                p_wrong=pair.p_wrong,
+                is_same=is_same,
+                cost_usd=cost_usd,
+            )
+        )
+
+
+def _is_plain(request: ChatRequest) -> bool:
+    """Whether a request may be asked once more: it can have no effect, and its caller did not forbid it."""
+    has_tools = any(request.body.get(name) for name in ("tools", "functions", "web_search_options"))
+    return not has_tools and not request.controls.only_if_cached
+
+
+def _plainly(request: ChatRequest) -> ChatRequest:
+    """The same request for an answer in one piece."""
+    if not request.is_stream and not any(name in request.body for name in _NOT_SENT):
+        return request
+    body = {name: value for name, value in request.body.items() if name not in _NOT_SENT}
+    return replace(request, body=body, raw=_raw(body))
+
+
+def _raw(body: JSON) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _guess(body: bytes, expected: bytes) -> Usage:
+    return Usage(len(body) // CHARS_PER_TOKEN, len(expected) // CHARS_PER_TOKEN)
+
+
+def _said(completion: JSON) -> str | None:
+    """What an answer says in its first choice, where that is text."""
+    message = completion["choices"][0]["message"]
+    content = message.get("content")
+    return content if isinstance(content, str) and not message.get("tool_calls") else None
