@@ -173,6 +173,11 @@ class CacheConfig(_Frozen):
         le=1,
         description="Least cosine similarity of a semantic hit; the guard must agree as well.",
     )
+    context: Literal["exact", "similar"] = Field(
+        "exact",
+        description="What a semantic hit asks of earlier turns: `exact`, that they are the same; `similar`, that those "
+        "of the user mean the same, each by itself, and all others are the same.",
+    )
     check_share: float = Field(
         0.0,
         ge=0,

@@ -141,11 +141,13 @@ class Fingerprint:
         key: Hash of all that changes the answer, 64 hex digits.
         scope: The same without the last user text, 64 hex digits.
         text: The last user text, or None when only the exact key may be used.
+        turns: User texts before it that are not in the scope, since they may be worded differently; oldest first.
     """
 
     key: str
     scope: str
     text: str | None
+    turns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

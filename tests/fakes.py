@@ -65,7 +65,9 @@ class FakeCache:
         self._try("get")
         return self.entries.get(key)
 
-    def nearest(self, scope: str, text: str, vector: Any, *, encoder: str, max_age_s: float | None) -> Found:
+    def nearest(
+        self, scope: str, text: str, vector: Any, *, encoder: str, max_age_s: float | None, turns: Any
+    ) -> Found:
         self._try("nearest")
         self.searches.append((scope, text))
         return self.found

@@ -107,7 +107,8 @@ def _samples() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
         "cache.check_usd_per_day": ("2", 2.0), "cache.judge": ("similar", "similar"),
         "encoder.kind": ("sentence-transformers", "sentence-transformers"), "encoder.model": ("m", "m"),
         "encoder.wait_s": ("0.1", 0.1), "default_backend": ("a", "a"), "server.host": ("::1", "::1"),
-        "server.port": ("0", 0), "server.keys": ("one, two,", (SecretStr("one"), SecretStr("two"))),
+        "cache.context": ("similar", "similar"), "server.port": ("0", 0),
+        "server.keys": ("one, two,", (SecretStr("one"), SecretStr("two"))),
         "server.max_body_bytes": ("9", 9), "observe.ledger": ("no", False), "observe.ledger_rows": ("10", 10),
         "aliases": ('{"gpt-4o": "a/m"}', {"gpt-4o": "a/m"}),
     }  # fmt: skip

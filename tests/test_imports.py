@@ -32,8 +32,8 @@ LAYERS = [
 ]
 BESIDE = {("route", "encode"), ("testing", "faces"), ("faces", "testing")}
 ENGINE_SEES = {
-    "backends.openai_compatible", "cache.base", "cache.entry", "cache.evidence", "config", "encode.base", "errors",
-    "observe.events", "route.base", "types", "wire.chat", "wire.recorder", "wire.replay",
+    "backends.openai_compatible", "cache.base", "cache.entry", "cache.evidence", "cache.turns", "config", "encode.base",
+    "errors", "observe.events", "route.base", "types", "wire.chat", "wire.recorder", "wire.replay",
 }  # fmt: skip
 PURE = {
     "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "numpy", "typing",

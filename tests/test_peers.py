@@ -152,6 +152,23 @@ def test_peers_2_multi_turn_context(new: Callable[..., Caller]) -> None:
     assert caller.ask(after("What do I wear in Oslo?")).kind == "exact"
 
 
+def test_peers_2_similar_context(new: Callable[..., Caller]) -> None:
+    """Row 2, with ``context = "similar"``: earlier turns may be worded differently, not mean something else."""
+
+    def after(first: str, answer: str = "It depends.") -> list[dict[str, str]]:
+        turns = [("user", first), ("assistant", answer), ("user", "And in winter?")]
+        return [{"role": role, "content": content} for role, content in turns]
+
+    caller = new(context="similar")
+    assert caller.ask(after("What do I wear in Oslo?")).status == "miss"
+    assert caller.ask(after("What do I eat in Oslo?")).status == "miss"
+    assert caller.ask(after("What do I wear in Rome?")).status == "miss"
+    assert caller.ask(after("What do I wear in Oslo?", "Wool.")).status == "miss"
+    assert caller.ask("And in winter?").status == "miss"
+    assert caller.ask(after("what do I wear in Oslo")).kind == "semantic"
+    assert new().ask(after("what do I wear in Oslo")).status == "miss"
+
+
 def test_peers_2_long_prompts_do_not_collide(encoder: LazyEncoder, new: Callable[..., Caller]) -> None:
     """Row 2: two prompts that the encoder cuts off at the same place have one vector and two answers."""
     one, other = f"{FILL} Who won the match?", f"{FILL} Who lost the keys?"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from .entry import Entry
     from .evidence import Observation
+    from .turns import Turns
 
 __all__ = ["AnswerCache", "Attachable", "Found", "State"]
 
@@ -81,7 +82,14 @@ class AnswerCache(Attachable, Protocol):
         """The entry under an exact key, unless expired."""
 
     def nearest(
-        self, scope: str, text: str, vector: NDArray[np.float32], *, encoder: str, max_age_s: float | None
+        self,
+        scope: str,
+        text: str,
+        vector: NDArray[np.float32],
+        *,
+        encoder: str,
+        max_age_s: float | None,
+        turns: Turns,
     ) -> Found:
         """The nearest entry of a scope that may be served for ``text``."""
 

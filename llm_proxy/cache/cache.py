@@ -9,7 +9,7 @@ together; lookups never wait for it. The rest is short locks around memory, neve
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,11 @@ from llm_proxy.errors import CacheCorruptError
 
 from .check import check
 from .entry import Entry, decode_entry, encode_entry, readable
-from .evidence import Verdict, decode_evidence, encode_evidence, verdict, with_observation
-from .guard import agree
+from .evidence import decode_evidence, encode_evidence, with_observation
+from .matching import Matcher, Question
 from .pins import Bounds, Chosen
-from .results import Lookup, Refused, Stats
+from .results import Lookup, Stats
+from .turns import NO_TURNS, Turns
 from .upkeep import Upkeep
 from .view import View
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from .base import State
     from .evidence import Observation
-    from .index.base import Neighbour, VectorIndex
+    from .index.base import VectorIndex
     from .policies.base import Policy
     from .results import CheckReport, Merged
     from .stores.base import Store
@@ -92,6 +93,7 @@ class Cache:
             snapshot_path=snapshot_path,
         )
         self._chosen = Chosen(self._view, self._upkeep, get=self.get, clock=clock, bounds=self._bounds)
+        self._matcher = Matcher(threshold, get=self.get, evidence=store.evidence, clock=clock)
         self._is_closed = False
 
     @property
@@ -127,7 +129,14 @@ class Cache:
         return entry
 
     def nearest(
-        self, scope: str, text: str, vector: NDArray[np.float32], *, encoder: str, max_age_s: float | None = None
+        self,
+        scope: str,
+        text: str,
+        vector: NDArray[np.float32],
+        *,
+        encoder: str,
+        max_age_s: float | None = None,
+        turns: Turns = NO_TURNS,
     ) -> Lookup:
         """The nearest entry of a scope that may be served for a question.
 
@@ -137,6 +146,7 @@ class Cache:
             vector: Its vector, shape ``(dim,)``, float32, unit norm.
             encoder: Name of the encoder that made it.
             max_age_s: Oldest entry that is acceptable, seconds; None for any age.
+            turns: Earlier turns that the scope leaves open.
         """
         if not self._view.is_semantic or not text:
             return Lookup()
@@ -149,42 +159,8 @@ class Cache:
         index = self._view.index
         if index is None or self._view.encoder != encoder or index.dim != len(vector):
             return Lookup()
-        question = _Question(scope, text, vector, encoder, max_age_s)
-        refused: list[Refused] = []
-        doubted: tuple[Entry, float] | None = None
-        damage: CacheCorruptError | None = None
-        for neighbour in index.search(scope, vector, NEIGHBOURS):
-            if neighbour.similarity < self._threshold - index.similarity_error:
-                refused.append(Refused(neighbour.key, neighbour.similarity, "similarity"))
-                break
-            entry = self.get(neighbour.key)
-            if entry is None:
-                continue  # the index still has a key that was removed from the store, or that expired
-            similarity = question.similarity(entry, neighbour)
-            reason = self._refusal(question, entry, similarity)
-            if not reason:
-                try:
-                    found = verdict(similarity, None, decode_evidence(self._store.evidence(entry.key)))
-                except CacheCorruptError as exc:  # it may have said that the answer is wrong
-                    found, damage = Verdict(False), exc
-                if found.is_served:
-                    return Lookup(entry, min(1.0, similarity), tuple(refused), found.p_wrong, damage=damage)
-                reason, doubted = "evidence", doubted or (entry, similarity)
-            refused.append(Refused(entry.key, similarity, reason))
-        nearest = refused[0].similarity if refused else 0.0
-        other, other_similarity = doubted or (None, 0.0)
-        return Lookup(None, nearest, tuple(refused), None, other, other_similarity, damage)
-
-    def _refusal(self, question: _Question, entry: Entry, similarity: float) -> str:
-        if entry.scope != question.scope:
-            return "scope"
-        if entry.encoder != question.encoder:
-            return "encoder"
-        if not similarity >= self._threshold - _ROUNDING:  # NaN compares false, and so is refused
-            return "similarity"
-        if question.max_age_s is not None and entry.age_s(self._clock.time()) > question.max_age_s:
-            return "age"
-        return agree(question.text, entry.text)
+        question = Question(scope, text, vector, encoder, max_age_s, turns)
+        return self._matcher.match(question, index.search(scope, vector, NEIGHBOURS), index.similarity_error)
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -365,18 +341,3 @@ def _decoded(record: bytes) -> Entry:
 def _remembered(record: bytes) -> Entry:
     """Popular entries are read again and again; the same bytes are the same entry."""
     return decode_entry(record)
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    scope: str
-    text: str
-    vector: NDArray[np.float32]
-    encoder: str
-    max_age_s: float | None
-
-    def similarity(self, entry: Entry, neighbour: Neighbour) -> float:
-        """The cosine to full precision, where the entry still is the one that the index knows."""
-        if entry.vector is None or entry.vector.shape != self.vector.shape:
-            return neighbour.similarity
-        return float(entry.vector @ self.vector)

@@ -45,6 +45,7 @@ class Entry:
             numpy is not installed.
         seen_chars: Leading characters of the text that the vector stands for; the rest narrowed the scope.
         is_pinned: Whether it is kept whatever the budget; it may expire even so.
+        turns: User texts of earlier turns that the scope leaves open, oldest first.
     """
 
     key: str
@@ -63,6 +64,7 @@ class Entry:
     vector: NDArray[np.float32] | None = None
     seen_chars: int = 0
     is_pinned: bool = False
+    turns: tuple[str, ...] = ()
 
     @property
     def worth_usd(self) -> float:
@@ -83,9 +85,10 @@ _HEAD_FIELDS: dict[str, tuple[type, ...]] = {
     "key": (str,), "scope": (str,), "text": (str,), "created_s": (float, int), "expires_s": (float, int, type(None)),
     "model": (str,), "backend": (str,), "cost_usd": (float, int), "wait_usd": (float, int),
     "latency_s": (float, int), "has_usage": (bool,), "encoder": (str,), "seen_chars": (int,), "is_pinned": (bool,),
+    "turns": (list,),
 }  # fmt: skip
 _MOST_INTEGER = 1 << 63  # JSON's may be longer than any float
-_ADDED = {"is_pinned": False}  # fields that records of before lack, and what they stand for there
+_ADDED = {"is_pinned": False, "turns": ()}  # fields that records of before lack, and what they stand for there
 
 
 def encode_entry(entry: Entry) -> bytes:
@@ -119,7 +122,7 @@ def decode_entry(record: bytes) -> Entry:
 
 def fields_of(entry: Entry) -> dict[str, Any]:
     """All of an entry but completion and vector, as JSON has it."""
-    return {name: getattr(entry, name) for name in _HEAD_FIELDS}
+    return {name: getattr(entry, name) for name in _HEAD_FIELDS} | {"turns": list(entry.turns)}
 
 
 def checked_fields(head: object) -> dict[str, Any]:
@@ -138,7 +141,9 @@ def checked_fields(head: object) -> dict[str, Any]:
             raise CacheCorruptError(f"cache record has {type(fields[name]).__name__} for {name}")
         if type(fields.get(name)) is int and abs(fields[name]) >= _MOST_INTEGER:
             raise CacheCorruptError(f"cache record has a number beyond {_MOST_INTEGER:.0e} for {name}")
-    return _ADDED | fields
+    if not all(type(turn) is str for turn in fields.get("turns", ())):
+        raise CacheCorruptError("cache record has a turn that is no text")
+    return _ADDED | fields | {"turns": tuple(fields.get("turns", ()))}
 
 
 def readable(record: bytes) -> Entry | None:

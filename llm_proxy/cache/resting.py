@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .cache import Cache
     from .entry import Entry
     from .evidence import Observation
+    from .turns import Turns
 
 __all__ = ["RestingCache"]
 
@@ -65,12 +66,19 @@ class RestingCache:
         return self._tried(lambda: self._cache.get(key), None)
 
     def nearest(
-        self, scope: str, text: str, vector: NDArray[np.float32], *, encoder: str, max_age_s: float | None
+        self,
+        scope: str,
+        text: str,
+        vector: NDArray[np.float32],
+        *,
+        encoder: str,
+        max_age_s: float | None,
+        turns: Turns,
     ) -> Found:
         """The nearest entry that may be served; none while resting."""
         nothing: Found = Lookup(None)
         return self._tried(
-            lambda: self._cache.nearest(scope, text, vector, encoder=encoder, max_age_s=max_age_s), nothing
+            lambda: self._cache.nearest(scope, text, vector, encoder=encoder, max_age_s=max_age_s, turns=turns), nothing
         )
 
     def admit(self, entry: Entry) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llm_proxy.backends.openai_compatible import ACCOUNT_HEADERS, credentials_of
@@ -28,12 +28,13 @@ def fingerprint(request: ChatRequest, *, destination: str, settings: CacheConfig
     """Where an answer to ``request`` may be found, or why the cache has nothing to do with it.
 
     The scope is a SHA-256 over canonical JSON (keys sorted, integral parameters as integers) of the tenant, the
-    destination and every field of the body that changes the answer, without the last user text; the key adds it.
+    destination and every field of the body that changes the answer, without the last user text; the key adds it. With
+    ``context = "similar"`` the scope is without the user's earlier texts, too; the key is the same as ever.
 
     Args:
         request: The call.
         destination: Identity of the route, or of the upstream and the model.
-        settings: ``max_temperature`` and ``tenant`` are read.
+        settings: ``max_temperature``, ``tenant`` and ``context`` are read.
 
     Raises:
         RecursionError: The body is nested too deeply for canonical JSON.
@@ -50,8 +51,16 @@ def fingerprint(request: ChatRequest, *, destination: str, settings: CacheConfig
     if not parts:
         return Fingerprint(key=scope, scope=scope, text=None)
     text = "\n".join(parts)
-    is_semantic = bool(text.strip()) and not _is_exact_only(request.body)
-    return Fingerprint(key=_digest([scope, parts]), scope=scope, text=text if is_semantic else None)
+    key = _digest([scope, parts])
+    if not text.strip() or _is_exact_only(request.body):
+        return Fingerprint(key=key, scope=scope, text=None)
+    turns: tuple[str, ...] = ()
+    if settings.context == "similar":
+        earlier, turns = _without_turns(request.messages[:-1])
+        if turns:
+            body["messages"] = [*earlier, last]
+            scope = _digest([tenant_of(request, settings.tenant), destination, body, "similar"])
+    return Fingerprint(key=key, scope=scope, text=text, turns=turns)
 
 
 def narrowed(scope: str, text: str, seen_chars: int) -> str:
@@ -114,6 +123,17 @@ def _split(message: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
         # Several SDKs send a plain string as one text part, so both forms count as the same question.
         return {**message, "content": ""}, [part["text"] for part in content]
     return message, []
+
+
+def _without_turns(messages: Sequence[Any]) -> tuple[list[Any], tuple[str, ...]]:
+    """Messages without the texts of the user, and these texts."""
+    bare, turns = [], []
+    for message in messages:
+        without, parts = _split(message) if isinstance(message, Mapping) else (message, [])
+        bare.append(without)
+        if parts:
+            turns.append("\n".join(parts))
+    return bare, tuple(turns)
 
 
 def _is_text_part(part: object) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
+from llm_proxy.cache.turns import Turns
 from llm_proxy.errors import CacheError, LLMProxyError, WireError
 from llm_proxy.types import Bypass, HitKind, Outcome
 from llm_proxy.wire.chat import error_body
@@ -244,8 +245,14 @@ class Engine:
             self._troubles.note("encoder", exc)
             return None
         scope = narrowed(ticket.fingerprint.scope, text, encoding.seen_chars)
-        max_age_s = ticket.request.controls.max_age_s
-        found = cache.nearest(scope, text, encoding.vector, encoder=encoder.name, max_age_s=max_age_s)
+        found = cache.nearest(
+            scope,
+            text,
+            encoding.vector,
+            encoder=encoder.name,
+            max_age_s=ticket.request.controls.max_age_s,
+            turns=Turns(ticket.fingerprint.turns, encoder.encode),
+        )
         if found.damage is not None:
             self._troubles.note("evidence", found.damage)
         return found

@@ -204,6 +204,7 @@ class Settler:
             encoder=self._encoder.name if encoding and self._encoder else "",
             vector=encoding.vector if encoding else None,
             seen_chars=encoding.seen_chars if encoding else 0,
+            turns=print_.turns if text else (),
         )
 
     def _cost_usd(self, usage: Usage, model: str, ticket: Ticket) -> float | None:

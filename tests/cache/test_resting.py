@@ -11,6 +11,7 @@ from llm_proxy.cache.base import AnswerCache, Attachable
 from llm_proxy.cache.evidence import Observation
 from llm_proxy.cache.resting import RestingCache
 from llm_proxy.cache.results import Lookup
+from llm_proxy.cache.turns import NO_TURNS
 from llm_proxy.errors import CacheCorruptError, CacheError
 from llm_proxy.testing import FakeClock
 
@@ -69,7 +70,7 @@ def test_a_well_cache_is_asked(resting: RestingCache) -> None:
     found = resting.get(entry.key)
     assert found is not None
     assert found.text == entry.text
-    near = resting.nearest(entry.scope, entry.text, vector, encoder=ENCODER, max_age_s=None)
+    near = resting.nearest(entry.scope, entry.text, vector, encoder=ENCODER, max_age_s=None, turns=NO_TURNS)
     assert near.entry is not None
     assert resting.observe(entry.key, SEEN)
 
@@ -85,7 +86,10 @@ def test_a_well_cache_is_asked(resting: RestingCache) -> None:
         ),
         (lambda cache: cache.tend(), None),
         (lambda cache: cache.open_store(), None),
-        (lambda cache: cache.nearest("", "", vector_of("a"), encoder=ENCODER, max_age_s=None), Lookup()),
+        (
+            lambda cache: cache.nearest("", "", vector_of("a"), encoder=ENCODER, max_age_s=None, turns=NO_TURNS),
+            Lookup(),
+        ),
     ],
     ids=["get", "admit", "attach", "tend", "open", "nearest"],
 )

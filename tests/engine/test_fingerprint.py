@@ -297,3 +297,54 @@ def test_any_other_value_is_another_question(fields: dict[str, Any], name: str, 
     assume(had is ... or json.dumps(had, sort_keys=True) != json.dumps(value, sort_keys=True))
     assume(type(had) not in (int, float) or type(value) not in (int, float) or had != value)
     assert key(**fields) != key(**{**fields, name: value})
+
+
+class TestSimilarContext:
+    SIMILAR = CacheConfig(context="similar")
+
+    @staticmethod
+    def conversation(first: Any = "Oslo?", answer: str = "Warm things.", last: str = "And in winter?") -> Any:
+        roles = ("system", "user", "assistant", "user")
+        contents = ("Be brief.", first, answer, last)
+        return [{"role": role, "content": content} for role, content in zip(roles, contents, strict=True)]
+
+    def printed(self, messages: Any, settings: CacheConfig | None = None) -> Fingerprint:
+        found = printed(messages=messages, settings=settings or self.SIMILAR)
+        assert isinstance(found, Fingerprint)
+        return found
+
+    def test_what_the_user_said_before_is_left_open(self) -> None:
+        one, other = (self.printed(self.conversation(first)) for first in ("Oslo?", "And Oslo?"))
+        assert (one.scope, one.turns, other.turns) == (other.scope, ("Oslo?",), ("And Oslo?",))
+        assert one.key != other.key
+
+    def test_all_else_is_not(self) -> None:
+        one = self.printed(self.conversation())
+        assert one.scope != self.printed(self.conversation(answer="Cold things.")).scope
+        assert one.scope != self.printed([{"role": "user", "content": "Oslo?"}, *self.conversation()]).scope
+        system, *others = self.conversation()
+        assert one.scope != self.printed([{**system, "content": "Be long."}, *others]).scope
+        assert one.scope != self.printed(others).scope
+
+    def test_the_key_is_that_of_the_exact_mode(self) -> None:
+        messages = self.conversation()
+        exact = self.printed(messages, CacheConfig())
+        assert (exact.turns, exact.key) == ((), self.printed(messages).key)
+        assert exact.scope != self.printed(messages).scope
+        assert exact.scope != self.printed(self.conversation("And Oslo?"), CacheConfig()).scope
+
+    def test_a_first_question_has_the_same_scope_in_both(self) -> None:
+        messages = self.conversation()[:2]
+        assert self.printed(messages) == self.printed(messages, CacheConfig())
+
+    def test_parts_of_text_count_and_images_do_not(self) -> None:
+        parts = [TEXT, {"type": "text", "text": "there"}]
+        assert self.printed(self.conversation(parts)).turns == ("hi\nthere",)
+        with_image = self.printed(self.conversation([TEXT, IMAGE]))
+        assert with_image.turns == ()
+        assert with_image.scope != self.printed(self.conversation([IMAGE])).scope
+
+    def test_messages_of_no_known_form_are_compared_as_they_are(self) -> None:
+        found = self.printed(["odd", *self.conversation()])
+        assert found.turns == ("Oslo?",)
+        assert found.scope != self.printed(self.conversation()).scope

@@ -60,7 +60,9 @@ class Cache:
     def get(self, key: str) -> Entry | None:
         return self.entries.get(key)
 
-    def nearest(self, scope: str, text: str, vector: Any, *, encoder: str, max_age_s: float | None) -> Found:
+    def nearest(
+        self, scope: str, text: str, vector: Any, *, encoder: str, max_age_s: float | None, turns: Any
+    ) -> Found:
         near = [entry for entry in self.entries.values() if entry.scope == scope and entry.vector is not None]
         best = max(near, key=lambda entry: float(entry.vector @ vector), default=None)
         similarity = float(best.vector @ vector) if best is not None else 0.0
