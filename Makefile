@@ -59,6 +59,7 @@ bench:
 	@.venv-test/bin/python -m benchmarks.eviction --record --queries $(BING) --plot docs/cost_by_cache_size.svg
 	@.venv-test/bin/python -m benchmarks.index --record --texts $(INDEX_TEXTS)
 	@.venv-test/bin/python -m benchmarks.semantic --record --pairs $(PAIRS)
+	@.venv-test/bin/python -m benchmarks.bound --record --seeds 20 --pairs $(wordlist 2,3,$(PAIRS))
 	@.venv-test/bin/python -m benchmarks.end_to_end --record --queries $(BANKING77) $(BING)
 
 docs:

@@ -1,0 +1,249 @@
+"""Serve this neighbour's answer, or ask the model: so that few of the answers served are wrong.
+
+::
+
+    p_wrong = what the guard says, mended by what came of it on this route (population.py, an upper limit) and by what
+              is known of the entry (entry_model.py)
+    slack   = max_error_rate * hits - wrong hits, as the account below has it, at most a part of what was compared
+    limit   = max_error_rate * min(2, .4 + .4 slack)      where slack >= 0
+            = max_error_rate * .4 / (1 - slack)^2         where it is not
+    p_wrong > limit: ask
+    else: ask with a small probability all the same, serve otherwise
+
+So a new entry is served when guard and population alone are sure enough. More risk is taken only once enough was
+compared, and there were so many hits that a wrong one can be afforded; after too many wrong ones less is taken until
+the rate is kept again. While nothing is ever compared the limit is ``.4 max_error_rate``.
+
+**The account.** A served answer teaches nothing unless it is checked. So the number of wrong hits is estimated: where m
+is p_wrong, y whether the answer is wrong, q the probability of asking, and c the share of hits that are checked in the
+background,
+
+    account += m                       for each hit
+    account += (y - m) / c             for each hit that was checked; or, where none are (c = 0),
+    account += (y - m) (1 - q) / q     for each that was asked instead
+
+In expectation this is the number of wrong hits, whatever m is: the guard may be badly calibrated, or become so when new
+topics arrive, and the limit follows all the same. How soon depends on q, so q grows
+
+- with the square of ``p_wrong / max_error_rate``: what is nearly too risky is verified when it is first met;
+- with the hits of an entry that nobody checked, since one mistake that is asked for again and again is many;
+- while few have been compared on this route.
+
+A debt is forgiven slowly as questions are asked and compared, for while nothing is served no hit can pay for it.
+
+**Who keeps it.** One `Bound` for each route and max_error_rate. Whoever serves the route owns it, and puts `to_json` in
+the store's settings under a name made of both, beside the entries it learnt from: it goes with them when the store is
+moved or emptied. An entry's observations stay with the entry.
+
+Source: the account is the augmented inverse propensity estimate, Robins, Rotnitzky & Zhao, JASA 89, 1994; a limit that
+follows the errors seen: Gibbs & Candes, "Adaptive conformal inference under distribution shift", arXiv 2106.00170.
+Asking with a probability instead of a threshold: `llm_proxy.cache.bound.vcache`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llm_proxy.cache.evidence import MOST_OBSERVATIONS
+
+from .entry_model import pooled
+from .population import Population
+
+if TYPE_CHECKING:
+    from .entry_model import Observed
+
+__all__ = ["Bound", "Decision"]
+
+_LIMIT_FIRST = 0.4  # of max_error_rate
+_LIMIT_PER_WRONG = 0.4  # the same, for each wrong hit that can be afforded
+_LIMIT_MOST = 2.0
+_SLACK_PER_COMPARED = 0.2
+_REMEMBERED_HITS = 2_000.0  # so that the good years of a cache don't pay for a bad week
+_FORGIVEN_AFTER = 1_000.0  # comparisons
+_ASK_LEAST = 0.02
+_ASK_MOST = 0.9
+_ASK_UNCHECKED = 0.05
+_TRIALS = 0.15
+_SAME_QUESTION = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do with a neighbour.
+
+    Attributes:
+        is_served: Whether its answer may be served; else the model is to be asked.
+        p_wrong: How likely that answer is wrong, an upper estimate, in [0, 1].
+        ask_probability: With which probability the model was to be asked, in [0, 1]; 1 where p_wrong was too large.
+    """
+
+    is_served: bool
+    p_wrong: float
+    ask_probability: float
+
+
+class Bound:
+    """Keeps wrong answers a small share of those served on one route. Not thread-safe: who shares it locks it.
+
+    Args:
+        max_error_rate: Largest share of served answers that may be wrong, in (0, 1).
+        explore_share: Share of questions that are asked although they could be served, at a p_wrong of max_error_rate;
+            in [0, 1]. With 0 none are.
+        check_share: Share of hits that is checked in the background, drawn evenly, in [0, 1].
+
+    Raises:
+        ValueError: One of them is out of range.
+    """
+
+    def __init__(self, max_error_rate: float, *, explore_share: float = 0.0, check_share: float = 0.0) -> None:
+        if not 0.0 < max_error_rate < 1.0:
+            raise ValueError(f"max_error_rate is {max_error_rate}: it must be above 0 and below 1")
+        for name, share in (("explore_share", explore_share), ("check_share", check_share)):
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name} is {share}: it must be from 0 to 1")
+        self._max_error_rate, self._explore_share, self._check_share = max_error_rate, explore_share, check_share
+        self._population = Population()
+        self._hits = self._wrong = self._compared = 0.0
+
+    @property
+    def limit(self) -> float:
+        """Largest p_wrong of an answer that may be served at this moment."""
+        slack = self._slack
+        if slack < 0.0:
+            return self._max_error_rate * _LIMIT_FIRST / (1.0 - slack) ** 2
+        slack = min(slack, _SLACK_PER_COMPARED * self._compared)
+        return self._max_error_rate * min(_LIMIT_MOST, _LIMIT_FIRST + _LIMIT_PER_WRONG * slack)
+
+    def p_wrong(self, similarity: float, p_same: float, observations: Sequence[Observed] = ()) -> float:
+        """How likely an entry's answer is wrong for a question, an upper estimate.
+
+        Args:
+            similarity: Cosine of question and entry, in [-1, 1].
+            p_same: The guard's probability that both ask the same, in [0, 1].
+            observations: Of the entry, oldest first; the newest 32 count. One without a p_same counts as one as sure as
+                this question.
+
+        Returns:
+            In [0, 1], falling with p_same; 1 where this very question was answered wrongly when last compared.
+        """
+        alike = (each for each in reversed(observations) if abs(each.similarity - similarity) <= _SAME_QUESTION)
+        last = next(alike, None)
+        if last and not last.is_same:
+            return 1.0
+        known = self._population.p_wrong
+        seen = [
+            (1.0 - known(p_same if each.p_same is None else each.p_same), each.is_same)
+            for each in observations[-MOST_OBSERVATIONS:]
+        ]
+        return 1.0 - pooled(1.0 - known(p_same), seen)
+
+    def decide(
+        self,
+        similarity: float,
+        p_same: float,
+        observations: Sequence[Observed] = (),
+        *,
+        coin: float,
+        unchecked: int = 0,
+    ) -> Decision:
+        """Whether an entry's answer may be served for a question; changes nothing.
+
+        Args:
+            similarity: Cosine of question and entry, in [-1, 1].
+            p_same: The guard's probability that both ask the same, in [0, 1].
+            observations: Of the entry, oldest first.
+            coin: Drawn evenly from [0, 1), for this question.
+            unchecked: Hits of the entry by meaning since its last observation, >= 0, as far as they are known.
+        """
+        p_wrong = self.p_wrong(similarity, p_same, observations)
+        if p_wrong > self.limit:
+            return Decision(False, p_wrong, 1.0)
+        ask = self._ask_probability(p_wrong, unchecked)
+        return Decision(coin >= ask, p_wrong, ask)
+
+    # -- learning ------------------------------------------------------------------------------------------------
+
+    def note_hit(self, decision: Decision) -> None:
+        """Take a served answer into the account."""
+        fade = 1.0 - 1.0 / _REMEMBERED_HITS
+        self._hits = self._hits * fade + 1.0
+        self._wrong = self._wrong * fade + decision.p_wrong
+
+    def note_asked(self, decision: Decision, p_same: float, *, is_same: bool) -> None:
+        """Learn from a question that was asked: its fresh answer was compared with the neighbour's.
+
+        Args:
+            decision: What was decided on that neighbour: not served.
+            p_same: The guard's probability at the time, in [0, 1].
+            is_same: Whether the answers were equivalent.
+        """
+        self._population.learn(p_same, is_same)
+        self._wrong += min(0.0, self._slack) / _FORGIVEN_AFTER
+        if 0.0 < decision.ask_probability < 1.0:
+            self._compared += 1.0
+            if not self._check_share:
+                odds = (1.0 - decision.ask_probability) / decision.ask_probability
+                self._wrong += odds * ((not is_same) - decision.p_wrong)
+
+    def note_checked(self, p_wrong: float, p_same: float, *, is_same: bool) -> None:
+        """Learn from a hit that was checked in the background, as ``check_share`` has it.
+
+        Args:
+            p_wrong: As it was decided, in [0, 1].
+            p_same: The guard's probability at the time, in [0, 1].
+            is_same: Whether the fresh answer was equivalent.
+        """
+        self._population.learn(p_same, is_same)
+        self._compared += 1.0
+        self._wrong += ((not is_same) - p_wrong) / (self._check_share or 1.0)
+
+    def note_undone(self, p_wrong: float, p_same: float) -> None:
+        """Learn from a hit that its user took back; it is no sample, so it never widens the limit.
+
+        Args:
+            p_wrong: As it was decided, in [0, 1].
+            p_same: The guard's probability at the time, in [0, 1].
+        """
+        self._population.learn(p_same, is_same=False)
+        self._wrong += 1.0 - p_wrong
+
+    # -- keeping -------------------------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, object]:
+        """All it has learnt, as JSON has it."""
+        return {
+            "hits": self._hits,
+            "wrong": self._wrong,
+            "compared": self._compared,
+            "bands": self._population.to_json(),
+        }
+
+    def restore(self, value: Mapping[str, object]) -> None:
+        """Take up what `to_json` gave.
+
+        Raises:
+            ValueError: It is something else; nothing is changed then.
+        """
+        numbers = [value.get(name) for name in ("hits", "wrong", "compared")]
+        bands = value.get("bands")
+        if not isinstance(bands, Mapping):
+            raise ValueError("what a bound has learnt must have its bands")
+        found = [float(number) for number in numbers if isinstance(number, int | float) and math.isfinite(number)]
+        if len(found) < len(numbers) or found[0] < 0.0 or found[2] < 0.0:
+            raise ValueError(f"hits, wrong and compared of a bound can't be {numbers}")
+        self._population = Population.from_json(bands)
+        self._hits, self._wrong, self._compared = found
+
+    @property
+    def _slack(self) -> float:
+        return self._max_error_rate * self._hits - self._wrong
+
+    def _ask_probability(self, p_wrong: float, unchecked: int) -> float:
+        if not self._explore_share:
+            return 0.0
+        risk = (p_wrong / self._max_error_rate) ** 2
+        ask = _ASK_LEAST + (self._explore_share + _ASK_UNCHECKED * unchecked) * risk
+        return min(_ASK_MOST, ask + _TRIALS / (_TRIALS + self._compared))
