@@ -69,6 +69,7 @@ class ShippedCache:
     def __init__(self, encoder: LazyEncoder, settings: CacheConfig = _SETTINGS) -> None:
         self._encoder = encoder
         self._cache = build(settings, clock=_Clock())
+        self._cache.open()  # a program does so in the background when it starts: the pair model loads
 
     def store(self, text: str, encoding: Encoding, *, tenant: str) -> str:
         """Store an answer to a question, as `llm_proxy.engine.settle` does; returns the key of its entry."""

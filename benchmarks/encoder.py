@@ -19,9 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_proxy.encode.models import model_folder
 from llm_proxy.encode.onnx import OnnxEncoder
 from llm_proxy.errors import LLMProxyError
+from llm_proxy.shipped import model_folder
 
 from ._queries import sample
 from ._report import arguments, report

@@ -168,10 +168,17 @@ class CacheConfig(_Frozen):
     )
     semantic: bool = Field(True, description="Also serve answers to equivalent questions, where extras allow.")
     threshold: float = Field(
-        0.95,
+        0.65,
         ge=0,
         le=1,
         description="Least cosine similarity of a semantic hit; the guard must agree as well.",
+    )
+    max_error_rate: float = Field(
+        0.01,
+        gt=0,
+        lt=1,
+        description="Largest share of semantic hits that may be wrong: one is served where the guard takes it to be "
+        "wrong with at most 0.4 of this probability.",
     )
     context: Literal["exact", "similar"] = Field(
         "exact",

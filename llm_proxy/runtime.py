@@ -253,7 +253,7 @@ class Runtime:
             return None
         from .encode.extras import exact_only
         from .encode.lazy import build
-        from .encode.onnx import silence_onnxruntime
+        from .shipped import silence_onnxruntime
 
         reason = exact_only(self.config)
         if reason:

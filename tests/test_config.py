@@ -53,7 +53,7 @@ def complaint(**sections: Any) -> str:
 
 class TestPrecedence:
     def test_default_then_file_then_environment_then_argument(self, tmp_path, monkeypatch):
-        assert load().cache.threshold == 0.95
+        assert load().cache.threshold == 0.65
         write(tmp_path / "llm-proxy.toml", "[cache]\nthreshold = 0.9\nttl_s = 60\n")
         assert load().cache.threshold == 0.9
         monkeypatch.setenv("LLM_PROXY_CACHE_THRESHOLD", "0.8")
@@ -107,7 +107,7 @@ def _samples() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
         "cache.check_usd_per_day": ("2", 2.0), "cache.judge": ("similar", "similar"),
         "encoder.kind": ("sentence-transformers", "sentence-transformers"), "encoder.model": ("m", "m"),
         "encoder.wait_s": ("0.1", 0.1), "default_backend": ("a", "a"), "server.host": ("::1", "::1"),
-        "cache.context": ("similar", "similar"), "server.port": ("0", 0),
+        "cache.context": ("similar", "similar"), "cache.max_error_rate": ("0.02", 0.02), "server.port": ("0", 0),
         "server.keys": ("one, two,", (SecretStr("one"), SecretStr("two"))),
         "server.max_body_bytes": ("9", 9), "observe.ledger": ("no", False), "observe.ledger_rows": ("10", 10),
         "aliases": ('{"gpt-4o": "a/m"}', {"gpt-4o": "a/m"}),

@@ -19,6 +19,7 @@ PACKAGE = Path(llm_proxy.__file__).parent
 # Each layer sees those above it; parts of one line see each other nowhere but where `BESIDE` says so.
 LAYERS = [
     {"types", "errors", "forking", "__version__"},
+    {"shipped"},
     {"_variables"},
     {"_sentences"},
     {"config"},

@@ -47,6 +47,8 @@ class Caller:
             cache={"store": "memory", **cache}, encoder={"wait_s": 60}, observe={"ledger": False}, backends={}
         )
         self.runtime = Runtime(config, encoder=encoder, sinks=(self.events.append,))
+        assert self.runtime.cache is not None
+        self.runtime.cache.open()  # as it is done in the background when a program starts: the pair model loads
 
     def client(self, api_key: str = "sk-one") -> OpenAI:
         return OpenAI(api_key=api_key, max_retries=0, http_client=self.backend.client(), llm_proxy=self.runtime)

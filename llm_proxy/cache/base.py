@@ -36,7 +36,7 @@ class Found(Protocol):
 
     @property
     def p_wrong(self) -> float | None:
-        """Upper limit of the probability that the entry's answer is wrong, in [0, 1]; None where nothing is known."""
+        """Probability that the entry's answer is wrong, in [0, 1]; None where nothing is known."""
 
     @property
     def damage(self) -> CacheError | None:

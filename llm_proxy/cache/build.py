@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from .cache import Cache
+from .guard import Guard, load_shipped
 from .index.faiss import FaissIndex
 from .policies.gdsf import GDSF
 from .policies.lec import LEC
@@ -50,5 +51,7 @@ def build(config: CacheConfig, *, clock: Clock) -> Cache:
         new_index=FaissIndex if config.semantic and not missing else None,
         snapshot_path=directory / SNAPSHOT_NAME if is_on_disk else None,
         threshold=config.threshold,
+        max_error_rate=config.max_error_rate,
+        guard=Guard(load_shipped),
         problems=[f'semantic hits need {" and ".join(missing)}: pip install "llm-proxy[cpu]"'] if missing else (),
     )

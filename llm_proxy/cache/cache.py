@@ -18,6 +18,7 @@ from llm_proxy.errors import CacheCorruptError
 from .check import check
 from .entry import Entry, decode_entry, encode_entry, readable
 from .evidence import decode_evidence, encode_evidence, with_observation
+from .guard import Guard
 from .matching import Matcher, Question
 from .pins import Bounds, Chosen
 from .results import Lookup, Stats
@@ -63,6 +64,8 @@ class Cache:
         new_index: Makes an index of so many dimensions; None: exact lookups only.
         snapshot_path: Where the view is saved for the next process; None: nowhere.
         threshold: Least cosine similarity of a semantic hit, in [0, 1].
+        max_error_rate: Largest share of semantic hits that may be wrong, in (0, 1).
+        guard: Says how likely one answer serves two questions; None: by rules alone.
         problems: What is known to be amiss before it begins.
     """
 
@@ -77,7 +80,9 @@ class Cache:
         clock: Clock,
         new_index: Callable[[int], VectorIndex] | None = None,
         snapshot_path: Path | None = None,
-        threshold: float = 0.95,
+        threshold: float = 0.65,
+        max_error_rate: float = 0.01,
+        guard: Guard | None = None,
         problems: Collection[str] = (),
     ) -> None:
         self._store, self._clock = store, clock
@@ -93,7 +98,10 @@ class Cache:
             snapshot_path=snapshot_path,
         )
         self._chosen = Chosen(self._view, self._upkeep, get=self.get, clock=clock, bounds=self._bounds)
-        self._matcher = Matcher(threshold, get=self.get, evidence=store.evidence, clock=clock)
+        self._guard = guard or Guard()
+        self._matcher = Matcher(
+            threshold, max_error_rate, guard=self._guard, get=self.get, evidence=store.evidence, clock=clock
+        )
         self._is_closed = False
 
     @property
@@ -279,7 +287,7 @@ class Cache:
             evicted=counts["evicted"],
             expired=counts["expired"],
             corrupt=counts["corrupt"] + self._store.refused,
-            problems=tuple(view.problems),
+            problems=(*view.problems, *([self._guard.failure] if self._guard.failure else [])),
         )
 
     def check(self, *, repair: bool = False) -> CheckReport:
@@ -307,6 +315,8 @@ class Cache:
         It is not required: lookups and writes do the same in small slices. Call it in the background to have it done.
         """
         self._view.prepare()
+        if self._view.is_semantic:
+            self._guard.load()
         self._upkeep.load()
 
     def maintain(self) -> None:

@@ -69,7 +69,8 @@ class Verdict:
 
     Attributes:
         is_served: Whether its answer may be served; else the question is asked upstream.
-        p_wrong: Upper 95 % limit of the probability that the answer is wrong, in [0, 1]; None where nothing is known.
+        p_wrong: Probability that the answer is wrong, in [0, 1]: the upper 95 % limit by the entry's own evidence, or
+            where it has none what the guard says; None where nothing is known.
     """
 
     is_served: bool
@@ -84,7 +85,7 @@ def verdict(similarity: float, p_same: float | None, evidence: tuple[Observation
 
     Args:
         similarity: Cosine of the question and the entry's, in [-1, 1].
-        p_same: What the guard says, in [0, 1], or None; not used while there is no calibrated one.
+        p_same: What the guard says, in [0, 1], or None where it says nothing; what is left where there is no evidence.
         evidence: Observations of the entry, oldest first.
     """
     comparable = [seen for seen in evidence if seen.similarity <= similarity + MARGIN]
@@ -94,7 +95,8 @@ def verdict(similarity: float, p_same: float | None, evidence: tuple[Observation
         later = sum(seen.is_same and seen in comparable for seen in evidence[last + 1 :])
         if later < OUTWEIGHED_BY * len(wrong):
             return Verdict(False, _limit(evidence))
-    return Verdict(True, _limit(tuple(comparable)))
+    limit = _limit(tuple(comparable))
+    return Verdict(True, limit if limit is not None or p_same is None else 1.0 - p_same)
 
 
 def with_observation(evidence: tuple[Observation, ...], observation: Observation) -> tuple[Observation, ...]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llm_proxy.errors import CacheCorruptError, LLMProxyError
 
 from .evidence import Verdict, decode_evidence, verdict
-from .guard import agree
+from .guard import Guard, Judgement
+from .guard.probability import JUDGED
 from .results import Lookup, Refused
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Matcher", "Question"]
 
-_ROUNDING = 1e-6
+_ROUNDING, _P_ROUNDING = 1e-6, 1e-9
+_UNCHECKED_PART = 0.4
+_MOST_RUNS = 2  # of the pair model for one question: each takes about a millisecond
+_OTHER_CONTEXT = Judgement("context", 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,13 @@ class Question:
 class Matcher:
     """Looks at neighbours, nearest first, until one may be served.
 
+    An answer is served where ``1 - p_same <= .4 max_error_rate`` by the guard, and no evidence is against it. Not up to
+    the whole rate, since nobody may be checking whether the guard is right.
+
     Args:
         threshold: Least cosine of one that is served, in [0, 1].
+        max_error_rate: Largest share of hits by meaning that may be wrong, in (0, 1).
+        guard: Says how likely one answer serves two texts.
         get: The entry of a key, None where it is gone or expired.
         evidence: What the store keeps of an entry's hits.
         clock: Clocks.
@@ -67,12 +76,15 @@ class Matcher:
     def __init__(
         self,
         threshold: float,
+        max_error_rate: float,
         *,
+        guard: Guard,
         get: Callable[[str], Entry | None],
         evidence: Callable[[str], bytes],
         clock: Clock,
     ) -> None:
-        self._threshold, self._get, self._evidence, self._clock = threshold, get, evidence, clock
+        self._threshold, self._least_p_same = threshold, 1.0 - _UNCHECKED_PART * max_error_rate - _P_ROUNDING
+        self._guard, self._get, self._evidence, self._clock = guard, get, evidence, clock
 
     def match(self, question: Question, neighbours: Iterable[Neighbour], similarity_error: float) -> Lookup:
         """What may be served for a question.
@@ -85,6 +97,7 @@ class Matcher:
         refused: list[Refused] = []
         doubted: tuple[Entry, float] | None = None
         damage: CacheCorruptError | None = None
+        runs = iter(range(_MOST_RUNS))
         for neighbour in neighbours:
             if neighbour.similarity < self._threshold - similarity_error:
                 refused.append(Refused(neighbour.key, neighbour.similarity, "similarity"))
@@ -94,15 +107,16 @@ class Matcher:
                 continue  # the index still has a key that was removed from the store, or that expired
             similarity = question.similarity(entry, neighbour)
             reason = self._refusal(question, entry, similarity)
-            if not reason:
+            judged = Judgement(reason, 0.0) if reason else self._judged(question, entry, similarity, runs)
+            if judged.p_same >= self._least_p_same:
                 try:
-                    found = verdict(similarity, None, decode_evidence(self._evidence(entry.key)))
+                    found = verdict(similarity, judged.p_same, decode_evidence(self._evidence(entry.key)))
                 except CacheCorruptError as exc:  # it may have said that the answer is wrong
                     found, damage = Verdict(False), exc
                 if found.is_served:
                     return Lookup(entry, min(1.0, similarity), tuple(refused), found.p_wrong, damage=damage)
-                reason, doubted = "evidence", doubted or (entry, similarity)
-            refused.append(Refused(entry.key, similarity, reason))
+                judged, doubted = Judgement("evidence", 0.0), doubted or (entry, similarity)
+            refused.append(Refused(entry.key, similarity, judged.reason or "similarity"))
         nearest = refused[0].similarity if refused else 0.0
         other, other_similarity = doubted or (None, 0.0)
         return Lookup(None, nearest, tuple(refused), None, other, other_similarity, damage)
@@ -116,17 +130,29 @@ class Matcher:
             return "similarity"
         if question.max_age_s is not None and entry.age_s(self._clock.time()) > question.max_age_s:
             return "age"
-        return agree(question.text, entry.text) or self._difference_before(question, entry)
+        return ""
 
-    def _difference_before(self, question: Question, entry: Entry) -> str:
-        """Whether earlier turns differ in meaning, each by the rules for questions."""
-        if not question.turns.texts and not entry.turns:
-            return ""
+    def _judged(self, question: Question, entry: Entry, similarity: float, runs: Iterator[int]) -> Judgement:
+        """What the guard says of the two texts, and of the turns before them that differ."""
+        judged = self._judged_texts(question.text, entry.text, similarity, runs)
+        if judged.p_same < self._least_p_same or not (question.turns.texts or entry.turns):
+            return judged
         try:
             reworded = question.turns.reworded(entry.turns)
         except LLMProxyError:
-            return "context"
-        is_same = reworded is not None and all(
-            cosine >= self._threshold - _ROUNDING and not agree(one, other) for one, other, cosine in reworded
-        )
-        return "" if is_same else "context"
+            reworded = None
+        if reworded is None:
+            return _OTHER_CONTEXT
+        p_same = judged.p_same
+        for one, other, cosine in reworded:
+            if cosine >= self._threshold - _ROUNDING:
+                p_same *= self._judged_texts(one, other, cosine, runs).p_same
+            else:
+                p_same = 0.0
+        return Judgement("", p_same) if p_same >= self._least_p_same else _OTHER_CONTEXT
+
+    def _judged_texts(self, one: str, other: str, similarity: float, runs: Iterator[int]) -> Judgement:
+        judged = self._guard.judge(one, other, similarity)
+        if judged.p_same >= self._least_p_same or judged.reason not in JUDGED or next(runs, None) is None:
+            return judged
+        return self._guard.judge_closely(one, other, similarity, judged)

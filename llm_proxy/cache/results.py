@@ -42,8 +42,7 @@ class Lookup:
         similarity: Its cosine similarity to the question, in [-1, 1]; of the nearest refused one where there is no
             entry, 0 where there is no neighbour at all.
         refused: Neighbours that were nearer and not served; the last may be the first below the threshold.
-        p_wrong: Upper limit of the probability that the entry's answer is wrong, in [0, 1]; None where it has no
-            evidence. See `llm_proxy.cache.evidence.Verdict`.
+        p_wrong: Probability that the entry's answer is wrong, in [0, 1]; see `llm_proxy.cache.evidence.Verdict`.
         doubted: The nearest entry that only its evidence keeps from being served, or None: to compare with.
         doubted_similarity: That one's cosine, in [-1, 1].
         damage: What is wrong with the evidence of a refused entry where it can't be read, or None.

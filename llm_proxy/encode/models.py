@@ -1,4 +1,4 @@
-"""Where the models that ship with llm-proxy lie, and what a model folder must hold."""
+"""What the folder of an encoder must hold."""
 
 from __future__ import annotations
 
@@ -9,27 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from llm_proxy.errors import ConfigError, MissingDependencyError
+from llm_proxy.shipped import REINSTALL, model_folder
 
-__all__ = ["ModelFolder", "model_folder"]
-
-_PACKAGE = Path(__file__).resolve().parent.parent
-_REINSTALL = 'reinstall it: pip install --force-reinstall "llm-proxy[cpu]"'
-
-
-def model_folder(name: str) -> Path:
-    """The folder of a shipped model: inside the package when installed, beside it in a checkout.
-
-    Args:
-        name: Name of the model, e.g. ``encoder``.
-
-    Raises:
-        MissingDependencyError: This installation came without it.
-    """
-    for root in (_PACKAGE, _PACKAGE.parent):
-        folder = root / "router_models" / name
-        if folder.is_dir():
-            return folder
-    raise MissingDependencyError(f"this installation of llm-proxy has no model {name!r}; {_REINSTALL}")
+__all__ = ["ModelFolder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,5 +104,5 @@ def _check(settings: Any) -> None:
 def unusable(path: Path, why: str, *, is_shipped: bool) -> ConfigError | MissingDependencyError:
     """The error for a model folder that can't be used: reinstall the shipped one, correct the setting else."""
     if is_shipped:
-        return MissingDependencyError(f"the encoder of this installation is damaged ({why}); {_REINSTALL}")
+        return MissingDependencyError(f"the encoder of this installation is damaged ({why}); {REINSTALL}")
     return ConfigError(f"encoder.model {str(path)!r} is no usable model folder: {why}")

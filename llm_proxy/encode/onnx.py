@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_proxy.errors import CacheError, ConfigError, MissingDependencyError
+from llm_proxy.shipped import silence_onnxruntime
 
 from ._text import MOST_CHARS_PER_TOKEN, readable, seen_chars
 from .base import Encoding
@@ -19,19 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["OnnxEncoder", "silence_onnxruntime"]
+__all__ = ["OnnxEncoder"]
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _BATCH = 64
-
-
-def silence_onnxruntime() -> None:
-    """Have ONNX Runtime, from 1.29 on, send no usage data; without effect once it is imported.
-
-    It would do so from a thread of its own, begun by the import, which a forked child waits for in vain at its end.
-    """
-    if "onnxruntime" not in sys.modules:
-        os.putenv("ORT_DISABLE_TELEMETRY", "1")  # its C++ part reads it
 
 
 class OnnxEncoder:

@@ -10,8 +10,8 @@ import pytest
 from llm_proxy.config import EncoderConfig
 from llm_proxy.encode.base import Encoder, Encoding
 from llm_proxy.encode.lazy import LazyEncoder, build
-from llm_proxy.encode.onnx import silence_onnxruntime
 from llm_proxy.errors import CacheError, ConfigError, LLMProxyError, MissingDependencyError
+from llm_proxy.shipped import silence_onnxruntime
 from llm_proxy.testing import FakeClock, FakeEncoder
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from llm_proxy import shipped
 from llm_proxy.encode import models
-from llm_proxy.encode.models import ModelFolder, model_folder
+from llm_proxy.encode.models import ModelFolder
 from llm_proxy.errors import ConfigError, LLMProxyError, MissingDependencyError
 
 SHIPPED = Path(__file__).parents[2] / "router_models" / "encoder"
@@ -27,20 +28,20 @@ def folder_of(tmp_path: Path, **changes: Any) -> Path:
 
 
 def test_a_checkout_has_the_encoder_beside_the_package() -> None:
-    assert model_folder("encoder") == SHIPPED
+    assert shipped.model_folder("encoder") == SHIPPED
 
 
 def test_an_installed_package_has_it_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "_PACKAGE", tmp_path / "llm_proxy")
+    monkeypatch.setattr(shipped, "_PACKAGE", tmp_path / "llm_proxy")
     inside = tmp_path / "llm_proxy" / "router_models" / "encoder"
     inside.mkdir(parents=True)
     (tmp_path / "router_models" / "encoder").mkdir(parents=True)
-    assert model_folder("encoder") == inside
+    assert shipped.model_folder("encoder") == inside
 
 
 def test_an_absent_model_names_the_remedy() -> None:
     with pytest.raises(MissingDependencyError, match=r"no model 'guard-of-the-future'.*pip install"):
-        model_folder("guard-of-the-future")
+        shipped.model_folder("guard-of-the-future")
 
 
 def test_every_shipped_file_is_the_one_described() -> None:

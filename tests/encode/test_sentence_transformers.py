@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.encode.models import model_folder
 from llm_proxy.encode.sentence_transformers import SentenceTransformersEncoder
 from llm_proxy.errors import CacheError, ConfigError, MissingDependencyError
+from llm_proxy.shipped import model_folder
 
 
 def test_a_missing_library_is_named_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
-"""Is this neighbour the same question? `compare` says it; the other modules read and match for it."""
+"""Is this neighbour the same question? `compare` has the rules, `guard` asks them and a small model."""
 
 from .compare import agree
+from .guard import Guard, Judgement, load_shipped
 
-__all__ = ["agree"]
+__all__ = ["Guard", "Judgement", "agree", "load_shipped"]

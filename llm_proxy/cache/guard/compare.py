@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from functools import lru_cache, partial
 
-from .forms import is_form, is_same, keys
+from .forms import is_form, is_same, keys, lacking
 from .loose import is_loosely_same
 from .order import is_rearranged
 from .read import Reading, read
 from .words import AUXILIARIES, GIVING, NEGATIONS, NOT, OPPOSITES, PERSONS, PREFIXES, QUESTIONS
 
-__all__ = ["agree"]
+__all__ = ["agree", "reading"]
 
 _REMEMBERED_CHARS = 2_000
 _DEFINITE = frozenset({"the", "my"})
@@ -35,15 +35,16 @@ def agree(one: str, other: str) -> str:
 
     Returns:
         What was found to differ: "quotes", "operators", "numbers", "negation", "names", "person", "question", "words",
-        "direction" or "tense"; the empty string when they mean the same.
+        "direction", "tense" or "language" (one is not English, and they are not the same); the empty string when they
+        mean the same.
     """
     if one == other:
         return ""
-    a, b = _reading(one), _reading(other)
+    a, b = reading(one), reading(other)
     if a.quotes != b.quotes:
         return "quotes"
     if a.is_foreign or b.is_foreign:
-        return "" if a.words == b.words and a.is_foreign == b.is_foreign else _difference(a, b) or "words"
+        return "" if a.words == b.words and a.is_foreign == b.is_foreign else "language"
     if a.words == b.words or (len(a.words) == len(b.words) and all(map(is_same, a.words, b.words))):
         return _difference_beside(a, b)
     if is_loosely_same(a.words, b.words, is_search=not (a.auxiliaries or b.auxiliaries)):
@@ -57,7 +58,8 @@ def agree(one: str, other: str) -> str:
     return _difference(a, b)
 
 
-def _reading(text: str) -> Reading:
+def reading(text: str) -> Reading:
+    """A text as `read.read` gives it, remembered for a while."""
     return _remembered(text) if len(text) <= _REMEMBERED_CHARS else read(text)
 
 
@@ -119,7 +121,7 @@ def _are_names(names: set[str], others: set[str], one: str, other: str) -> bool:
 def _difference(a: Reading, b: Reading) -> str:
     if _signs(a.words) != _signs(b.words):
         return "operators"
-    only_a, only_b = _only(a.words, b.words), _only(b.words, a.words)
+    only_a, only_b = lacking(a.words, b.words), lacking(b.words, a.words)
     both = only_a | only_b
     if not both:
         return "direction"
@@ -136,13 +138,6 @@ def _difference(a: Reading, b: Reading) -> str:
 
 def _signs(words: list[str]) -> list[str]:
     return [word for word in words if not word[0].isalnum() and word[0] != NOT]
-
-
-def _only(words: list[str], others: list[str]) -> set[str]:
-    """Words that the other text lacks, or has fewer times."""
-    more = (Counter(words) - Counter(others)).keys()
-    known = {key for word in set(others).difference(words) for key in keys(word)}
-    return {word for word in more if known.isdisjoint(keys(word))}
 
 
 def _is_negated(words: set[str]) -> bool:

@@ -6,12 +6,13 @@ Other forms are words of their own: "who plays" and "who played" are two questio
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import lru_cache
 
 from .synonyms import IRREGULAR, SYNONYMS, UNINFLECTED
 from .words import CASED, FUNCTION, HOMOGRAPHS, NOT
 
-__all__ = ["is_form", "is_gerund", "is_same", "keys"]
+__all__ = ["is_form", "is_gerund", "is_same", "keys", "lacking"]
 
 _TOLD_APART = FUNCTION | HOMOGRAPHS | CASED
 _LONGEST = 40  # characters of a word of which forms are looked for
@@ -52,6 +53,13 @@ def is_form(one: str, other: str) -> bool:
 def keys(word: str) -> frozenset[str]:
     """What stands for a word and all its forms: two words in lower case are the same when these meet."""
     return _keys(word) if len(word) <= _LONGEST else frozenset((word,))
+
+
+def lacking(words: list[str], others: list[str]) -> set[str]:
+    """Words that another text lacks in all forms, or has fewer times."""
+    more = (Counter(words) - Counter(others)).keys()
+    known = {key for word in set(others).difference(words) for key in keys(word)}
+    return {word for word in more if known.isdisjoint(keys(word))}
 
 
 @lru_cache(maxsize=4096)

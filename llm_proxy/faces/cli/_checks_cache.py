@@ -44,7 +44,8 @@ def encoder(config: Config) -> Iterator[Finding]:
 
 
 def _providers(settings: EncoderConfig) -> Iterator[Finding]:
-    from llm_proxy.encode.onnx import OnnxEncoder, silence_onnxruntime
+    from llm_proxy.encode.onnx import OnnxEncoder
+    from llm_proxy.shipped import silence_onnxruntime
 
     silence_onnxruntime()
     import onnxruntime

@@ -237,9 +237,6 @@ DIFFER = {
         ("in rhyme write a poem", "write poems in rhyme"),
         ("what is vitamin a good for", "what is vitamin good for"),
         ("symptoms of hypertension", "symptoms of hypotension"),
-        ("\u5929\u6c17\u306f", "\u5730\u56f3\u306f"),
-        ("le pain est sec", "le vin est sec"),
-        ("\u0433\u0434\u0435 \u0434\u043e\u043c", "\u0433\u0434\u0435 \u043a\u043e\u0442"),
         ("do only birds fly", "do all birds fly"),
         ("a useful tool", "a useless tool"),
         ("say please now", "say now"),
@@ -249,6 +246,11 @@ DIFFER = {
         ("go there", "go"),
         ("Python", "pythons"),
         ("brrring", "brrr"),
+    ],
+    "language": [
+        ("\u5929\u6c17\u306f", "\u5730\u56f3\u306f"),
+        ("le pain est sec", "le vin est sec"),
+        ("\u0433\u0434\u0435 \u0434\u043e\u043c", "\u0433\u0434\u0435 \u043a\u043e\u0442"),
     ],
     "direction": [
         ("Convert USD to EUR", "Convert EUR to USD"),

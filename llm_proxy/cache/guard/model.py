@@ -1,0 +1,145 @@
+"""The pair model: reads a question and a stored one together, and says how likely one answer serves both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from llm_proxy.errors import CacheError, MissingDependencyError
+from llm_proxy.shipped import REINSTALL, model_folder, silence_onnxruntime
+
+__all__ = ["WINDOW_TOKENS", "PairModel", "joined", "shipped_model"]
+
+WINDOW_TOKENS = 96
+"""Most tokens of both texts together, the three special ones included."""
+_CLS, _SEP = 101, 102
+_MOST_CHARS = WINDOW_TOKENS * 16  # a tokenizer's time grows with the text, although longer ones are not judged
+
+
+class PairModel:
+    """A small cross-encoder on ONNX Runtime, on one thread; loads when constructed, takes about 40 MB.
+
+    Args:
+        graph: The graph, ``router_models/guard/model.onnx``.
+        tokenizer: ``tokenizer.json`` of the encoder.
+        sha256: What the graph's bytes must hash to, 64 hex digits; None: anything.
+
+    Raises:
+        MissingDependencyError: ONNX Runtime, tokenizers or numpy is not installed, or the graph is absent or damaged.
+    """
+
+    def __init__(self, graph: Path, tokenizer: Path, *, sha256: str | None = None) -> None:
+        silence_onnxruntime()
+        try:
+            import numpy
+            import onnxruntime
+            import tokenizers
+        except ImportError as exc:
+            raise MissingDependencyError(f'the pair model needs {exc.name}: pip install "llm-proxy[cpu]"') from exc
+        self._np = numpy
+        self._foreign = _exceptions(onnxruntime)
+        try:
+            content, text = graph.read_bytes(), tokenizer.read_text(encoding="utf-8")
+        except OSError as exc:
+            raise _damaged(f"{exc.filename}: {exc.strerror}") from exc
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise _damaged(f"{graph.name} is another file")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                content, _options(onnxruntime), providers=["CPUExecutionProvider"]
+            )
+        except self._foreign as exc:
+            raise _damaged(str(exc)) from exc
+        self._tokenizer = tokenizers.Tokenizer.from_str(text)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._unknown = self._tokenizer.token_to_id("[UNK]")
+
+    def logit(self, question: str, entry: str) -> float | None:
+        """How much speaks for one answer to both; the order of the two makes no difference.
+
+        Args:
+            question: A text; case makes no difference.
+            entry: Another.
+
+        Returns:
+            The logit, not calibrated (`probability` does that); None where it cannot tell: both together are longer
+            than its window, or hold characters that its vocabulary lacks.
+
+        Raises:
+            CacheError: ONNX Runtime failed, or gave no number.
+        """
+        if len(question) + len(entry) > _MOST_CHARS:
+            return None
+        one, other = sorted((" ".join(question.lower().split()), " ".join(entry.lower().split())))
+        a, b = self._ids(one), self._ids(other)
+        if len(a) + len(b) + 3 > WINDOW_TOKENS or self._unknown in a or self._unknown in b:
+            return None
+        ids, marks = joined(a, b)
+        feed = {"input_ids": self._np.array([ids], self._np.int64), "marks": self._np.array([marks], self._np.int64)}
+        try:
+            found = float(self._session.run(["logit"], feed)[0][0])
+        except self._foreign as exc:
+            raise CacheError(f"the pair model could not run: {exc}") from exc
+        if not math.isfinite(found):
+            raise CacheError(f"the pair model gave {found}")
+        return found
+
+    def _ids(self, text: str) -> list[int]:
+        sound = text.encode("utf-8", "replace").decode()  # lone surrogates are no Unicode text
+        ids: list[int] = self._tokenizer.encode(sound, add_special_tokens=False).ids
+        return ids
+
+
+def shipped_model() -> PairModel:
+    """The pair model that ships with llm-proxy.
+
+    Raises:
+        MissingDependencyError: As for `PairModel`.
+    """
+    folder = model_folder("guard")
+    try:
+        settings = json.loads((folder / "config.json").read_bytes())
+        graph, sha256 = str(settings["graph"]), str(settings["sha256"][settings["graph"]])
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise _damaged(f"config.json: {exc}") from exc
+    return PairModel(folder / graph, model_folder("encoder") / "tokenizer.json", sha256=sha256)
+
+
+def joined(a: list[int], b: list[int]) -> tuple[list[int], list[int]]:
+    """One row of tokens of two texts.
+
+    Args:
+        a: Token ids of the first, without special ones.
+        b: Of the second.
+
+    Returns:
+        Ids, and of each its mark: 0 in the first text, 1 in the second, 2 more where the other text lacks the token.
+    """
+    in_a, in_b = set(a), set(b)
+    marks = [0] + [0 if i in in_b else 2 for i in a] + [0] + [1 if i in in_a else 3 for i in b] + [1]
+    return [_CLS, *a, _SEP, *b, _SEP], marks
+
+
+def _damaged(why: str) -> MissingDependencyError:
+    return MissingDependencyError(f"the pair model of this installation is damaged ({why}); {REINSTALL}")
+
+
+def _options(onnxruntime: Any) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    # The graph is fused as it should be; see `llm_proxy.encode.onnx`.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    return options
+
+
+def _exceptions(onnxruntime: Any) -> tuple[type[Exception], ...]:
+    """Everything that ONNX Runtime raises: its classes share no base but Exception."""
+    classes = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+    own = [kind for kind in classes if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (*own, RuntimeError, ValueError, MemoryError)

