@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from llm_proxy import AsyncOpenAI, OpenAI, beside
+from llm_proxy.cache.guard import Guard, Judgement
 from llm_proxy.config import Config
 from llm_proxy.engine.shadow import LIMIT_S, MOST_AT_ONCE
 from llm_proxy.errors import CacheError
@@ -30,6 +31,12 @@ leftovers = pytest.fixture(autouse=True)(nothing_is_left_running)
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "PAUSE_S", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard lets all pairs pass: it is not what is tested here."""
+    monkeypatch.setattr(Guard, "judge", lambda *pair: Judgement("", 0.998))
 
 
 def answer(body: Mapping[str, Any]) -> str:
@@ -85,7 +92,7 @@ def ask(runtime: Runtime) -> Asking:
 
 def test_a_right_hit(runtime: Runtime, ask: Asking) -> None:
     ask(QUESTION)
-    assert ask.status(SAME) == 'llm-proxy; hit; detail="semantic; similarity=0.833"'
+    assert ask.status(SAME) == 'llm-proxy; hit; detail="semantic; similarity=0.833; p_wrong=0.002"'
     until(lambda: counts(runtime).checked == 1)
     assert counts(runtime) == Verdicts(served=1, checked=1)
     assert ask.status(SAME) == 'llm-proxy; hit; detail="semantic; similarity=0.833; p_wrong=0.950"'

@@ -16,6 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from llm_proxy.backends import discover
+from llm_proxy.cache.guard import Guard, Judgement
 from llm_proxy.errors import BackendError, CacheError, ConfigError
 from llm_proxy.faces.cli import demo
 from llm_proxy.faces.cli.app import app
@@ -215,7 +216,7 @@ class TestTrouble:
         assert len(backend.requests) == result.misses
 
     def test_an_answer_to_another_question_is_wrong(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("llm_proxy.cache.cache.agree", lambda question, known: "")
+        monkeypatch.setattr(Guard, "judge", lambda *pair: Judgement("", 1.0))
         monkeypatch.setattr(demo, "_config", partial(self.lax, demo._config))
         result, _ = self.run()
         assert result.wrong_answers >= result.traps - result.traps_refused > 0
