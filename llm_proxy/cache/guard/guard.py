@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from llm_proxy.errors import LLMProxyError
@@ -92,8 +93,9 @@ class Guard:
         return Judgement(judged.reason, p_same(judged.reason, similarity, logit))
 
 
+@cache
 def load_shipped() -> PairModel:
-    """The pair model that ships with llm-proxy.
+    """The pair model that ships with llm-proxy; all caches of a process share it.
 
     Raises:
         MissingDependencyError: It can't be loaded.
