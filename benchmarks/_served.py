@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from llm_proxy.cache.build import build
 from llm_proxy.cache.entry import Entry
+from llm_proxy.cache.turns import Turns
 from llm_proxy.config import CacheConfig, EncoderConfig
 from llm_proxy.encode import lazy
 from llm_proxy.engine.fingerprint import fingerprint, narrowed
@@ -67,18 +68,25 @@ class ShippedCache:
     """
 
     def __init__(self, encoder: LazyEncoder, settings: CacheConfig = _SETTINGS) -> None:
-        self._encoder = encoder
+        self._encoder, self._settings = encoder, settings
         self._cache = build(settings, clock=_Clock())
         self._cache.open()  # a program does so in the background when it starts: the pair model loads
 
     def store(self, text: str, encoding: Encoding, *, tenant: str) -> str:
         """Store an answer to a question, as `llm_proxy.engine.settle` does; returns the key of its entry."""
-        found = _fingerprint(text, tenant)
-        is_semantic = found.text is not None
+        return self._store(self._fingerprint(_said(text), tenant), encoding)
+
+    def store_messages(self, messages: list[dict[str, str]]) -> str:
+        """Store an answer to a conversation that ends with a question; returns the key of its entry."""
+        return self._store(self._fingerprint(messages, "one"), self._encoder.encode(messages[-1]["content"]))
+
+    def _store(self, found: Fingerprint, encoding: Encoding) -> str:
+        is_semantic, text = found.text is not None, found.text or ""
         entry = Entry(
             key=found.key,
             scope=narrowed(found.scope, text, encoding.seen_chars) if is_semantic else found.scope,
-            text=found.text or "",
+            text=text,
+            turns=found.turns,
             completion=_COMPLETION,
             created_s=time.time(),
             model="any",
@@ -98,7 +106,7 @@ class ShippedCache:
 
     def question(self, text: str, encoding: Encoding, *, tenant: str) -> tuple[str, str] | None:
         """The scope to search and the text, or None for a text that is never matched."""
-        found = _fingerprint(text, tenant)
+        found = self._fingerprint(_said(text), tenant)
         return None if found.text is None else (narrowed(found.scope, found.text, encoding.seen_chars), found.text)
 
     def decide(self, question: tuple[str, str], encoding: Encoding) -> Lookup:
@@ -106,15 +114,28 @@ class ShippedCache:
         scope, text = question
         return self._cache.nearest(scope, text, encoding.vector, encoder=self._encoder.name, max_age_s=None)
 
+    def served(self, messages: list[dict[str, str]]) -> str | None:
+        """The key of the entry that a conversation is served by meaning, or None."""
+        found = self._fingerprint(messages, "one")
+        if found.text is None:
+            return None
+        encoding = self._encoder.encode(found.text)
+        scope, turns = narrowed(found.scope, found.text, encoding.seen_chars), Turns(found.turns, self._encoder.encode)
+        looked = self._cache.nearest(scope, found.text, encoding.vector, encoder=self._encoder.name, turns=turns)
+        return None if looked.entry is None else looked.entry.key
+
     def close(self) -> None:
         """Close the cache."""
         self._cache.close()
 
+    def _fingerprint(self, messages: list[dict[str, str]], tenant: str) -> Fingerprint:
+        body = {"model": "any", "messages": messages}
+        request = parse_request(json.dumps(body).encode(), headers={"authorization": f"Bearer {tenant}"})
+        found = fingerprint(request, destination="any", settings=self._settings)
+        if not isinstance(found, Fingerprint):
+            raise SystemExit(f"{messages[-1]['content'][:80]!r} is not looked up: {found.reason}")
+        return found
 
-def _fingerprint(text: str, tenant: str) -> Fingerprint:
-    body = {"model": "any", "messages": [{"role": "user", "content": text}]}
-    request = parse_request(json.dumps(body).encode(), headers={"authorization": f"Bearer {tenant}"})
-    found = fingerprint(request, destination="any", settings=_SETTINGS)
-    if not isinstance(found, Fingerprint):
-        raise SystemExit(f"{text[:80]!r} is not looked up: {found.reason}")
-    return found
+
+def _said(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]

@@ -2,10 +2,11 @@
 
 Requests are made of labelled pairs, as `benchmarks._streams` says, with new topics arriving until the end. Every text
 that was asked before is an exact hit for all rules, which is never wrong and no rule's merit; what is asked is compared
-with its neighbour, as a judge without fault would. Three rules, each with a cache of its own, empty at first:
+with its neighbour, as a judge without fault would. Four rules, each with a cache of its own, empty at first:
 
-- the library's: `Bound` over the best of 8 neighbours, by the guard and by what was compared so far. Questions that
-  could be served are asked by chance, `--explore`; with 0, the default here as in the library, nothing is;
+- the library's: its `Matcher` over 8 neighbours, with the guard and the pair model that ship, and `RouteBounds` with
+  ``explore_share`` of `--explore`: questions that could be served are asked by chance, all of them at first;
+- ``unexplored_``: the same with ``explore_share = 0``, the library's default: nothing is ever compared;
 - ``vcache_``: plain vCache, `llm_proxy.cache.bound.vcache`, on the nearest neighbour; served from six observations on,
   the two it starts with included; what is equivalent to its neighbour is not added to the index;
 - ``static_``: the nearest neighbour, where its similarity is above a threshold: the one of most hits whose error_rate
@@ -30,14 +31,24 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from llm_proxy.cache.bound import Bound, Decision, p_same_of
+import numpy as np
+
+from llm_proxy.cache.bound import Bound, ErrorLimits, RouteBounds
 from llm_proxy.cache.bound.vcache import ask_probability
-from llm_proxy.cache.evidence import Observation, upper_limit, with_observation
-from llm_proxy.cache.guard import agree
+from llm_proxy.cache.entry import Entry
+from llm_proxy.cache.evidence import Observation, encode_evidence, upper_limit, with_observation
+from llm_proxy.cache.guard import Guard, load_shipped
+from llm_proxy.cache.index.base import Neighbour
+from llm_proxy.cache.matching import Matcher, Question
+from llm_proxy.cache.stores.memory import MemoryStore
+from llm_proxy.cache.turns import NO_TURNS
+from llm_proxy.cache.weighed import Weighed
+from llm_proxy.config import CacheConfig
+from llm_proxy.runtime import SystemClock
 
 from ._report import arguments, report
 from ._streams import Near, Questions, near, questions, requests
@@ -47,10 +58,11 @@ __all__ = ["main", "replay"]
 _NEIGHBOURS = 8
 _LEAST_OBSERVATIONS = 4  # beside the two that vCache starts with
 _THRESHOLDS = tuple(step / 200 for step in range(120, 202))  # the last is above any similarity
-_EXPLORED = 0.0  # as shipped
-_PREFIXES = ("", "vcache_", "static_", "static_every_seed_")
+_EXPLORED = 0.1
+_PREFIXES = ("", "unexplored_", "vcache_", "static_", "static_every_seed_")
 _TIMED = 2_000
 _USUAL = 0.9
+_SCOPE = "any"
 
 Neighbours = Sequence[tuple[int, float]]
 
@@ -147,6 +159,7 @@ def _compared(
     for seed, stream in enumerate(streams, options.seed):
         ours = _Bounded(found, options.max_error, seed, options.explore)
         row: dict[str, Any] = {"seed": seed, **replay(found, known, stream, ours).figures(), "explored": ours.explored}
+        row |= replay(found, known, stream, _Bounded(found, options.max_error, seed, 0.0)).figures("unexplored_")
         row |= replay(found, known, stream, _VCache(found, options.max_error, seed)).figures("vcache_")
         tried = [replay(found, known, stream, _Static(threshold)) for threshold in _THRESHOLDS]
         by_threshold.append(tried)
@@ -165,6 +178,7 @@ def _compared(
         "static_every_seed_threshold": _THRESHOLDS[best],
         "worst_error_rate": max(row["error_rate"] for row in rows),
         "seeds_above_max_error": sum(row["error_rate"] > options.max_error for row in rows),
+        "unexplored_seeds_above_max_error": sum(row["unexplored_error_rate"] > options.max_error for row in rows),
         "topics": len(found.topics),
         "distinct": len(set(streams[0])),
         **{f"mean_{prefix}{key}": _mean(rows, prefix + key) for prefix in _PREFIXES for key in ("hit_rate", "spared")},
@@ -241,48 +255,64 @@ class _Bounded:
     looks_at = _NEIGHBOURS
 
     def __init__(self, found: Questions, max_error: float, seed: int, explore: float = _EXPLORED) -> None:
-        self._found, self._rng = found, random.Random(seed)
-        self._bound = Bound(max_error, explore_share=explore)
-        self._evidence: dict[int, tuple[Observation, ...]] = defaultdict(tuple)
-        self._unchecked: dict[int, int] = defaultdict(int)
-        self._at: tuple[int, float, float, Decision] | None = None
+        self._found = found
+        limits = ErrorLimits(max_error, explore_share=explore)
+        self._bounds = RouteBounds(MemoryStore(), limits, chance=random.Random(seed).random)
+        self._evidence: dict[str, tuple[Observation, ...]] = {}
+        self._matcher = Matcher(
+            CacheConfig().threshold,
+            self._bounds,
+            guard=_guard(),
+            get=self._entry,
+            evidence=lambda key: encode_evidence(self._evidence.get(key, ())),
+            clock=SystemClock(),
+        )
+        self._doubted: Weighed | None = None
         self.explored = 0
 
     def choose(self, text: int, neighbours: Neighbours) -> int | None:
-        self._at = None
+        self._doubted = None
         if not neighbours:
             return None
-        judged = [(entry, similarity, self._p_same(text, entry, similarity)) for entry, similarity in neighbours]
-        entry, similarity, p_same = min(
-            judged, key=lambda each: self._bound.p_wrong(each[1], each[2], self._evidence[each[0]])
+        question = Question(_SCOPE, self._found.texts[text], np.empty(0, np.float32), _SCOPE, None, NO_TURNS)
+        looked = self._matcher.match(
+            question, [Neighbour(str(entry), similarity) for entry, similarity in neighbours], 0.0
         )
-        decision = self._bound.decide(
-            similarity, p_same, self._evidence[entry], coin=self._rng.random(), unchecked=self._unchecked[entry]
-        )
-        self._at = entry, similarity, p_same, decision
-        self.explored += not decision.is_served and decision.ask_probability < 1.0
-        if not decision.is_served:
+        if looked.entry is None or looked.weighed is None:
+            self._doubted = looked.weighed
             return None
-        self._bound.note_hit(decision)
-        self._unchecked[entry] += 1
-        return entry
+        self._bounds.note_hit(looked.weighed)
+        return int(looked.entry.key)
 
     def learn(self, text: int, neighbours: Neighbours) -> bool:
-        if self._at:
-            entry, similarity, p_same, decision = self._at
-            is_same = bool(self._found.is_same(text, entry))
-            self._bound.note_asked(decision, p_same, is_same=is_same)
-            seen = Observation(0.0, similarity, p_same, is_same, "explore")
-            self._evidence[entry], self._unchecked[entry] = with_observation(self._evidence[entry], seen), 0
+        weighed = self._doubted
+        if weighed is not None:
+            self.explored += 1
+            is_same = bool(self._found.is_same(text, int(weighed.key)))
+            self._bounds.learn(weighed, "explore", is_same=is_same)
+            seen = Observation(0.0, weighed.similarity, weighed.p_same, is_same, "explore")
+            self._evidence[weighed.key] = with_observation(self._evidence.get(weighed.key, ()), seen)
         return True
 
-    def _p_same(self, text: int, entry: int, similarity: float) -> float:
-        return p_same_of(_agreement(self._found.texts[text], self._found.texts[entry]), similarity)
+    def _entry(self, key: str) -> Entry:
+        return Entry(key, _SCOPE, self._found.texts[int(key)], b"", 0.0, encoder=_SCOPE)
 
 
-@lru_cache(maxsize=500_000)
-def _agreement(question: str, entry: str) -> str:
-    return agree(question, entry)
+class _Remembering(Guard):
+    """The shipped guard; what it said of two texts it need not find out again for the next seed."""
+
+    def __init__(self) -> None:
+        super().__init__(load_shipped)
+        self.load()
+        if self.failure:
+            raise SystemExit(self.failure)
+        self.judge = lru_cache(maxsize=None)(super().judge)  # type: ignore[method-assign]
+        self.judge_closely = lru_cache(maxsize=None)(super().judge_closely)  # type: ignore[method-assign]
+
+
+@cache
+def _guard() -> Guard:
+    return _Remembering()
 
 
 def decide_us() -> float:
@@ -307,6 +337,7 @@ def _plot(path: Path, found: Questions, known: Near, stream: Sequence[int], opti
     safe = next(at for at in _THRESHOLDS if replay(found, known, stream, _Static(at)).error_rate <= options.max_error)
     rules: dict[str, Rule] = {
         "bound": _Bounded(found, options.max_error, options.seed, options.explore),
+        "bound, nothing compared": _Bounded(found, options.max_error, options.seed, 0.0),
         "plain vCache": _VCache(found, options.max_error, options.seed),
         f"threshold {safe:.3f}, the best in hindsight": _Static(safe),
         f"threshold {_USUAL}": _Static(_USUAL),
@@ -330,7 +361,12 @@ def _plot(path: Path, found: Questions, known: Near, stream: Sequence[int], opti
 
 
 def _table(figures: dict[str, Any]) -> list[list[object]]:
-    rules = {"bound": "", "vCache": "vcache_", "best threshold for this seed": "static_"}
+    rules = {
+        "bound": "",
+        "bound, nothing compared": "unexplored_",
+        "vCache": "vcache_",
+        "best threshold for this seed": "static_",
+    }
     if len(figures["seeds"]) > 1:
         rules["best threshold for every seed"] = "static_every_seed_"
     keys = ("error_rate", "error_upper95", "error_rate_of_requests", "hit_rate", "semantic_hit_rate", "asked_upstream")
@@ -360,7 +396,10 @@ def _table(figures: dict[str, Any]) -> list[list[object]]:
                 f"{figures[f'mean_{prefix}spared']:.1f}",
             ]
         )
-    rows.append([f"seeds above the limit: {figures['seeds_above_max_error']} of {len(figures['seeds'])}"])
+    above = (figures[f"{prefix}seeds_above_max_error"] for prefix in ("", "unexplored_"))
+    rows.append(
+        ["seeds above the limit, of {}: {}; where nothing is compared {}".format(len(figures["seeds"]), *above)]
+    )
     rows.append([f"a decision takes {figures['decide_us']:.0f} us (99th percentile)"])
     return rows
 

@@ -7,7 +7,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from .cache.judge import ModelJudge, judge_named
-from .engine.shadow import Allowance, Checker
+from .engine.allowance import Allowance
+from .engine.shadow import Checker
 
 if TYPE_CHECKING:
     from .cache.base import AnswerCache

@@ -13,12 +13,10 @@ Order of precedence: argument, then environment (``LLM_PROXY_*``), then file (``
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -32,11 +30,14 @@ from pydantic import (
     model_validator,
 )
 
+from . import _values
 from ._sentences import sentence
+from ._values import OPENAI_BASE_URL
 from ._variables import PREFIX, Steps, settings_in, variable_of
 from .errors import ConfigError
 
 __all__ = [
+    "OPENAI_BASE_URL",
     "BackendConfig",
     "CacheConfig",
     "Config",
@@ -52,10 +53,7 @@ __all__ = [
     "variable_of",
 ]
 
-OPENAI_BASE_URL = "https://api.openai.com/v1"
 FILE_NAME = "llm-proxy.toml"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def environment(name: str) -> str | None:
@@ -79,50 +77,6 @@ def _default_directory() -> Path:
         ) from exc
 
 
-def _directory(value: Path) -> Path:
-    if value == Path() or "\0" in str(value):
-        raise ValueError("must be the path of a folder")
-    try:
-        return value.expanduser().absolute()
-    except (RuntimeError, OSError) as exc:
-        raise ValueError(f"can't be resolved: {exc}") from exc
-
-
-def _base_url(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_url = False
-    if is_url and parts.username is not None:
-        raise ValueError("must not hold a user or password; use api_key_env")
-    if not is_url or not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError(f"must be an absolute http or https URL, e.g. {OPENAI_BASE_URL}")
-    if parts.query or parts.fragment:
-        raise ValueError("must not have a query or fragment; it ends with the path, as a rule /v1")
-    return value.rstrip("/")
-
-
-def _tenant(value: str) -> str:
-    kind, _, name = value.partition(":")
-    if value in {"api_key", "user"} or (kind in {"header", "fixed"} and name):
-        return value
-    raise ValueError(f"must be api_key, user, header:NAME or fixed:NAME, not {value!r}")
-
-
-def _variable(value: str | None) -> str | None:
-    if value is not None and not _VARIABLE.fullmatch(value):
-        raise ValueError("must be the name of an environment variable; a key itself belongs in that variable")
-    return value
-
-
-def _names(value: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name in value:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"name {name!r} must be letters, digits and . _ - only")
-    return value
-
-
 class _Frozen(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False, defer_build=True
@@ -141,7 +95,7 @@ class CacheConfig(_Frozen):
 
     enabled: bool = Field(True, description="Look up and store answers at all.")
     store: Literal["disk", "memory"] = Field("disk", description="Where entries live.")
-    directory: Annotated[Path, AfterValidator(_directory)] = Field(
+    directory: Annotated[Path, AfterValidator(_values.directory)] = Field(
         default_factory=_default_directory,
         description="Directory of the disk store, the index snapshot and the ledger; processes may share it.",
     )
@@ -161,7 +115,7 @@ class CacheConfig(_Frozen):
         "llama-cpp-python's for one, send it with every stream.",
     )
     max_temperature: float = Field(1.0, ge=0, description="A request above it bypasses the cache.")
-    tenant: Annotated[str, AfterValidator(_tenant)] = Field(
+    tenant: Annotated[str, AfterValidator(_values.tenant)] = Field(
         "api_key",
         description="What separates callers: `api_key` (a hash of all key headers, organization and project), `user`, "
         "`header:NAME`, `fixed:NAME`.",
@@ -177,13 +131,20 @@ class CacheConfig(_Frozen):
         0.01,
         gt=0,
         lt=1,
-        description="Largest share of semantic hits that may be wrong: one is served where the guard takes it to be "
-        "wrong with at most 0.4 of this probability.",
+        description="Largest share of semantic hits that may be wrong: one is served where it is taken to be wrong "
+        "with at most 0.4 of this probability, or another part by what checks found.",
     )
     context: Literal["exact", "similar"] = Field(
         "exact",
         description="What a semantic hit asks of earlier turns: `exact`, that they are the same; `similar`, that those "
         "of the user mean the same, each by itself, and all others are the same.",
+    )
+    explore_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="How readily a question is asked upstream, by chance, although an answer could be served, to "
+        "compare the two: the share of those whose p_wrong is `max_error_rate`, fewer of surer ones. 0: none.",
     )
     check_share: float = Field(
         0.0,
@@ -221,9 +182,9 @@ class PriceConfig(_Frozen):
 class BackendConfig(_Frozen):
     """One OpenAI-compatible server."""
 
-    base_url: Annotated[str, AfterValidator(_base_url)] = Field(description="URL up to and with `/v1`.")
+    base_url: Annotated[str, AfterValidator(_values.base_url)] = Field(description="URL up to and with `/v1`.")
     api_key: SecretStr | None = Field(None, description="Key to send. Prefer `api_key_env`.")
-    api_key_env: Annotated[str | None, AfterValidator(_variable)] = Field(
+    api_key_env: Annotated[str | None, AfterValidator(_values.variable)] = Field(
         None, description="Environment variable that holds the key."
     )
     auth: Literal["key", "caller", "none"] | None = Field(
@@ -252,6 +213,12 @@ class RouteConfig(_Frozen):
     candidates: tuple[str, ...] = Field(min_length=1, description="`BACKEND/MODEL` names, weakest and cheapest first.")
     long_prompt_chars: int = Field(
         2_000, gt=0, description="A prompt of this many characters asks for the strongest candidate."
+    )
+    max_error_rate: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="As `cache.max_error_rate`, for this route; none: the same.",
     )
 
 
@@ -285,11 +252,11 @@ class Config(_Frozen):
 
     cache: CacheConfig = Field(default_factory=CacheConfig, description="What is kept and served.")
     encoder: EncoderConfig = Field(default_factory=EncoderConfig, description="Questions to vectors.")
-    backends: Annotated[Mapping[str, BackendConfig], AfterValidator(_names)] = Field(
+    backends: Annotated[Mapping[str, BackendConfig], AfterValidator(_values.names)] = Field(
         default_factory=dict, description="Servers by name."
     )
     default_backend: str = Field("", description="Backend of models that no other claims; empty: the first one.")
-    routes: Annotated[Mapping[str, RouteConfig], AfterValidator(_names)] = Field(
+    routes: Annotated[Mapping[str, RouteConfig], AfterValidator(_values.names)] = Field(
         default_factory=dict, description="Routes by name, e.g. `auto`."
     )
     aliases: Mapping[str, str] = Field(

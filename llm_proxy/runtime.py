@@ -246,7 +246,7 @@ class Runtime:
             return None
         from .cache.build import build
 
-        return build(self.config.cache, clock=self.clock)
+        return build(self.config.cache, clock=self.clock, routes=self.config.routes)
 
     def _open_encoder(self) -> LazyEncoder | None:
         if self.cache is None or not self.config.cache.semantic:

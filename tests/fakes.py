@@ -12,11 +12,13 @@ from llm_proxy.backends.prices import Prices
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.evidence import Observation
 from llm_proxy.cache.judge import ModelJudge, Normalised
+from llm_proxy.cache.weighed import Decision, Weighed
 from llm_proxy.config import Config
+from llm_proxy.engine.allowance import Allowance
 from llm_proxy.engine.flow import Engine
 from llm_proxy.engine.outgoing import Dispatcher
 from llm_proxy.engine.settle import Settler
-from llm_proxy.engine.shadow import Allowance, Checker
+from llm_proxy.engine.shadow import Checker
 from llm_proxy.errors import CacheError
 from llm_proxy.observe.events import CallEvent, CheckEvent, Troubles
 from llm_proxy.route.select import Selector
@@ -24,7 +26,7 @@ from llm_proxy.testing import FakeClock, FakeEncoder
 from llm_proxy.types import ChatRequest, Head
 from llm_proxy.wire.chat import parse_request
 
-__all__ = ["FakeCache", "Found", "Rig", "body_of", "completion", "entry", "events_of", "head", "request"]
+__all__ = ["FakeCache", "Found", "Rig", "body_of", "completion", "entry", "events_of", "head", "request", "weighed"]
 
 ENDPOINT = "https://api.openai.com/v1/chat/completions"
 
@@ -34,10 +36,17 @@ class Found:
     entry: Entry | None = None
     similarity: float = 0.0
     refusal: str = ""
-    p_wrong: float | None = None
     doubted: Entry | None = None
-    doubted_similarity: float = 0.0
+    weighed: Weighed | None = None
     damage: CacheError | None = None
+
+    def __post_init__(self) -> None:
+        if self.weighed is None and self.entry is not None:
+            self.weighed = weighed(self.entry.key, self.similarity)
+
+
+def weighed(key: str, similarity: float, *, p_wrong: float = 0.002, ask: float = 0.0) -> Weighed:
+    return Weighed(key, 0, similarity, 1.0 - p_wrong, "", Decision(ask == 0.0, p_wrong, ask, "explored" if ask else ""))
 
 
 class FakeCache:
@@ -48,6 +57,8 @@ class FakeCache:
         self.attached: dict[str, Any] = {}
         self.hits: list[str] = []
         self.observed: list[tuple[str, Observation]] = []
+        self.served: list[Weighed] = []
+        self.learnt: list[tuple[Weighed, str, bool]] = []
         self.searches: list[tuple[str, str]] = []
         self.found = Found()
         self.failing: set[str] = set()
@@ -66,7 +77,7 @@ class FakeCache:
         return self.entries.get(key)
 
     def nearest(
-        self, scope: str, text: str, vector: Any, *, encoder: str, max_age_s: float | None, turns: Any
+        self, scope: str, text: str, vector: Any, *, encoder: str, max_age_s: float | None, turns: Any, **more: Any
     ) -> Found:
         self._try("nearest")
         self.searches.append((scope, text))
@@ -82,6 +93,15 @@ class FakeCache:
         self._try("attach")
         self.attached[key] = scope, vector, encoder, seen_chars
         return True
+
+    def note_served(self, weighed: Weighed) -> None:
+        self._try("note_served")
+        self.served.append(weighed)
+
+    def learn(self, weighed: Weighed, source: str, *, is_same: bool) -> bool:
+        self._try("learn")
+        self.learnt.append((weighed, source, is_same))
+        return weighed.key in self.entries
 
     def observe(self, key: str, observation: Observation) -> bool:
         self._try("observe")

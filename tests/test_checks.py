@@ -13,7 +13,8 @@ import pytest
 from llm_proxy import AsyncOpenAI, OpenAI, beside
 from llm_proxy.cache.guard import Guard, Judgement
 from llm_proxy.config import Config
-from llm_proxy.engine.shadow import LIMIT_S, MOST_AT_ONCE
+from llm_proxy.engine.allowance import MOST_AT_ONCE
+from llm_proxy.engine.shadow import LIMIT_S
 from llm_proxy.errors import CacheError
 from llm_proxy.faces._http import httpx
 from llm_proxy.faces.asgi import ProxyApp
@@ -95,7 +96,7 @@ def test_a_right_hit(runtime: Runtime, ask: Asking) -> None:
     assert ask.status(SAME) == 'llm-proxy; hit; detail="semantic; similarity=0.833; p_wrong=0.002"'
     until(lambda: counts(runtime).checked == 1)
     assert counts(runtime) == Verdicts(served=1, checked=1)
-    assert ask.status(SAME) == 'llm-proxy; hit; detail="semantic; similarity=0.833; p_wrong=0.950"'
+    assert ask.status(SAME) == 'llm-proxy; hit; detail="semantic; similarity=0.833; p_wrong=0.002"'
     until(lambda: counts(runtime).checked == 2)
     assert runtime.troubles.counts == {}
 

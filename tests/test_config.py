@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from llm_proxy._variables import kind_of, tables_of, variables_of
+from llm_proxy.cache.bound import ErrorLimits
+from llm_proxy.cache.build import error_limits
 from llm_proxy.config import (
     BackendConfig,
     CacheConfig,
@@ -104,6 +106,7 @@ def _samples() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
         "cache.ttl_s": ("3.5", 3.5), "cache.obey_no_store": ("false", False),
         "cache.max_temperature": ("0.5", 0.5), "cache.tenant": ("user", "user"),
         "cache.semantic": ("0", False), "cache.threshold": ("0.5", 0.5), "cache.check_share": ("0.25", 0.25),
+        "cache.explore_share": ("0.1", 0.1),
         "cache.check_usd_per_day": ("2", 2.0), "cache.judge": ("similar", "similar"),
         "encoder.kind": ("sentence-transformers", "sentence-transformers"), "encoder.model": ("m", "m"),
         "encoder.wait_s": ("0.1", 0.1), "default_backend": ("a", "a"), "server.host": ("::1", "::1"),
@@ -147,6 +150,12 @@ class TestEnvironment:
             ("local/x", "local/y"),
             5,
         )
+
+    def test_a_route_may_have_an_error_rate_of_its_own(self, monkeypatch):
+        monkeypatch.setenv("LLM_PROXY_ROUTES", '{"auto": {"candidates": ["a/x"]}, "sure": {"candidates": ["a/x"]}}')
+        monkeypatch.setenv("LLM_PROXY_ROUTES_SURE_MAX_ERROR_RATE", "0.001")
+        config = load(backends={"a": LOCAL}, cache={"max_error_rate": 0.02, "explore_share": 0.1, "check_share": 0.3})
+        assert error_limits(config.cache, config.routes) == ErrorLimits(0.02, {"auto": 0.02, "sure": 0.001}, 0.1, 0.3)
 
     def test_a_name_is_spelt_as_in_the_file(self, tmp_path, monkeypatch):
         write(tmp_path / "llm-proxy.toml", '[backends.my-GPU]\nbase_url = "http://h/v1"\nmodels = ["x"]\n')

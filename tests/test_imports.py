@@ -20,7 +20,7 @@ PACKAGE = Path(llm_proxy.__file__).parent
 LAYERS = [
     {"types", "errors", "forking", "__version__"},
     {"shipped"},
-    {"_variables"},
+    {"_variables", "_values"},
     {"_sentences"},
     {"config"},
     {"cache", "route", "encode", "backends", "draft", "wire", "observe"},
@@ -33,8 +33,9 @@ LAYERS = [
 ]
 BESIDE = {("route", "encode"), ("testing", "faces"), ("faces", "testing")}
 ENGINE_SEES = {
-    "backends.openai_compatible", "cache.base", "cache.entry", "cache.evidence", "cache.turns", "config", "encode.base",
-    "errors", "observe.events", "route.base", "types", "wire.chat", "wire.recorder", "wire.replay",
+    "backends.openai_compatible", "cache.base", "cache.entry", "cache.evidence", "cache.turns", "cache.weighed",
+    "config", "encode.base", "errors", "observe.events", "route.base", "types", "wire.chat", "wire.recorder",
+    "wire.replay",
 }  # fmt: skip
 PURE = {
     "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "numpy", "typing",

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from llm_proxy.errors import CacheError
 
     from .entry import Entry
-    from .evidence import Observation
+    from .evidence import Observation, Source
     from .turns import Turns
+    from .weighed import Weighed
 
 __all__ = ["AnswerCache", "Attachable", "Found", "State"]
 
@@ -35,20 +36,16 @@ class Found(Protocol):
         """Why the nearest entry was not served, or empty."""
 
     @property
-    def p_wrong(self) -> float | None:
-        """Probability that the entry's answer is wrong, in [0, 1]; None where nothing is known."""
-
-    @property
     def damage(self) -> CacheError | None:
         """What is wrong with evidence that can't be read, or None."""
 
     @property
     def doubted(self) -> Entry | None:
-        """The nearest entry that only its evidence keeps from being served, or None."""
+        """The nearest entry that its evidence, or chance, keeps from being served, or None."""
 
     @property
-    def doubted_similarity(self) -> float:
-        """That one's cosine, in [-1, 1]."""
+    def weighed(self) -> Weighed | None:
+        """What was decided on the entry, or on the one that is doubted."""
 
 
 class Attachable(Protocol):
@@ -90,11 +87,19 @@ class AnswerCache(Attachable, Protocol):
         encoder: str,
         max_age_s: float | None,
         turns: Turns,
+        route: str,
+        may_explore: bool,
     ) -> Found:
         """The nearest entry of a scope that may be served for ``text``."""
 
     def admit(self, entry: Entry) -> bool:
         """Store an entry if it is worth its place; whether it was stored."""
+
+    def note_served(self, weighed: Weighed) -> None:
+        """Take a semantic hit into the account of its route."""
+
+    def learn(self, weighed: Weighed, source: Source, *, is_same: bool) -> bool:
+        """Take in a comparison with what a question itself was answered; whether the entry is still there."""
 
     def observe(self, key: str, observation: Observation) -> bool:
         """Add to the evidence of an entry; whether the entry is still there."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from .bound import ErrorLimits
 from .cache import Cache
 from .guard import Guard, load_shipped
 from .index.faiss import FaissIndex
@@ -16,14 +18,14 @@ from .stores.disk import DiskStore
 from .stores.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from llm_proxy.config import CacheConfig
+    from llm_proxy.config import CacheConfig, RouteConfig
     from llm_proxy.types import Clock
 
     from .policies.base import Policy
 
-__all__ = ["ENTRIES_NAME", "SNAPSHOT_NAME", "build"]
+__all__ = ["ENTRIES_NAME", "SNAPSHOT_NAME", "build", "error_limits"]
 
 ENTRIES_NAME = "entries"
 SNAPSHOT_NAME = "index.snapshot"
@@ -31,12 +33,19 @@ SNAPSHOT_NAME = "index.snapshot"
 _POLICIES: dict[str, Callable[[], Policy]] = {"gdsf": GDSF, "lec": LEC, "lfu": LFU, "lru": LRU}
 
 
-def build(config: CacheConfig, *, clock: Clock) -> Cache:
+def error_limits(config: CacheConfig, routes: Mapping[str, RouteConfig]) -> ErrorLimits:
+    """How many semantic hits may be wrong, as configured."""
+    by_route = {name: route.max_error_rate or config.max_error_rate for name, route in routes.items()}
+    return ErrorLimits(config.max_error_rate, by_route, config.explore_share, config.check_share)
+
+
+def build(config: CacheConfig, *, clock: Clock, routes: Mapping[str, RouteConfig] = MappingProxyType({})) -> Cache:
     """A cache as configured. Nothing is opened, read or loaded before its first verb.
 
     Args:
         config: Settings; ``enabled`` is the caller's business.
         clock: Clocks of the cache.
+        routes: By name; they may have error rates of their own.
     """
     missing = [name for name in ("faiss", "numpy") if config.semantic and find_spec(name) is None]
     is_on_disk = config.store == "disk"
@@ -51,7 +60,7 @@ def build(config: CacheConfig, *, clock: Clock) -> Cache:
         new_index=FaissIndex if config.semantic and not missing else None,
         snapshot_path=directory / SNAPSHOT_NAME if is_on_disk else None,
         threshold=config.threshold,
-        max_error_rate=config.max_error_rate,
+        limits=error_limits(config, routes),
         guard=Guard(load_shipped),
         problems=[f'semantic hits need {" and ".join(missing)}: pip install "llm-proxy[cpu]"'] if missing else (),
     )

@@ -9,15 +9,17 @@ together; lookups never wait for it. The rest is short locks around memory, neve
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from llm_proxy.errors import CacheCorruptError
 
+from .bound import ErrorLimits, RouteBounds
 from .check import check
 from .entry import Entry, decode_entry, encode_entry, readable
-from .evidence import decode_evidence, encode_evidence, with_observation
+from .evidence import Observation, decode_evidence, encode_evidence, with_observation
 from .guard import Guard
 from .matching import Matcher, Question
 from .pins import Bounds, Chosen
@@ -36,11 +38,12 @@ if TYPE_CHECKING:
     from llm_proxy.types import Clock
 
     from .base import State
-    from .evidence import Observation
+    from .evidence import Source
     from .index.base import VectorIndex
     from .policies.base import Policy
     from .results import CheckReport, Merged
     from .stores.base import Store
+    from .weighed import Weighed
 
 __all__ = ["Cache"]
 
@@ -64,7 +67,7 @@ class Cache:
         new_index: Makes an index of so many dimensions; None: exact lookups only.
         snapshot_path: Where the view is saved for the next process; None: nowhere.
         threshold: Least cosine similarity of a semantic hit, in [0, 1].
-        max_error_rate: Largest share of semantic hits that may be wrong, in (0, 1).
+        limits: How many semantic hits may be wrong.
         guard: Says how likely one answer serves two questions; None: by rules alone.
         problems: What is known to be amiss before it begins.
     """
@@ -81,7 +84,7 @@ class Cache:
         new_index: Callable[[int], VectorIndex] | None = None,
         snapshot_path: Path | None = None,
         threshold: float = 0.65,
-        max_error_rate: float = 0.01,
+        limits: ErrorLimits = ErrorLimits(),  # noqa: B008 - frozen
         guard: Guard | None = None,
         problems: Collection[str] = (),
     ) -> None:
@@ -99,8 +102,9 @@ class Cache:
         )
         self._chosen = Chosen(self._view, self._upkeep, get=self.get, clock=clock, bounds=self._bounds)
         self._guard = guard or Guard()
+        self._route_bounds = RouteBounds(store, limits, chance=random.random)
         self._matcher = Matcher(
-            threshold, max_error_rate, guard=self._guard, get=self.get, evidence=store.evidence, clock=clock
+            threshold, self._route_bounds, guard=self._guard, get=self.get, evidence=store.evidence, clock=clock
         )
         self._is_closed = False
 
@@ -145,6 +149,8 @@ class Cache:
         encoder: str,
         max_age_s: float | None = None,
         turns: Turns = NO_TURNS,
+        route: str = "",
+        may_explore: bool = True,
     ) -> Lookup:
         """The nearest entry of a scope that may be served for a question.
 
@@ -155,6 +161,8 @@ class Cache:
             encoder: Name of the encoder that made it.
             max_age_s: Oldest entry that is acceptable, seconds; None for any age.
             turns: Earlier turns that the scope leaves open.
+            route: Name of the route that was asked; empty where a model was named.
+            may_explore: Whether it may be asked upstream, by chance, although an answer could be served.
         """
         if not self._view.is_semantic or not text:
             return Lookup()
@@ -167,7 +175,7 @@ class Cache:
         index = self._view.index
         if index is None or self._view.encoder != encoder or index.dim != len(vector):
             return Lookup()
-        question = Question(scope, text, vector, encoder, max_age_s, turns)
+        question = Question(scope, text, vector, encoder, max_age_s, turns, route, may_explore)
         return self._matcher.match(question, index.search(scope, vector, NEIGHBOURS), index.similarity_error)
 
     # -- writing -------------------------------------------------------------------------------------------------
@@ -235,6 +243,23 @@ class Cache:
         """
         return self._upkeep.hit(key, hits)
 
+    def note_served(self, weighed: Weighed) -> None:
+        """Take a semantic hit into the account of its route; in memory, and with `tend` in the store."""
+        self._route_bounds.note_hit(weighed)
+
+    def learn(self, weighed: Weighed, source: Source, *, is_same: bool) -> bool:
+        """Take in a comparison with what a question itself was answered; whether the entry is still there.
+
+        Args:
+            weighed: What was decided on the entry.
+            source: Who compared.
+            is_same: Whether the answers said the same.
+        """
+        self._route_bounds.learn(weighed, source, is_same=is_same)
+        self._route_bounds.keep()
+        seen = Observation(self._clock.time(), weighed.similarity, weighed.p_same, is_same, source)
+        return self.observe(weighed.key, seen)
+
     def observe(self, key: str, observation: Observation) -> bool:
         """Add to the evidence of an entry, for all who share the store, at once; whether the entry is still there."""
         with self._store.writing():
@@ -256,6 +281,7 @@ class Cache:
         """Write hits, remove what must go and save the snapshot, so far as that is due; may wait for a disk."""
         with self._upkeep.writing:
             self._upkeep.tend()
+        self._route_bounds.keep()
 
     # -- looking at it -------------------------------------------------------------------------------------------
 
@@ -339,6 +365,8 @@ class Cache:
             self._is_closed = True
             try:
                 self._upkeep.finish()
+                if self._route_bounds.has_news:
+                    self._route_bounds.keep()
             finally:
                 self._store.close()
 

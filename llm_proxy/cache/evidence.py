@@ -19,12 +19,11 @@ __all__ = [
     "MOST_OBSERVATIONS",
     "Observation",
     "Source",
-    "Verdict",
     "decode_evidence",
     "encode_evidence",
     "interval",
+    "is_against",
     "upper_limit",
-    "verdict",
     "with_observation",
 ]
 
@@ -39,6 +38,9 @@ MARGIN = 0.02
 
 OUTWEIGHED_BY = 16
 """Later right answers that outweigh a wrong one, each as far from the entry as the question, or further."""
+
+SURE = 0.9
+"""Probability of the same answer from which on a wrong one means that the guard was misled."""
 
 _HALVINGS = 60
 _NEGLIGIBLE = 1e-17
@@ -63,40 +65,23 @@ class Observation:
     source: Source
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What is to be done with a neighbour that the guard lets pass.
-
-    Attributes:
-        is_served: Whether its answer may be served; else the question is asked upstream.
-        p_wrong: Probability that the answer is wrong, in [0, 1]: the upper 95 % limit by the entry's own evidence, or
-            where it has none what the guard says; None where nothing is known.
-    """
-
-    is_served: bool
-    p_wrong: float | None = None
-
-
-def verdict(similarity: float, p_same: float | None, evidence: tuple[Observation, ...]) -> Verdict:
-    """Whether an entry's answer may be served, as far as its evidence tells.
+def is_against(similarity: float, evidence: tuple[Observation, ...]) -> bool:
+    """Whether an entry's evidence forbids to serve its answer, whatever the guard says.
 
     After a wrong answer it is not served to questions that are as far from it, or further, nor to those a little
-    nearer, until enough later ones were right.
+    nearer, until enough later ones were right. A wrong one counts where the guard was `SURE` that it was right, or
+    where nothing is known of that: of others it has warned.
 
     Args:
         similarity: Cosine of the question and the entry's, in [-1, 1].
-        p_same: What the guard says, in [0, 1], or None where it says nothing; what is left where there is no evidence.
         evidence: Observations of the entry, oldest first.
     """
-    comparable = [seen for seen in evidence if seen.similarity <= similarity + MARGIN]
-    wrong = [seen for seen in evidence if not seen.is_same and similarity <= seen.similarity + MARGIN]
-    if wrong:
-        last = max(at for at, seen in enumerate(evidence) if seen in wrong)
-        later = sum(seen.is_same and seen in comparable for seen in evidence[last + 1 :])
-        if later < OUTWEIGHED_BY * len(wrong):
-            return Verdict(False, _limit(evidence))
-    limit = _limit(tuple(comparable))
-    return Verdict(True, limit if limit is not None or p_same is None else 1.0 - p_same)
+    wrong = [seen for seen in evidence if _has_misled(seen) and similarity <= seen.similarity + MARGIN]
+    if not wrong:
+        return False
+    last = max(at for at, seen in enumerate(evidence) if seen in wrong)
+    later = sum(seen.is_same and seen.similarity <= similarity + MARGIN for seen in evidence[last + 1 :])
+    return later < OUTWEIGHED_BY * len(wrong)
 
 
 def with_observation(evidence: tuple[Observation, ...], observation: Observation) -> tuple[Observation, ...]:
@@ -169,10 +154,8 @@ def interval(wrong: int, checked: int, confidence: float = 0.95) -> tuple[float,
     return (1 - upper_limit(checked - wrong, checked, half) if wrong else 0.0), upper_limit(wrong, checked, half)
 
 
-def _limit(evidence: tuple[Observation, ...]) -> float | None:
-    """None where the evidence bounds nothing: there is none, or all was wrong, of questions further away."""
-    limit = upper_limit(sum(not seen.is_same for seen in evidence), len(evidence))
-    return limit if limit < 1 else None
+def _has_misled(seen: Observation) -> bool:
+    return not seen.is_same and (seen.p_same is None or seen.p_same >= SURE)
 
 
 def _at_most(wrong: int, checked: int, rate: float) -> float:
@@ -191,7 +174,7 @@ def _observation(at_s: object, similarity: object, p_same: object, is_same: obje
     if not (_is_number(at_s) and _is_number(similarity) and (p_same is None or _is_number(p_same))):
         raise ValueError("a number is none")
     if is_same not in (0, 1) or source not in get_args(Source):
-        raise ValueError("a verdict or its source is unknown")
+        raise ValueError("an outcome or its source is unknown")
     return Observation(at_s, similarity, p_same, bool(is_same), source)  # type: ignore[arg-type]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from llm_proxy.errors import CacheCorruptError, CacheError
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from .base import Found, State
     from .cache import Cache
     from .entry import Entry
-    from .evidence import Observation
+    from .evidence import Observation, Source
     from .turns import Turns
+    from .weighed import Weighed
 
 __all__ = ["RestingCache"]
 
@@ -74,12 +76,13 @@ class RestingCache:
         encoder: str,
         max_age_s: float | None,
         turns: Turns,
+        route: str = "",
+        may_explore: bool = True,
     ) -> Found:
         """The nearest entry that may be served; none while resting."""
         nothing: Found = Lookup(None)
-        return self._tried(
-            lambda: self._cache.nearest(scope, text, vector, encoder=encoder, max_age_s=max_age_s, turns=turns), nothing
-        )
+        wanted = partial(self._cache.nearest, scope, text, vector, encoder=encoder, max_age_s=max_age_s, turns=turns)
+        return self._tried(partial(wanted, route=route, may_explore=may_explore), nothing)
 
     def admit(self, entry: Entry) -> bool:
         """Store an entry; False while resting."""
@@ -91,15 +94,21 @@ class RestingCache:
             lambda: self._cache.attach(key, scope=scope, vector=vector, encoder=encoder, seen_chars=seen_chars), False
         )
 
-    def observe(self, key: str, observation: Observation) -> bool:
-        """Add to the evidence of an entry.
+    def note_served(self, weighed: Weighed) -> None:
+        """Take a semantic hit into account, in memory."""
+        self._cache.note_served(weighed)
+
+    def learn(self, weighed: Weighed, source: Source, *, is_same: bool) -> bool:
+        """Take in a comparison.
 
         Raises:
             CacheError: While resting, too: what is found out is never lost without a word.
         """
-        if self.is_resting:
-            raise CacheError("the store is left alone for some seconds after an error; try again then")
-        return self._tried(lambda: self._cache.observe(key, observation), False)
+        return self._insisted(partial(self._cache.learn, weighed, source, is_same=is_same))
+
+    def observe(self, key: str, observation: Observation) -> bool:
+        """Add to the evidence of an entry; see `learn`."""
+        return self._insisted(partial(self._cache.observe, key, observation))
 
     def hit(self, key: str) -> bool:
         """Count a hit; without effect while resting. It only counts, and so says nothing about the cache's health."""
@@ -108,6 +117,11 @@ class RestingCache:
     def tend(self) -> None:
         """Write what waits; without effect while resting."""
         self._tried(self._cache.tend, None)
+
+    def _insisted(self, call: Callable[[], bool]) -> bool:
+        if self.is_resting:
+            raise CacheError("the store is left alone for some seconds after an error; try again then")
+        return self._tried(call, False)
 
     def _tried(self, call: Callable[[], T], otherwise: T) -> T:
         if self.is_resting:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from llm_proxy.errors import CacheError
 
     from .entry import Entry
+    from .weighed import Weighed
 
 __all__ = ["CheckReport", "Lookup", "Merged", "Refused", "Stats"]
 
@@ -24,8 +25,8 @@ class Refused:
     Attributes:
         key: Its key.
         similarity: Cosine of its vector and the question's, in [-1, 1].
-        reason: What `llm_proxy.cache.guard.agree` found to differ, or "similarity", "age", "scope", "encoder" or
-            "evidence".
+        reason: What `llm_proxy.cache.guard.agree` found to differ, or "similarity", "age", "scope", "encoder",
+            "context", "evidence", "repeated" or "explored".
     """
 
     key: str
@@ -42,18 +43,17 @@ class Lookup:
         similarity: Its cosine similarity to the question, in [-1, 1]; of the nearest refused one where there is no
             entry, 0 where there is no neighbour at all.
         refused: Neighbours that were nearer and not served; the last may be the first below the threshold.
-        p_wrong: Probability that the entry's answer is wrong, in [0, 1]; see `llm_proxy.cache.evidence.Verdict`.
-        doubted: The nearest entry that only its evidence keeps from being served, or None: to compare with.
-        doubted_similarity: That one's cosine, in [-1, 1].
+        doubted: Where there is no entry, the nearest one that its evidence, or chance, keeps from being served: to
+            compare with.
+        weighed: What was decided on the entry, or on the one that is doubted.
         damage: What is wrong with the evidence of a refused entry where it can't be read, or None.
     """
 
     entry: Entry | None = None
     similarity: float = 0.0
     refused: tuple[Refused, ...] = ()
-    p_wrong: float | None = None
     doubted: Entry | None = None
-    doubted_similarity: float = 0.0
+    weighed: Weighed | None = None
     damage: CacheError | None = None
 
     @property

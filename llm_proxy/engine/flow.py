@@ -227,12 +227,13 @@ class Engine:
             call.detail = "encoder-failed"
             return None
         encoder.note_success()
-        if found.entry is not None and self._may_serve(found.entry, call):
-            answer = self._hit(call, found.entry, "semantic", found.similarity, p_wrong=found.p_wrong)
-            call.served = Hit(call.request, found.entry, answer.outcome, ticket.fingerprint, ticket.encoding)
+        entry, weighed = found.entry, found.weighed
+        if entry is not None and weighed is not None and self._may_serve(entry, call):
+            answer = self._hit(call, entry, "semantic", found.similarity, p_wrong=weighed.decision.p_wrong)
+            call.served = Hit(call.request, entry, weighed, answer.outcome, ticket.fingerprint, ticket.encoding)
             return answer
-        if found.doubted is not None:
-            ticket.doubted = Doubted(found.doubted, found.doubted_similarity)
+        if found.doubted is not None and weighed is not None:
+            ticket.doubted = Doubted(found.doubted, weighed)
         if found.refusal:
             call.detail = f"refused={found.refusal}; similarity={found.similarity:.3f}"
         return None
@@ -252,6 +253,8 @@ class Engine:
             encoder=encoder.name,
             max_age_s=ticket.request.controls.max_age_s,
             turns=Turns(ticket.fingerprint.turns, encoder.encode),
+            route=ticket.outcome.route,
+            may_explore=not ticket.request.controls.only_if_cached,
         )
         if found.damage is not None:
             self._troubles.note("evidence", found.damage)

@@ -6,19 +6,20 @@
                                                                     │
         evidence of the entry <── same | different ─────────────────┘  a different answer is stored for its question
 
-A question that was asked upstream because an entry's evidence is against it tells of that entry, too, for nothing.
+A question that was asked upstream because an entry's evidence is against it, or because chance had it so, tells of that
+entry, too, for nothing; only a model that compares the two answers has its price.
 Trouble in here costs a check and nothing else.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llm_proxy.cache.evidence import Observation
+from llm_proxy.cache.weighed import Decision, Weighed
 from llm_proxy.errors import ConfigError
 from llm_proxy.observe.events import CheckEvent
 from llm_proxy.types import CHARS_PER_TOKEN, ChatRequest, Outcome, Usage
@@ -40,21 +41,17 @@ if TYPE_CHECKING:
     from llm_proxy.observe.events import Troubles
     from llm_proxy.types import JSON, Fingerprint, HeaderList, Outgoing
 
+    from .allowance import Allowance
     from .flights import Recording
     from .outgoing import Dispatcher
     from .ports import Asker, Clock, Judge, Pricer
     from .settle import Settler
 
-__all__ = ["Allowance", "Checker", "Doubted", "Hit"]
-
-MOST_AT_ONCE = 2
-"""Checks under way in one process: they are no traffic of their own."""
+__all__ = ["Checker", "Doubted", "Hit", "weighed_of"]
 
 LIMIT_S = 60.0
 """Longest time that one request of a check may take."""
 
-_DAY_S = 86_400
-_READ_EVERY_S = 60.0  # what other processes spent is looked up so often
 _NOT_SENT = ("stream", "stream_options")
 
 
@@ -65,6 +62,7 @@ class Hit:
     Attributes:
         request: The call.
         entry: Whose answer it got.
+        weighed: What was decided on that.
         outcome: What was said of it.
         fingerprint: Where the question's own answer would be kept.
         encoding: The encoded question.
@@ -72,6 +70,7 @@ class Hit:
 
     request: ChatRequest
     entry: Entry
+    weighed: Weighed
     outcome: Outcome
     fingerprint: Fingerprint
     encoding: Encoding | None
@@ -79,10 +78,15 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Doubted:
-    """An entry that was not served for its evidence alone, and the question's cosine to it."""
+    """An entry that was not served for its evidence, or by chance, and what was decided on it."""
 
     entry: Entry
-    similarity: float
+    weighed: Weighed
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether only chance kept it from being served."""
+        return self.weighed.decision.reason == "explored"
 
 
 @dataclass(slots=True)
@@ -101,63 +105,6 @@ class _Fresh:
     headers: HeaderList
     outgoing: Outgoing
     took_s: float
-
-
-class Allowance:
-    """Bounds checks, in number and in dollars; thread-safe by the lock that is given.
-
-    Args:
-        usd_per_day: Most dollars on one day of UTC.
-        clock: Clocks.
-        spent_since: Dollars that checks of this and other processes took since a Unix time, as far as they are
-            booked; asked once a minute, and may read a file.
-        lock: Held for moments.
-    """
-
-    def __init__(
-        self,
-        usd_per_day: float,
-        *,
-        clock: Clock,
-        spent_since: Callable[[float], float],
-        lock: AbstractContextManager[Any],
-    ) -> None:
-        self._usd_per_day, self._clock, self._spent_since, self._lock = usd_per_day, clock, spent_since, lock
-        self._under_way = 0
-        self._day = -1
-        self._read_s = 0.0
-        self._spent_usd = 0.0
-
-    def sit(self) -> bool:
-        """Take one of the few seats, if there is one; to be given back with `leave`."""
-        with self._lock:
-            is_free = self._under_way < MOST_AT_ONCE
-            self._under_way += is_free
-        return is_free
-
-    def leave(self) -> None:
-        """Give a seat back."""
-        with self._lock:
-            self._under_way -= 1
-
-    def spend(self, usd: float) -> bool:
-        """Take dollars of today's, if there are so many left."""
-        now_s = self._clock.time()
-        day = int(now_s // _DAY_S)
-        if day != self._day or abs(now_s - self._read_s) >= _READ_EVERY_S:
-            booked_usd = self._spent_since(float(day * _DAY_S))
-            with self._lock:  # the newest of this process are not booked yet
-                self._spent_usd = max(booked_usd, self._spent_usd if day == self._day else 0.0)
-                self._day, self._read_s = day, now_s
-        with self._lock:
-            is_within = self._spent_usd + usd <= self._usd_per_day
-            self._spent_usd += usd if is_within else 0.0
-        return is_within
-
-    def correct(self, usd: float) -> None:
-        """Add what a check took beyond what was taken for it; negative where it took less."""
-        with self._lock:
-            self._spent_usd = max(0.0, self._spent_usd + usd)
 
 
 class Checker:
@@ -184,9 +131,11 @@ class Checker:
         self._clock, self._troubles, self._book, self._chance = clock, troubles, book, chance
 
     def begin(self, hit: Hit) -> Flow[None]:
-        """Have a hit checked beside the call, if it is drawn and may be asked upstream."""
+        """Take a hit into account, and have it checked beside the call if it is drawn and may be asked upstream."""
         share = self._settings.check_share
         try:
+            if self._cache is not None:
+                self._cache.note_served(hit.weighed)
             if share and self._chance() < share and _is_plain(hit.request) and self._allowance.sit():
                 yield from aside(self._check(hit), self._allowance.leave)
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the caller has its answer
@@ -201,17 +150,20 @@ class Checker:
         """
         if outcome.kind != "semantic" or outcome.similarity is None:
             raise ValueError("only a semantic hit can be taken back: no other answer was meant for another question")
-        is_there = self._observe(outcome.key, outcome.similarity, is_same=False, source="undo")
+        is_there = self._cache is not None and self._cache.learn(weighed_of(outcome), "undo", is_same=False)
         self._note(outcome, "undo", False)
         return is_there
 
     def explore(self, ticket: Ticket) -> Flow[None]:
         """Compare the answer of a settled call with that of the entry it was not served."""
         doubted, ticket.doubted = ticket.doubted, None
-        if doubted is None or ticket.entry is None or self._asker is not None:  # asking would cost, for no hit
+        if doubted is None or ticket.entry is None:
             return
         try:
-            yield from background(partial(self._explored, doubted, ticket, ticket.entry))
+            if self._asker is None:
+                yield from background(partial(self._explored, doubted, ticket, ticket.entry))
+            elif doubted.is_drawn and self._allowance.sit():
+                yield from aside(self._explored_by(self._asker, doubted, ticket, ticket.entry), self._allowance.leave)
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the caller has its answer
             self._troubles.note("check", exc)
 
@@ -234,16 +186,16 @@ class Checker:
         fresh = yield from self._asked(request, outgoing, bill, expected=hit.entry.completion)
         if fresh is None:
             return None
-        cached_said, fresh_said = _said(json.loads(hit.entry.completion)), _said(fresh.completion)
-        if cached_said is None or fresh_said is None:
+        said = _both_said(hit.entry, fresh.completion)
+        if said is None:
             return None
-        is_same = yield from compute(partial(self._judge.compare, cached_said, fresh_said))
+        is_same = yield from compute(partial(self._judge.compare, *said))
         if is_same is None and self._asker is not None:
-            body = self._asker.body(hit.fingerprint.text or "", cached_said, fresh_said)
+            body = self._asker.body(hit.fingerprint.text or "", *said)
             is_same = yield from self._asked_model(self._asker, body, request, bill)
         if is_same is not None:
             ticket = self._ticket(hit, request, fresh, route=destination.route)
-            yield from compute(partial(self._learn, hit.outcome, ticket, fresh.completion, is_same))
+            yield from compute(partial(self._learn, hit, ticket, fresh.completion, is_same))
         return is_same
 
     def _asked_model(self, asker: Asker, body: JSON, request: ChatRequest, bill: _Bill) -> Flow[bool | None]:
@@ -307,35 +259,60 @@ class Checker:
 
     # -- what was found ------------------------------------------------------------------------------------------
 
-    def _learn(self, outcome: Outcome, ticket: Ticket, completion: JSON, is_same: bool) -> None:
-        similarity = outcome.similarity or 0.0
-        self._observe(outcome.key, similarity, is_same=is_same, source="shadow")
+    def _learn(self, hit: Hit, ticket: Ticket, completion: JSON, is_same: bool) -> None:
+        if self._cache is not None:
+            self._cache.learn(hit.weighed, "shadow", is_same=is_same)
         if not is_same and self._settler.keep(ticket, completion):  # and neither answer is the other question's
-            self._observe(ticket.fingerprint.key, similarity, is_same=False, source="shadow")
+            self._observe(ticket.fingerprint.key, hit.weighed.similarity, source="shadow")
 
     def _explored(self, doubted: Doubted, ticket: Ticket, entry: Entry) -> None:
         try:
-            cached, fresh = _said(json.loads(doubted.entry.completion)), _said(json.loads(entry.completion))
-            is_same = None if cached is None or fresh is None else self._judge.compare(cached, fresh)
-            if is_same is not None:
-                self._observe(doubted.entry.key, doubted.similarity, is_same=is_same, source="explore")
-            if is_same is False and ticket.outcome.is_stored:
-                self._observe(entry.key, doubted.similarity, is_same=False, source="explore")
+            said = _both_said(doubted.entry, json.loads(entry.completion))
+            is_same = None if said is None else self._judge.compare(*said)
+            self._learn_explored(doubted, ticket, entry, is_same)
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the caller has its answer
             self._troubles.note("check", exc)
             return
+        self._note_explored(doubted, ticket, is_same)
+
+    def _explored_by(self, asker: Asker, doubted: Doubted, ticket: Ticket, entry: Entry) -> Flow[None]:
+        """As `_explored`, beside the call; the judging model is asked where the answers are not plainly the same."""
+        bill, is_same = _Bill(), None
+        try:
+            said = _both_said(doubted.entry, json.loads(entry.completion))
+            is_same = None if said is None else (yield from compute(partial(self._judge.compare, *said)))
+            if said is not None and is_same is None:
+                body = asker.body(ticket.fingerprint.text or "", *said)
+                is_same = yield from self._asked_model(asker, body, ticket.request, bill)
+            yield from compute(partial(self._learn_explored, doubted, ticket, entry, is_same))
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the caller has its answer
+            self._troubles.note("check", exc)
+        finally:  # it may be cut off, and what was asked was paid for even so
+            self._note_explored(doubted, ticket, is_same, bill.usd)
+
+    def _learn_explored(self, doubted: Doubted, ticket: Ticket, entry: Entry, is_same: bool | None) -> None:
+        if is_same is not None and self._cache is not None:
+            self._cache.learn(doubted.weighed, "explore", is_same=is_same)
+        if is_same is False and ticket.outcome.is_stored:
+            self._observe(entry.key, doubted.weighed.similarity, source="explore")
+
+    def _note_explored(
+        self, doubted: Doubted, ticket: Ticket, is_same: bool | None, cost_usd: float | None = None
+    ) -> None:
         pair = ticket.outcome.with_changes(
             key=doubted.entry.key,
             asked=ticket.fingerprint.key,
             scope=doubted.entry.scope,
-            similarity=doubted.similarity,
+            similarity=doubted.weighed.similarity,
+            p_wrong=doubted.weighed.decision.p_wrong,
             model=doubted.entry.model,
         )
-        self._note(pair, "explore", is_same)
+        self._note(pair, "explore", is_same, cost_usd)
 
-    def _observe(self, key: str, similarity: float, *, is_same: bool, source: Source) -> bool:
-        seen = Observation(self._clock.time(), similarity, None, is_same, source)
-        return self._cache is not None and self._cache.observe(key, seen)
+    def _observe(self, key: str, similarity: float, *, source: Source) -> None:
+        """Its answer is not that of a question so near: known of no guard."""
+        if self._cache is not None:
+            self._cache.observe(key, Observation(self._clock.time(), similarity, None, False, source))
 
     def _note(self, pair: Outcome, source: Source, is_same: bool | None, cost_usd: float | None = None) -> None:
         self._book(
@@ -375,6 +352,18 @@ def _raw(body: JSON) -> bytes:
 
 def _guess(body: bytes, expected: bytes) -> Usage:
     return Usage(len(body) // CHARS_PER_TOKEN, len(expected) // CHARS_PER_TOKEN)
+
+
+def weighed_of(hit: Outcome) -> Weighed:
+    """What was decided on a semantic hit, as far as what was said of it tells."""
+    p_wrong = hit.p_wrong or 0.0
+    return Weighed(hit.key, 0, hit.similarity or 0.0, 1.0 - p_wrong, hit.route, Decision(True, p_wrong, 0.0))
+
+
+def _both_said(cached: Entry, fresh: JSON) -> tuple[str, str] | None:
+    """What both answers say, where both are text."""
+    one, other = _said(json.loads(cached.completion)), _said(fresh)
+    return None if one is None or other is None else (one, other)
 
 
 def _said(completion: JSON) -> str | None:

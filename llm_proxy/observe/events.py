@@ -51,7 +51,7 @@ class CheckEvent:
     Attributes:
         at_s: Unix time.
         source: ``shadow``: a hit that was also asked upstream, drawn by chance; ``undo``: a hit that somebody took
-            back; ``explore``: a question that was asked upstream because the entry's evidence was against it.
+            back; ``explore``: a question that was asked upstream, by evidence or chance or for doubt, not served.
         key: Exact key of the entry.
         asked: Exact key of the question.
         scope: Where the entry was found.

@@ -42,7 +42,7 @@ class Verdicts:
         wrong: Those of them whose answer said something else.
         unclear: Checks without a verdict: no answer came, or the judge could not tell. Not counted as checked.
         undone: Hits that somebody took back. Nobody takes a right one back, so they say nothing of the rate.
-        explored: Questions asked upstream because of an entry's evidence, and compared; they were not served.
+        explored: Questions asked upstream, by evidence or chance or for doubt, and compared; they were not served.
         explored_different: Those of them whose answer was another.
         spent_usd: What all that took, as far as prices are known.
     """

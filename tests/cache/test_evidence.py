@@ -16,12 +16,13 @@ from llm_proxy.cache.evidence import (
     MARGIN,
     MOST_OBSERVATIONS,
     OUTWEIGHED_BY,
+    SURE,
     Observation,
     decode_evidence,
     encode_evidence,
     interval,
+    is_against,
     upper_limit,
-    verdict,
     with_observation,
 )
 from llm_proxy.cache.stores.disk import DiskStore
@@ -88,37 +89,31 @@ def test_large_counts() -> None:
 # -- the rule ----------------------------------------------------------------------------------------------------
 
 
-def test_without_evidence_it_is_served_and_nothing_is_said() -> None:
-    found = verdict(0.97, None, ())
-    assert (found.is_served, found.p_wrong) == (True, None)
-
-
 @pytest.mark.parametrize(
-    ("similarity", "is_served"), [(0.95, False), (0.96, False), (0.96 + MARGIN, False), (0.96 + MARGIN + 1e-6, True)]
+    ("similarity", "is_forbidden"), [(0.95, True), (0.96, True), (0.96 + MARGIN, True), (0.96 + MARGIN + 1e-6, False)]
 )
-def test_after_a_wrong_answer(similarity: float, is_served: bool) -> None:
-    assert verdict(similarity, None, (seen(0.96, False),)).is_served is is_served
+def test_after_a_wrong_answer(similarity: float, is_forbidden: bool) -> None:
+    assert is_against(similarity, (seen(0.96, False),)) is is_forbidden
+    assert not is_against(similarity, ())
+
+
+def test_a_wrong_answer_of_which_the_guard_had_warned_forbids_nothing() -> None:
+    assert is_against(0.9, (seen(0.96, False, p_same=SURE),))
+    assert not is_against(0.9, (seen(0.96, False, p_same=SURE - 0.01),))
 
 
 def test_later_right_answers_outweigh_it() -> None:
     wrong, right = seen(0.96, False), seen(0.96, True)
     enough = (wrong, *[right] * OUTWEIGHED_BY)
-    assert not verdict(0.96, None, enough[:-1]).is_served
-    assert verdict(0.96, None, enough).is_served
-    assert not verdict(0.96, None, (*[right] * OUTWEIGHED_BY, wrong)).is_served, "earlier ones do not"
-    assert not verdict(0.96, None, (wrong, wrong, *[right] * (2 * OUTWEIGHED_BY - 1))).is_served
+    assert is_against(0.96, enough[:-1])
+    assert not is_against(0.96, enough)
+    assert is_against(0.96, (*[right] * OUTWEIGHED_BY, wrong)), "earlier ones do not"
+    assert is_against(0.96, (wrong, wrong, *[right] * (2 * OUTWEIGHED_BY - 1)))
 
 
 def test_right_answers_to_nearer_questions_outweigh_nothing() -> None:
     nearer = seen(0.96 + 2 * MARGIN, True)
-    assert not verdict(0.96, None, (seen(0.96, False), *[nearer] * OUTWEIGHED_BY)).is_served
-
-
-def test_what_is_said_of_a_hit_is_the_limit_of_comparable_ones() -> None:
-    right = (seen(0.95, True),) * 5
-    assert verdict(0.97, None, right).p_wrong == upper_limit(0, 5)
-    assert verdict(0.97, None, (*right, seen(0.999, True))).p_wrong == upper_limit(0, 5)
-    assert verdict(0.9, None, right).p_wrong is None
+    assert is_against(0.96, (seen(0.96, False), *[nearer] * OUTWEIGHED_BY))
 
 
 # -- bytes -------------------------------------------------------------------------------------------------------
@@ -183,20 +178,31 @@ QUESTION = entry_of("q", vector=unit(1.0, 0.2), text="what is it")
 SIMILARITY = pytest.approx(0.98058, abs=1e-5)
 
 
-def test_a_hit_says_what_its_evidence_says(cache: Cache) -> None:
-    assert 0 < find(cache, QUESTION).p_wrong <= 0.004, "what the guard says"
+def test_a_hit_says_what_guard_and_evidence_say(cache: Cache) -> None:
+    first = find(cache, QUESTION).weighed.decision.p_wrong
+    assert 0 < first <= 0.004, "what the guard says"
     assert cache.observe(key_of("a"), seen(0.97, True))
     found = find(cache, QUESTION)
-    assert (found.entry.key, found.p_wrong) == (key_of("a"), pytest.approx(0.95))
+    assert (found.entry.key, found.weighed.key) == (key_of("a"), key_of("a"))
+    assert found.weighed.decision.p_wrong == first, "that it was right makes it no surer"
     assert cache.evidence(key_of("a")) == (seen(0.97, True),)
+
+
+def test_wrong_answers_to_questions_further_away_make_it_unsure(cache: Cache) -> None:
+    cache.observe(key_of("a"), seen(0.9, False, p_same=0.999))
+    found = find(cache, QUESTION)
+    assert (found.entry, found.refusal) == (None, "evidence")
+    assert found.weighed.decision.p_wrong > 0.004
 
 
 def test_a_wrong_hit_is_not_served_again(cache: Cache) -> None:
     cache.observe(key_of("a"), seen(0.97, False))
     found = find(cache, QUESTION)
     assert (found.entry, found.refusal, found.similarity) == (None, "evidence", SIMILARITY)
-    assert (found.doubted.key, found.doubted_similarity) == (key_of("a"), SIMILARITY)
-    assert find(cache, entry_of("a", vector=unit(1.0), text="what is it")).entry is not None, "its own question is"
+    assert (found.doubted.key, found.weighed.similarity) == (key_of("a"), SIMILARITY)
+    own = entry_of("a", vector=unit(1.0), text="what is it")
+    assert find(cache, own).entry is None, "the same text in other words is doubted with it"
+    assert cache.get(key_of("a")) is not None, "its own question is served by key"
 
 
 def test_the_next_neighbour_may_be_served(cache: Cache) -> None:
@@ -261,13 +267,6 @@ def test_a_closed_cache_takes_none(cache: Cache) -> None:
     cache.close()
     with pytest.raises(CacheError, match="closed"):
         cache.observe(key_of("a"), seen(0.97, True))
-
-
-def test_where_it_bounds_nothing_no_number_is_shown() -> None:
-    found = verdict(0.995, None, (seen(0.96, False),))
-    assert (found.is_served, found.p_wrong) == (True, None)
-    found = verdict(0.995, None, (seen(0.96, False), seen(0.99, True)))
-    assert (found.is_served, found.p_wrong) == (True, upper_limit(1, 2))
 
 
 def test_check_finds_evidence_that_cannot_be_read_and_removes_its_entry(cache: Cache, store: CountingStore) -> None:

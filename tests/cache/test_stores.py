@@ -117,6 +117,18 @@ def test_evidence_lies_beside_the_entry(store: Store) -> None:
     assert store.evidence("a") == b""
 
 
+def test_notes_lie_apart_from_the_entries(store: Store) -> None:
+    assert store.note("bounds") == b""
+    store.put_note("bounds", b"{}")
+    store.put_note("bounds", b'{"a":1}')
+    assert store.note("bounds") == b'{"a":1}'
+    assert (store.note("others"), list(store.scan()), store.keys(), store.changes(0).sequence) == (b"", [], [], 0)
+    assert store.check() == ()
+    store.close()
+    with pytest.raises(CacheError):
+        store.put_note("bounds", b"{}")
+
+
 def test_evidence_counts_and_is_given_back(store: Store) -> None:
     store.put("a", b"one")
     before = store.live_bytes()

@@ -240,7 +240,9 @@ class TestSemantic:
         course.search()
         answer = course.answer
         assert isinstance(answer, Ready)
-        assert dict(answer.headers)["cache-status"] == 'llm-proxy; hit; detail="semantic; similarity=0.971"'
+        assert (
+            dict(answer.headers)["cache-status"] == 'llm-proxy; hit; detail="semantic; similarity=0.971; p_wrong=0.002"'
+        )
         assert (flight.state, flight.is_left, flight.ticket.outcome) == ("finished", True, answer.outcome)
         assert (rig.event.outcome.kind, len(rig.events)) == ("semantic", 1)
 

@@ -10,12 +10,13 @@ import pytest
 
 from llm_proxy.cache.evidence import Observation
 from llm_proxy.cache.judge import ModelJudge
+from llm_proxy.engine.allowance import MOST_AT_ONCE
 from llm_proxy.engine.effects import Aside, Background, Board, Compute, Effect, Fetch, Fetched, Late
-from llm_proxy.engine.shadow import LIMIT_S, MOST_AT_ONCE
+from llm_proxy.engine.shadow import LIMIT_S
 from llm_proxy.errors import CacheError
 from llm_proxy.types import Outcome
 from tests.engine.test_flow import Course, head
-from tests.fakes import Found, Rig, body_of, completion, entry, request
+from tests.fakes import Found, Rig, body_of, completion, entry, request, weighed
 
 PRICES = {"gpt-4o-mini": {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 1000.0}}
 SETTINGS = {
@@ -146,8 +147,8 @@ class TestSame:
         assert (asked.limit_bytes, asked.limit_s) == (rig.config.cache.max_entry_bytes, LIMIT_S)
         outgoing = asked.outgoing
         assert (outgoing.url, outgoing.timeout_s) == ("https://own.test/v1/chat/completions", LIMIT_S)
-        seen = Observation(rig.clock.time(), 0.97, None, True, "shadow")
-        assert rig.cache.observed == [("k" * 64, seen)]
+        assert rig.cache.learnt == [(rig.cache.found.weighed, "shadow", True)]
+        assert rig.cache.served == [rig.cache.found.weighed]
         (event,) = rig.checks
         assert (event.source, event.is_same, event.key, event.similarity) == ("shadow", True, "k" * 64, 0.97)
         assert (event.asked, event.scope, event.model) == (rig.event.outcome.asked, "s" * 64, "gpt-4o-mini")
@@ -183,8 +184,9 @@ class TestDifferent:
         course = served(rig)
         checked(course, answered(completion("goodbye")))
         asked = rig.event.outcome.asked
+        assert rig.cache.learnt == [(rig.cache.found.weighed, "shadow", False)]
         seen = Observation(rig.clock.time(), 0.97, None, False, "shadow")
-        assert rig.cache.observed == [("k" * 64, seen), (asked, seen)]
+        assert rig.cache.observed == [(asked, seen)]
         kept = rig.cache.entries[asked]
         assert (json.loads(kept.completion), kept.text, kept.backend) == (completion("goodbye"), "hi", "own")
         assert (kept.model, kept.encoder, kept.has_usage) == ("gpt-4o-mini", rig.encoder.name, True)
@@ -194,12 +196,12 @@ class TestDifferent:
     def test_the_answer_is_not_kept_against_the_upstream_s_word(self, rig: Rig) -> None:
         fetched = Fetched(200, (*JSON_HEAD, ("cache-control", "no-store")), body_of(completion("goodbye")))
         checked(served(rig), fetched)
-        assert [key for key, _ in rig.cache.observed] == ["k" * 64]
+        assert ([is_same for *_, is_same in rig.cache.learnt], rig.cache.observed) == ([False], [])
 
     def test_nor_where_there_is_no_room(self, rig: Rig) -> None:
         rig.cache.keeps = False
         checked(served(rig), answered(completion("goodbye")))
-        assert [key for key, _ in rig.cache.observed] == ["k" * 64]
+        assert ([is_same for *_, is_same in rig.cache.learnt], rig.cache.observed) == ([False], [])
 
 
 class TestNoVerdict:
@@ -220,13 +222,13 @@ class TestNoVerdict:
     )  # fmt: skip
     def test_of_an_answer_that_is_none(self, rig: Rig, answer: Fetched) -> None:
         checked(served(rig), answer)
-        assert (rig.cache.observed, rig.checks[0].is_same) == ([], None)
+        assert (rig.cache.learnt, rig.checks[0].is_same) == ([], None)
         assert rig.troubles.counts == {}
 
     @pytest.mark.parametrize("error", [OSError("refused"), Late()])
     def test_of_one_that_does_not_come(self, rig: Rig, error: Exception) -> None:
         checked(served(rig), error)
-        assert (rig.cache.observed, rig.checks[0].is_same) == ([], None)
+        assert (rig.cache.learnt, rig.checks[0].is_same) == ([], None)
         assert rig.checks[0].cost_usd is not None, "it may have been paid for"
         assert rig.troubles.counts == {}, "an upstream's trouble is none of ours"
 
@@ -244,10 +246,10 @@ class TestNoVerdict:
     def test_of_an_entry_that_says_nothing(self, rig: Rig) -> None:
         parts = [{"type": "text", "text": "hello"}]
         checked(served(rig, completion=body_of(completion(parts))), answered(completion()))  # type: ignore[arg-type]
-        assert (rig.cache.observed, rig.checks[0].is_same) == ([], None)
+        assert (rig.cache.learnt, rig.checks[0].is_same) == ([], None)
 
     def test_evidence_that_cannot_be_written_is_trouble_of_the_check_alone(self, rig: Rig) -> None:
-        rig.cache.failing = {"observe"}
+        rig.cache.failing = {"learn"}
         checked(served(rig), answered(completion()))
         assert (rig.checks[0].is_same, rig.troubles.counts) == (None, {"check": 1})
 
@@ -313,7 +315,7 @@ class TestModelJudge:
         body = json.loads(asked.outgoing.body)
         assert (body["model"], asked.outgoing.url) == ("judge", "https://own.test/v1/chat/completions")
         assert '"question": "why?"' in body["messages"][0]["content"]
-        assert [seen.is_same for _, seen in rig.cache.observed] == {True: [True], False: [False] * 2, None: []}[is_same]
+        assert [found for *_, found in rig.cache.learnt] == ([] if is_same is None else [is_same])
         assert rig.checks[0].is_same is is_same
         assert rig.checks[0].cost_usd == pytest.approx(2 * 5 * 1000 / 1e6)
 
@@ -325,7 +327,7 @@ class TestModelJudge:
     def test_its_failure_is_no_verdict(self) -> None:
         rig = self.rig()
         checked(served(rig), answered(completion("goodbye")), answered({}, 429))
-        assert (rig.checks[0].is_same, rig.cache.observed) == (None, [])
+        assert (rig.checks[0].is_same, rig.cache.learnt) == (None, [])
 
     def test_nor_is_it_asked_beyond_the_day_s_dollars(self) -> None:
         rig = self.rig(check_usd_per_day=0.1)
@@ -339,7 +341,9 @@ class TestUndo:
         rig.chance = 1.0
         outcome = served(rig).answer.outcome
         assert rig.checker.undo(outcome)
-        assert rig.cache.observed == [("k" * 64, Observation(rig.clock.time(), 0.97, None, False, "undo"))]
+        ((weighed, source, is_same),) = rig.cache.learnt
+        assert (weighed.key, weighed.similarity, source, is_same) == ("k" * 64, 0.97, "undo", False)
+        assert (weighed.p_same, weighed.decision.p_wrong) == (1 - 0.002, outcome.p_wrong)
         (event,) = rig.checks
         assert (event.source, event.is_same, event.asked, event.cost_usd) == ("undo", False, outcome.asked, None)
 
@@ -359,13 +363,16 @@ class TestUndo:
 
 
 class TestExploring:
-    """A question that was asked upstream because of an entry's evidence tells of that entry."""
+    """A question that was asked upstream because of an entry's evidence, or by chance, tells of that entry."""
 
-    def asked(self, rig: Rig, answer: str = "Hello.", **fields: Any) -> Any:
-        """Settle a call that was refused for the evidence of an entry; returns the effects of its settlement."""
+    doubt = weighed("d" * 64, 0.95)
+    drawn = weighed("d" * 64, 0.95, ask=0.2)
+
+    def asked(self, rig: Rig, answer: str = "Hello.", doubt: Any = doubt, text: str = "hi", **fields: Any) -> Any:
+        """Settle a call that was not served an entry; returns the effects of its settlement."""
         doubted = entry("d" * 64, **fields)
-        rig.cache.found = Found(None, 0.96, "evidence", None, doubted, 0.95)
-        course = Course(rig, request())
+        rig.cache.found = Found(None, 0.96, "evidence", doubted, doubt)
+        course = Course(rig, request(text))
         flight = course.board()
         course.search()
         course.launch(head())
@@ -377,7 +384,7 @@ class TestExploring:
 
         def perform(effect: Effect) -> Any:
             effects.append(effect)
-            return effect.call()  # type: ignore[union-attr]
+            return None if isinstance(effect, Aside) else effect.call()  # type: ignore[union-attr]
 
         drive(ticket.settle(ticket), perform)
         drive(ticket.settle(ticket), perform)
@@ -389,7 +396,8 @@ class TestExploring:
         assert [type(effect) for effect in effects] == [Compute, Background]
         key = rig.event.outcome.key
         seen = Observation(rig.clock.time(), 0.95, None, is_same, "explore")
-        assert rig.cache.observed == [("d" * 64, seen), *([] if is_same else [(key, seen)])]
+        assert rig.cache.learnt == [(self.doubt, "explore", is_same)]
+        assert rig.cache.observed == ([] if is_same else [(key, seen)])
         (event,) = rig.checks
         assert (event.source, event.is_same, event.key, event.asked) == ("explore", is_same, "d" * 64, key)
         assert (event.scope, event.model, event.cost_usd) == ("s" * 64, "gpt-4o-mini", None)
@@ -397,25 +405,74 @@ class TestExploring:
     def test_an_answer_that_is_not_kept_has_no_evidence(self, rig: Rig) -> None:
         rig.cache.keeps = False
         self.asked(rig, "goodbye")
-        assert [key for key, _ in rig.cache.observed] == ["d" * 64]
+        assert ([found for *_, found in rig.cache.learnt], rig.cache.observed) == ([False], [])
 
     def test_what_says_nothing_is_left_open(self, rig: Rig) -> None:
         self.asked(rig, completion=body_of(completion(None)))
-        assert (rig.cache.observed, rig.checks[0].is_same) == ([], None)
+        assert (rig.cache.learnt, rig.checks[0].is_same) == ([], None)
 
     def test_an_answer_that_may_not_be_stored_tells_nothing(self, rig: Rig) -> None:
         self.asked(rig, "")
-        assert (rig.cache.observed, rig.checks) == ([], [])
+        assert (rig.cache.learnt, rig.checks) == ([], [])
 
-    def test_a_model_is_not_asked_for_it(self) -> None:
+    def test_a_model_is_not_asked_for_what_was_doubted_anyway(self) -> None:
         rig = Rig(SETTINGS, judge=ModelJudge("judge"))
         self.asked(rig)
-        assert (rig.cache.observed, rig.checks) == ([], [])
+        assert (rig.cache.learnt, rig.checks) == ([], [])
 
-    def test_trouble_is_counted(self, rig: Rig) -> None:
-        rig.cache.failing = {"observe"}
-        self.asked(rig)
+    @pytest.mark.parametrize("verb", ["learn", "observe"])
+    def test_trouble_is_counted(self, rig: Rig, verb: str) -> None:
+        rig.cache.failing = {verb}
+        self.asked(rig, "goodbye")
         assert (rig.checks, rig.troubles.counts) == ([], {"check": 1})
+
+    def by_model(self, rig: Rig, answer: str, *answers: Any, **fields: Any) -> None:
+        *_, beside = self.asked(rig, answer, self.drawn, **fields)
+        assert isinstance(beside, Aside)
+        left = list(answers)
+
+        def perform(effect: Effect) -> Any:
+            if isinstance(effect, Compute):
+                return effect.call()
+            assert isinstance(effect, Fetch)
+            return left.pop(0)
+
+        drive(beside.flow, perform)
+        beside.ended()
+        assert not left
+
+    def judged(self) -> Rig:
+        own = {**SETTINGS["backends"]["own"], "prices": {**PRICES, "judge": PRICES["gpt-4o-mini"]}}
+        return Rig({**SETTINGS, "backends": {"own": own}}, judge=ModelJudge("judge"))
+
+    @pytest.mark.parametrize(("said", "is_same"), [("Yes", True), ("no.", False), ("They differ.", None)])
+    def test_a_model_is_asked_for_what_chance_drew(self, said: str, is_same: bool | None) -> None:
+        rig = self.judged()
+        self.by_model(rig, "goodbye", answered(completion(said)))
+        assert rig.cache.learnt == ([] if is_same is None else [(self.drawn, "explore", is_same)])
+        (event,) = rig.checks
+        assert (event.source, event.is_same, event.p_wrong) == ("explore", is_same, 0.002)
+        assert event.cost_usd is not None
+
+    def test_not_where_the_answers_are_plainly_the_same_or_say_nothing(self) -> None:
+        rig = self.judged()
+        self.by_model(rig, "HELLO")
+        self.by_model(rig, "Hello.", text="why?", completion=body_of(completion(None)))
+        assert [(event.is_same, event.cost_usd) for event in rig.checks] == [(True, None), (None, None)]
+
+    def test_its_trouble_is_counted(self) -> None:
+        rig = self.judged()
+        rig.cache.failing = {"learn"}
+        self.by_model(rig, "goodbye", answered(completion("Yes")))
+        assert rig.troubles.counts == {"check": 1}
+        assert rig.checks[0].cost_usd is not None, "it was paid for"
+
+    def test_few_at_a_time(self) -> None:
+        rig = self.judged()
+        beside = [self.asked(rig, "goodbye", self.drawn, str(number))[-1] for number in range(MOST_AT_ONCE)]
+        assert not any(isinstance(effect, Aside) for effect in self.asked(rig, "goodbye", self.drawn))
+        for effect in beside:
+            effect.ended()
 
     def test_no_threads_are_no_trouble_for_the_caller(self, rig: Rig) -> None:
         flight_ticket = Course(rig, request()).expect(Board).ticket
@@ -440,7 +497,7 @@ def test_the_ledger_that_cannot_be_read_stops_the_check_alone() -> None:
 
 def test_a_hit_says_how_likely_it_is_wrong(rig: Rig) -> None:
     rig.chance = 1.0
-    rig.cache.found = Found(entry(), 0.971, p_wrong=0.0042)
+    rig.cache.found = Found(entry(), 0.971, weighed=weighed("k" * 64, 0.971, p_wrong=0.0042))
     course = Course(rig, request())
     course.board()
     course.search()

@@ -21,6 +21,7 @@ from llm_proxy.faces.serve import server_config, server_settings
 from llm_proxy.observe.events import CallEvent
 from llm_proxy.runtime import Runtime
 from llm_proxy.testing import FakeEncoder
+from tests.fakes import Found
 from tests.servers import serving
 
 __all__ = [
@@ -28,17 +29,6 @@ __all__ = [
 ]  # fmt: skip
 
 Handler = Callable[["Raw"], None]
-
-
-@dataclass
-class Found:
-    entry: Entry | None = None
-    similarity: float = 0.0
-    refusal: str = ""
-    p_wrong: float | None = None
-    doubted: Entry | None = None
-    doubted_similarity: float = 0.0
-    damage: Exception | None = None
 
 
 class Cache:
@@ -61,7 +51,7 @@ class Cache:
         return self.entries.get(key)
 
     def nearest(
-        self, scope: str, text: str, vector: Any, *, encoder: str, max_age_s: float | None, turns: Any
+        self, scope: str, text: str, vector: Any, *, encoder: str, max_age_s: float | None, turns: Any, **more: Any
     ) -> Found:
         near = [entry for entry in self.entries.values() if entry.scope == scope and entry.vector is not None]
         best = max(near, key=lambda entry: float(entry.vector @ vector), default=None)
@@ -73,6 +63,9 @@ class Cache:
         return True
 
     def attach(self, key: str, *, scope: str, vector: Any, encoder: str) -> None:
+        pass
+
+    def note_served(self, weighed: Any) -> None:
         pass
 
     def hit(self, key: str) -> bool:

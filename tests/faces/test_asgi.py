@@ -86,7 +86,7 @@ def test_a_semantic_hit_says_how_near_it_was(stream):
         ask(proxy.client(), "is the sky blue today")
         assert ask(proxy.client(), "today is the sky blue", stream=stream) == "You asked: is the sky blue today"
         status, _ = status_of(proxy, stream, "today the sky is blue")
-        assert status == 'llm-proxy; hit; detail="semantic; similarity=1.000"'
+        assert status == 'llm-proxy; hit; detail="semantic; similarity=1.000; p_wrong=0.002"'
         assert len(backend.requests) == 1
 
 

@@ -1,7 +1,7 @@
-"""The error of what is served stays under the user's rate: the rule (`bound`), its parts, and plain vCache."""
+"""The error of what is served stays under the user's rate: the rule, who keeps it, its parts, and plain vCache."""
 
-from .bound import Bound, Decision
+from .bound import Bound
 from .entry_model import Observed
-from .prior import p_same_of
+from .routes import ErrorLimits, RouteBounds
 
-__all__ = ["Bound", "Decision", "Observed", "p_same_of"]
+__all__ = ["Bound", "ErrorLimits", "Observed", "RouteBounds"]

@@ -2,21 +2,33 @@
 
 ::
 
-    p_wrong = what the guard says, mended by what came of it on this route (population.py, an upper limit) and by what
-              is known of the entry (entry_model.py)
+    p_wrong = what the guard says, mended by what came of it on this route (population.py, an upper limit), and raised
+              by what is known against the entry (entry_model.py)
     slack   = max_error_rate * hits - wrong hits, as the account below has it, at most a part of what was compared
     limit   = max_error_rate * min(2, .4 + .4 slack)      where slack >= 0
             = max_error_rate * .4 / (1 - slack)^2         where it is not
     p_wrong > limit: ask
+    hits of this question so far, not compared, * p_wrong > max_error_rate: ask, once
     else: ask with a small probability all the same, serve otherwise
+
+    where questions are asked by chance, all are at first, until
+    trials >= 50 and (failures + 1/2) / (trials + 1) <= max_error_rate
 
 So a new entry is served when guard and population alone are sure enough. More risk is taken only once enough was
 compared, and there were so many hits that a wrong one can be afforded; after too many wrong ones less is taken until
 the rate is kept again. While nothing is ever compared the limit is ``.4 max_error_rate``.
 
+**The same question again.** Its hits are one gamble, not many: if the answer is wrong they all are, and one popular
+mistake would outweigh hundreds of right ones. So a question is served an entry's answer a few times, fewer where that
+is less sure, and is then asked upstream. What comes is stored as its own, to be served by key from then on.
+
+**Trials.** Where questions are asked by chance, a guard that is far too sure of this route's questions is found out
+before anybody is served: all are asked until few enough turned out wrong, by the mean of Jeffreys' prior. That an entry
+was right doesn't make it safer for a question that the guard is unsure of; that was tried, and let too many through.
+
 **The account.** A served answer teaches nothing unless it is checked. So the number of wrong hits is estimated: where m
 is p_wrong, y whether the answer is wrong, q the probability of asking, and c the share of hits that are checked in the
-background,
+background, or fewer as it turned out,
 
     account += m                       for each hit
     account += (y - m) / c             for each hit that was checked; or, where none are (c = 0),
@@ -26,14 +38,13 @@ In expectation this is the number of wrong hits, whatever m is: the guard may be
 topics arrive, and the limit follows all the same. How soon depends on q, so q grows
 
 - with the square of ``p_wrong / max_error_rate``: what is nearly too risky is verified when it is first met;
-- with the hits of an entry that nobody checked, since one mistake that is asked for again and again is many;
+- with the hits of this question that nobody checked;
 - while few have been compared on this route.
 
 A debt is forgiven slowly as questions are asked and compared, for while nothing is served no hit can pay for it.
 
-**Who keeps it.** One `Bound` for each route and max_error_rate. Whoever serves the route owns it, and puts `to_json` in
-the store's settings under a name made of both, beside the entries it learnt from: it goes with them when the store is
-moved or emptied. An entry's observations stay with the entry.
+**Who keeps it.** One `Bound` for each route and max_error_rate, in `llm_proxy.cache.bound.routes`, which puts `to_json`
+into the store, beside the entries it learnt from. An entry's observations stay with the entry.
 
 Source: the account is the augmented inverse propensity estimate, Robins, Rotnitzky & Zhao, JASA 89, 1994; a limit that
 follows the errors seen: Gibbs & Candes, "Adaptive conformal inference under distribution shift", arXiv 2106.00170.
@@ -44,10 +55,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llm_proxy.cache.evidence import MOST_OBSERVATIONS
+from llm_proxy.cache.weighed import Decision
 
 from .entry_model import pooled
 from .population import Population
@@ -55,7 +66,10 @@ from .population import Population
 if TYPE_CHECKING:
     from .entry_model import Observed
 
-__all__ = ["Bound", "Decision"]
+__all__ = ["SUMS", "Bound"]
+
+SUMS = ("hits", "wrong", "compared", "checked", "trials", "failures")
+"""What a bound counts, beside its population; all but ``wrong`` is never negative."""
 
 _LIMIT_FIRST = 0.4  # of max_error_rate
 _LIMIT_PER_WRONG = 0.4  # the same, for each wrong hit that can be afforded
@@ -66,23 +80,11 @@ _FORGIVEN_AFTER = 1_000.0  # comparisons
 _ASK_LEAST = 0.02
 _ASK_MOST = 0.9
 _ASK_UNCHECKED = 0.05
-_TRIALS = 0.15
+_DOUBTED_AT_FIRST = 0.15
+_LEAST_TRIALS = 50.0
+_REMEMBERED_TRIALS = 1_000.0
 _SAME_QUESTION = 1e-6
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What to do with a neighbour.
-
-    Attributes:
-        is_served: Whether its answer may be served; else the model is to be asked.
-        p_wrong: How likely that answer is wrong, an upper estimate, in [0, 1].
-        ask_probability: With which probability the model was to be asked, in [0, 1]; 1 where p_wrong was too large.
-    """
-
-    is_served: bool
-    p_wrong: float
-    ask_probability: float
+_ROUNDING = 1e-9
 
 
 class Bound:
@@ -106,7 +108,8 @@ class Bound:
                 raise ValueError(f"{name} is {share}: it must be from 0 to 1")
         self._max_error_rate, self._explore_share, self._check_share = max_error_rate, explore_share, check_share
         self._population = Population()
-        self._hits = self._wrong = self._compared = 0.0
+        self._hits = self._wrong = self._compared = self._checked = 0.0
+        self._trials = self._failures = 0.0
 
     @property
     def limit(self) -> float:
@@ -138,7 +141,8 @@ class Bound:
             (1.0 - known(p_same if each.p_same is None else each.p_same), each.is_same)
             for each in observations[-MOST_OBSERVATIONS:]
         ]
-        return 1.0 - pooled(1.0 - known(p_same), seen)
+        at_least = known(p_same)
+        return max(at_least, 1.0 - pooled(1.0 - at_least, seen))
 
     def decide(
         self,
@@ -155,14 +159,18 @@ class Bound:
             similarity: Cosine of question and entry, in [-1, 1].
             p_same: The guard's probability that both ask the same, in [0, 1].
             observations: Of the entry, oldest first.
-            coin: Drawn evenly from [0, 1), for this question.
-            unchecked: Hits of the entry by meaning since its last observation, >= 0, as far as they are known.
+            coin: Drawn evenly from [0, 1), for this question; 1 where it can't be asked by chance.
+            unchecked: How often this question was served that answer since it was last asked, >= 0.
         """
         p_wrong = self.p_wrong(similarity, p_same, observations)
-        if p_wrong > self.limit:
-            return Decision(False, p_wrong, 1.0)
+        if p_wrong > self.limit + _ROUNDING:
+            return Decision(False, p_wrong, 1.0, "unsure")
+        if unchecked * p_wrong > self._max_error_rate:
+            return Decision(False, p_wrong, 1.0, "repeated")
+        if self._explore_share and not self._is_tried and coin < 1.0:
+            return Decision(False, p_wrong, 1.0, "explored")
         ask = self._ask_probability(p_wrong, unchecked)
-        return Decision(coin >= ask, p_wrong, ask)
+        return Decision(True, p_wrong, ask) if coin >= ask else Decision(False, p_wrong, ask, "explored")
 
     # -- learning ------------------------------------------------------------------------------------------------
 
@@ -170,6 +178,7 @@ class Bound:
         """Take a served answer into the account."""
         fade = 1.0 - 1.0 / _REMEMBERED_HITS
         self._hits = self._hits * fade + 1.0
+        self._checked *= fade
         self._wrong = self._wrong * fade + decision.p_wrong
 
     def note_asked(self, decision: Decision, p_same: float, *, is_same: bool) -> None:
@@ -181,6 +190,9 @@ class Bound:
             is_same: Whether the answers were equivalent.
         """
         self._population.learn(p_same, is_same)
+        if decision.reason == "explored":
+            fade = 1.0 - 1.0 / _REMEMBERED_TRIALS
+            self._trials, self._failures = self._trials * fade + 1.0, self._failures * fade + (not is_same)
         self._wrong += min(0.0, self._slack) / _FORGIVEN_AFTER
         if 0.0 < decision.ask_probability < 1.0:
             self._compared += 1.0
@@ -198,7 +210,11 @@ class Bound:
         """
         self._population.learn(p_same, is_same)
         self._compared += 1.0
-        self._wrong += ((not is_same) - p_wrong) / (self._check_share or 1.0)
+        self._checked += 1.0
+        share = min(
+            self._check_share or 1.0, self._checked / max(1.0, self._hits)
+        )  # some that were drawn came to nothing
+        self._wrong += ((not is_same) - p_wrong) / share
 
     def note_undone(self, p_wrong: float, p_same: float) -> None:
         """Learn from a hit that its user took back; it is no sample, so it never widens the limit.
@@ -214,12 +230,8 @@ class Bound:
 
     def to_json(self) -> dict[str, object]:
         """All it has learnt, as JSON has it."""
-        return {
-            "hits": self._hits,
-            "wrong": self._wrong,
-            "compared": self._compared,
-            "bands": self._population.to_json(),
-        }
+        sums = {name: getattr(self, f"_{name}") for name in SUMS}
+        return {**sums, "bands": self._population.to_json()}
 
     def restore(self, value: Mapping[str, object]) -> None:
         """Take up what `to_json` gave.
@@ -227,15 +239,24 @@ class Bound:
         Raises:
             ValueError: It is something else; nothing is changed then.
         """
-        numbers = [value.get(name) for name in ("hits", "wrong", "compared")]
+        numbers = [value.get(name) for name in SUMS]
         bands = value.get("bands")
         if not isinstance(bands, Mapping):
             raise ValueError("what a bound has learnt must have its bands")
         found = [float(number) for number in numbers if isinstance(number, int | float) and math.isfinite(number)]
-        if len(found) < len(numbers) or found[0] < 0.0 or found[2] < 0.0:
-            raise ValueError(f"hits, wrong and compared of a bound can't be {numbers}")
+        if len(found) < len(SUMS) or any(
+            number < 0.0 for name, number in zip(SUMS, found, strict=True) if name != "wrong"
+        ):
+            raise ValueError(f"{', '.join(SUMS)} of a bound can't be {numbers}")
         self._population = Population.from_json(bands)
-        self._hits, self._wrong, self._compared = found
+        for name, number in zip(SUMS, found, strict=True):
+            setattr(self, f"_{name}", number)
+
+    @property
+    def _is_tried(self) -> bool:
+        # Source: Brown, Cai & DasGupta, "Interval estimation for a binomial proportion", Statistical Science 16, 2001.
+        is_right = (self._failures + 0.5) / (self._trials + 1.0) <= self._max_error_rate
+        return self._trials >= _LEAST_TRIALS and is_right
 
     @property
     def _slack(self) -> float:
@@ -246,4 +267,4 @@ class Bound:
             return 0.0
         risk = (p_wrong / self._max_error_rate) ** 2
         ask = _ASK_LEAST + (self._explore_share + _ASK_UNCHECKED * unchecked) * risk
-        return min(_ASK_MOST, ask + _TRIALS / (_TRIALS + self._compared))
+        return min(_ASK_MOST, ask + _DOUBTED_AT_FIRST / (_DOUBTED_AT_FIRST + self._compared))

@@ -105,6 +105,12 @@ class Store(Protocol):
         needs it asks for it.
         """
 
+    def note(self, name: str) -> bytes:
+        """What was put under a name with `put_note`; empty when nothing was, or the row is not one of these."""
+
+    def put_note(self, name: str, note: bytes) -> None:
+        """Keep something of the cache's own, in place of what was there; no step of the log speaks of it."""
+
     def keys(self, prefix: str = "") -> list[str]:
         """All keys that begin with ``prefix``, sorted; no record is read."""
 

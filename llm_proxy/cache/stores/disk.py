@@ -7,6 +7,7 @@ Rows, by the first letters of their keys::
     v:KEY       the evidence beside it, where there is any
     l:NUMBER    a step of the log: ["put" | "remove", KEY, ...] or ["touch", [KEY, HITS], ...]
     n:sequence  the number of the last step;  n:schema  the format;  n:store  the store's own random name
+    n:bounds    a note of the cache's own
 
 A step and the rows that it speaks of are written in one transaction. Acknowledged means committed: no death of any
 process loses or halves it.
@@ -64,9 +65,7 @@ _ORPHAN = (
 )
 
 
-def _translated(
-    verb: Callable[Concatenate[DiskStore, _P], _T],
-) -> Callable[Concatenate[DiskStore, _P], _T]:
+def _translated(verb: Callable[Concatenate[DiskStore, _P], _T]) -> Callable[Concatenate[DiskStore, _P], _T]:
     """The map from what SQLite and the file system raise to what a store raises."""
 
     @functools.wraps(verb)
@@ -196,10 +195,7 @@ class DiskStore:
     @_translated
     def evidence(self, key: str) -> bytes:
         """What was put beside an entry; empty when nothing was, or its row is not one that this store writes."""
-        with contextlib.suppress(CacheCorruptError):
-            evidence = self._open().value(f"v:{key}")
-            return evidence if isinstance(evidence, bytes) else b""
-        return b""
+        return self._blob(f"v:{key}")
 
     @_translated
     def put_evidence(self, key: str, evidence: bytes) -> bool:
@@ -209,6 +205,17 @@ class DiskStore:
                 return False
             rows.set(f"v:{key}", evidence)
             return True
+
+    @_translated
+    def note(self, name: str) -> bytes:
+        """What was put under a name; empty when nothing was, or its row is not one that this store writes."""
+        return self._blob(f"n:{name}")
+
+    @_translated
+    def put_note(self, name: str, note: bytes) -> None:
+        """Keep something of the cache's own, in place of what was there."""
+        with self._open().writing() as rows:
+            rows.set(f"n:{name}", note)
 
     def keys(self, prefix: str = "") -> list[str]:
         """All keys that begin with ``prefix``, sorted; read from SQLite's index, without the records."""
@@ -367,6 +374,12 @@ class DiskStore:
         # What reads the whole file has a connection of its own, so that lookups do not wait for it.
         with contextlib.closing(self._open().connect()) as connection:
             return connection.execute(statement).fetchall()
+
+    def _blob(self, key: str) -> bytes:
+        value = None
+        with contextlib.suppress(CacheCorruptError):
+            value = self._open().value(key)
+        return value if isinstance(value, bytes) else b""
 
     def _log(self, rows: Rows, step: list[object]) -> int:
         return log(rows, step, least_steps=self._log_steps)

@@ -31,6 +31,7 @@ class MemoryStore:
         self._records: dict[str, bytes] = {}
         self._hits: dict[str, int] = {}
         self._evidence: dict[str, bytes] = {}
+        self._notes: dict[str, bytes] = {}
         self._bytes = 0
         self._sequence = 0
         self._log: deque[tuple[Change, ...]] = deque(maxlen=log_steps)
@@ -115,6 +116,18 @@ class MemoryStore:
             self._evidence[key] = evidence
             return True
 
+    def note(self, name: str) -> bytes:
+        """What was put under a name; empty when nothing was."""
+        self._ensure_open()
+        return self._notes.get(name, b"")
+
+    def put_note(self, name: str, note: bytes) -> None:
+        """Keep something of the cache's own, in place of what was there."""
+        with self._lock:
+            self._ensure_open()
+            self._bytes += len(note) - len(self._notes.get(name, b""))
+            self._notes[name] = note
+
     def keys(self, prefix: str = "") -> list[str]:
         """All keys that begin with ``prefix``, sorted."""
         with self._lock:
@@ -163,6 +176,7 @@ class MemoryStore:
             self._records.clear()
             self._hits.clear()
             self._evidence.clear()
+            self._notes.clear()
             self._log.clear()
             self._bytes = 0
 

@@ -123,7 +123,7 @@ def opened(config: Config) -> Iterator[DiskStore | None]:
 
 def limitless(config: Config, store: DiskStore, *, is_semantic: bool = True) -> Cache:
     """A cache that evicts nothing: a process with other settings may keep more than these would."""
-    from llm_proxy.cache.build import SNAPSHOT_NAME
+    from llm_proxy.cache.build import SNAPSHOT_NAME, error_limits
     from llm_proxy.cache.cache import Cache
     from llm_proxy.cache.index.faiss import FaissIndex
     from llm_proxy.cache.policies.lru import LRU
@@ -135,6 +135,7 @@ def limitless(config: Config, store: DiskStore, *, is_semantic: bool = True) -> 
         budget_bytes=_ANY,
         max_entries=_ANY,
         max_entry_bytes=_ANY,
+        limits=error_limits(config.cache, config.routes),
         clock=SystemClock(),
         new_index=FaissIndex if is_semantic and find_spec("faiss") and find_spec("numpy") else None,
         snapshot_path=config.cache.directory / SNAPSHOT_NAME,

@@ -80,8 +80,8 @@ def take_back(config: Config, hit_ids: Iterable[str]) -> list[dict[str, Any]]:
     Raises:
         CacheError: The ledger has no such hit, or several, or can't be written.
     """
-    from llm_proxy.cache.evidence import Observation
     from llm_proxy.checks import hit_named
+    from llm_proxy.engine.shadow import weighed_of
     from llm_proxy.observe.events import CheckEvent, Troubles
     from llm_proxy.observe.ledger import Ledger
 
@@ -94,8 +94,7 @@ def take_back(config: Config, hit_ids: Iterable[str]) -> list[dict[str, Any]]:
         cache = limitless(config, store, is_semantic=False) if store is not None else None
         for hit in hits:
             similarity = hit.similarity or 0.0
-            seen = Observation(time.time(), similarity, None, False, "undo")
-            is_there = cache is not None and cache.observe(hit.key, seen)
+            is_there = cache is not None and cache.learn(weighed_of(hit), "undo", is_same=False)
             done.append({"entry": hit.key, "asked": hit.asked, "similarity": similarity, "is_there": is_there})
             ledger(
                 CheckEvent(

@@ -160,7 +160,7 @@ class _Player:
         self._caller, self._count = caller, count
         self._clock = _LogClock()
         self._outcomes: list[Outcome] = []
-        self._cache = build(config.cache, clock=SystemClock())
+        self._cache = build(config.cache, clock=SystemClock(), routes=config.routes)
         self._cache.open()
         # What is played is no call: it has no place in the ledger.
         quiet = load(config, observe={"ledger": False})
