@@ -3,9 +3,9 @@
 Of each pair ``a`` is stored and ``b`` is asked, by a tenant of its own, through the cache as it ships (`_served`): no
 option touched. ``served_equal`` and ``served_different`` are the shares of pairs whose stored answer was served.
 
-``auc`` is of the score that decides between two neighbours: the cosine where the guard finds nothing that differs, the
-cosine less 2 where it does, or where a part that the encoder did not see differs; so all that is refused stands below
-all that is not. ``refused_equal`` and ``refused_different`` count the reasons of those that were not served.
+``auc`` is of what decides: the guard's probability that one answer serves both, and where that is 0, or a part that the
+encoder did not see differs, the cosine less 2; so what a rule forbids stands below all that none does.
+``refused_equal`` and ``refused_different`` count the reasons of those that were not served.
 
 ``decide_p50`` is the time of `Cache.nearest` after encoding, in ms: in a scope with the ``a`` of the pair and the seven
 of the same file that are nearest to it, each pair asked once, so that nothing of it is remembered.
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_proxy.cache.guard import agree
+from llm_proxy.cache.guard import Guard, load_shipped
 from llm_proxy.errors import LLMProxyError
 
 from ._pairs import Pair, read_pairs
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _IN_ONE_CACHE = 2000  # pairs: memory stays small
 _NEIGHBOURS = 8
 _TIMED, _WARM_UP = 300, 20
-_REFUSED = 2.0  # what a refused pair's cosine is lowered by
+_FORBIDDEN = 2.0  # what the cosine of a pair is lowered by that no probability speaks for
 
 
 def main() -> None:
@@ -116,6 +116,8 @@ def measure(name: str, pairs: Sequence[Pair], encoder: LazyEncoder, seed: int = 
 
 def judge(pairs: Sequence[Pair], encoded: dict[str, Encoding], encoder: LazyEncoder) -> Iterator[_Judged]:
     """Store and ask each pair, apart from all others."""
+    guard = Guard(load_shipped)
+    guard.load()
     for start in range(0, len(pairs), _IN_ONE_CACHE):
         cache = ShippedCache(encoder)
         for at, pair in enumerate(pairs[start : start + _IN_ONE_CACHE]):
@@ -124,11 +126,11 @@ def judge(pairs: Sequence[Pair], encoded: dict[str, Encoding], encoder: LazyEnco
             found = cache.ask(pair.b, encoded[pair.b], tenant=tenant)
             cosine = min(1.0, float(encoded[pair.a].vector @ encoded[pair.b].vector))
             if found is None or (found.entry is None and not found.refused):
-                yield _Judged(pair.is_equal, cosine, cosine - _REFUSED, "unseen")
+                yield _Judged(pair.is_equal, cosine, cosine - _FORBIDDEN, "unseen")
                 continue
             refusal = "" if found.entry is not None else found.refusal
-            score = cosine if not refusal or not agree(pair.b, pair.a) else cosine - _REFUSED
-            yield _Judged(pair.is_equal, cosine, score, refusal)
+            judged = guard.judge_closely(pair.b, pair.a, cosine, guard.judge(pair.b, pair.a, cosine))
+            yield _Judged(pair.is_equal, cosine, judged.p_same or cosine - _FORBIDDEN, refusal)
         cache.close()
 
 

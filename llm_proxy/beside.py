@@ -160,6 +160,5 @@ class Tasks:
         """Begin no more, and cancel what is under way; from any thread."""
         self._is_closed = True
         for task in list(self._tasks):
-            loop = task.get_loop()
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(task.cancel)
+            with suppress(RuntimeError):  # its loop is closed, perhaps just now: the task is over
+                task.get_loop().call_soon_threadsafe(task.cancel)

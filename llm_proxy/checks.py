@@ -62,7 +62,7 @@ def checker_for(
         clock=clock,
         troubles=troubles,
         book=book,
-        chance=random.random,
+        chance=random.Random().random,  # not the program's own sequence, which it may have seeded
     )
 
 

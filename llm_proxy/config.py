@@ -125,7 +125,7 @@ class CacheConfig(_Frozen):
         0.65,
         ge=0,
         le=1,
-        description="Least cosine similarity of a semantic hit; the guard must agree as well.",
+        description="Least cosine similarity of a semantic hit; the guard must agree as well: never below 0.5.",
     )
     max_error_rate: float = Field(
         0.01,
@@ -160,7 +160,8 @@ class CacheConfig(_Frozen):
         "normalised",
         min_length=1,
         description="What compares the two answers: `exact` (same characters), `normalised` (but for case, space, "
-        "Markdown and how numbers are written), `similar` (the encoder), or the name of a model, which is asked.",
+        "Markdown and how numbers are written; leaves long ones that differ open), `similar` (the encoder), or the "
+        "name of a model, which is asked.",
     )
 
 

@@ -200,6 +200,7 @@ class Runtime:
         """Write what is pending and release files and threads; calling it again is safe."""
         self.driver.close()
         self.async_driver.close()
+        self.checker.close()
         with self._lock:
             self._is_closed = True
             pool, self._pool = self._pool, None

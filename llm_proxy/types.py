@@ -221,8 +221,8 @@ class Outcome:
         is_shared: Whether the call joined an identical one that was under way.
         asked: Exact key of the question; on a semantic hit not the entry's. With ``key`` it names the pair.
         scope: Where a semantic hit was found; empty otherwise.
-        p_wrong: Probability that a semantic hit is wrong, in [0, 1]: as the guard says, or, where hits of its entry
-            were compared, the upper 95 % limit of what that says. None where it is no semantic hit.
+        p_wrong: Probability that a semantic hit is wrong, in [0, 1]: as the guard says, mended by what comparing hits
+            found. None where it is no semantic hit.
     """
 
     status: Literal["hit", "miss", "bypass"]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from llm_proxy.errors import CacheCorruptError
+from llm_proxy.errors import CacheCorruptError, CacheError
 
 from . import snapshot
 from .entry import decode_entry, encode_entry, readable
@@ -41,6 +41,7 @@ def check(
     Raises:
         CacheError: The store cannot be read, or the repair cannot be written.
     """
+    mute = _mute(store)  # before the store drops odd rows
     findings = list(store.check(repair=repair))
     refused = store.refused
     entries, damaged = _records(store)
@@ -48,7 +49,8 @@ def check(
         findings.append(f"{store.refused - refused} row(s) were passed over as not written by this store")
     if damaged:
         findings.append(f"{len(damaged)} record(s) cannot be read")
-    unsaid = [key for key in entries if not _has_readable_evidence(store, key)]
+    mute = _mute(store) if mute is None else mute  # it may be readable only now
+    unsaid = [key for key in entries if key in (mute or ())]
     if unsaid:
         findings.append(f"{len(unsaid)} entr(ies) have evidence that cannot be read")
     catch_up()
@@ -69,6 +71,14 @@ def check(
             with suppress(OSError):  # one that can't be removed, such as a directory, is found again
                 snapshot_path.unlink()
     return CheckReport(len(entries) + len(damaged), len(damaged), tuple(findings))
+
+
+def _mute(store: Store) -> set[str] | None:
+    """Keys of entries whose evidence can't be read; None where the store can't be."""
+    with suppress(CacheError):
+        keys = store.keys()
+        return {key for key in keys if not _has_readable_evidence(store, key)}
+    return None
 
 
 def _has_readable_evidence(store: Store, key: str) -> bool:

@@ -33,6 +33,8 @@ Source = Literal["shadow", "undo", "explore"]
 MOST_OBSERVATIONS = 32
 """Of an entry, the newest: some two kilobytes at the most."""
 
+_MOST_BYTES = 1 << 14
+
 MARGIN = 0.02
 """Cosines this far above a wrong one are not trusted either."""
 
@@ -85,8 +87,14 @@ def is_against(similarity: float, evidence: tuple[Observation, ...]) -> bool:
 
 
 def with_observation(evidence: tuple[Observation, ...], observation: Observation) -> tuple[Observation, ...]:
-    """The evidence with one more observation; the oldest go beyond `MOST_OBSERVATIONS`."""
-    return (*evidence, observation)[-MOST_OBSERVATIONS:]
+    """The evidence with one more observation; beyond `MOST_OBSERVATIONS` the oldest right ones go, then the oldest.
+
+    Right ones of nearer questions say nothing for those that a wrong one stands against, and must not push it out.
+    """
+    kept = [*evidence, observation]
+    while len(kept) > MOST_OBSERVATIONS:
+        del kept[next((at for at, seen in enumerate(kept) if seen.is_same), 0)]
+    return tuple(kept)
 
 
 def encode_evidence(evidence: tuple[Observation, ...]) -> bytes:
@@ -113,8 +121,10 @@ def decode_evidence(data: bytes) -> tuple[Observation, ...]:
     if not data:
         return ()
     try:
+        if len(data) > _MOST_BYTES:
+            raise ValueError(f"it has {len(data)} bytes")
         return tuple(_observation(*row) for row in json.loads(data))
-    except (ValueError, TypeError, RecursionError) as exc:
+    except (ValueError, TypeError, OverflowError, RecursionError) as exc:
         raise CacheCorruptError(f"the evidence of an entry can't be read: {exc}") from exc
 
 

@@ -32,12 +32,15 @@ knows 15 % again and leaves 32 % open."""
 SHORT_CHARS = 300
 """Answers up to this long are also compared by the guard, whose rules are made for a sentence or two."""
 
+LINE_CHARS = 80
+"""Answers up to this long are taken to differ in what they say where they differ in their words. Chosen."""
+
 _TELLING = frozenset({"operators", "numbers", "negation"})
 _DOUBTFUL = frozenset({"quotes", "names", "direction"})  # one answer may only say more, or in another order
 _FEW_WORDS = 4  # that only one of two short answers has: one for another may turn the sense, and no rule knows all such
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
 _LINE_MARK = re.compile(r"^[ \t]*(?:#{1,6}|[-*•])[ \t]+(?=\D)", re.MULTILINE)
-_EMPHASIS = re.compile(r"(?<![\w*`~])(\*{1,3}|_{1,3}|~~|`+)(?=\S)(.+?)(?<=\S)\1(?![\w*`~])")
+_EMPHASIS = re.compile(r"(?<![\w*`~])(\*{1,3}|_{1,3}|~~|`+)(?=\S)(.{1,200}?)(?<=\S)\1(?![\w*`~])")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _ZEROS = re.compile(r"(?<![\d.])(\d+)\.0+(?!\d|\.\d)")
 _SPACE = re.compile(r"\s+")
@@ -72,11 +75,17 @@ class Exact:
 
 
 class Normalised:
-    """The same but for case, space, Markdown's marks, and how numbers are written."""
+    """The same but for case, space, Markdown's marks, and how numbers are written.
+
+    Of two long answers that differ it can't tell: few models say a thing twice in the same words.
+    """
 
     def compare(self, cached: str, fresh: str) -> bool | None:
-        """Whether they are equal once both are `normalised`."""
-        return normalised(cached) == normalised(fresh)
+        """Whether they are equal once both are `normalised`; None where they are not, and longer than `LINE_CHARS`."""
+        one, other = normalised(cached), normalised(fresh)
+        if one == other:
+            return True
+        return False if max(len(one), len(other)) <= LINE_CHARS else None
 
 
 class Similar:
@@ -141,11 +150,12 @@ def judge_named(name: str, encode: Callable[[str], Encoded] | None) -> Judge:
         name: ``exact``, ``normalised``, ``similar`` or the name of a model.
         encode: See `Similar`; None where there is no encoder.
     """
-    if name == "exact":
+    known = name.strip().casefold()
+    if known == "exact":
         return Exact()
-    if name in ("normalised", "normalized"):  # no model would be meant by the American spelling
+    if known in ("normalised", "normalized"):  # no model would be meant by the American spelling
         return Normalised()
-    if name == "similar":
+    if known == "similar":
         return Similar(encode or _no_encoder)
     return ModelJudge(name)
 

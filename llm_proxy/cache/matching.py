@@ -11,7 +11,6 @@ from llm_proxy.errors import CacheCorruptError, LLMProxyError
 
 from .evidence import decode_evidence, is_against
 from .guard import Guard, Judgement
-from .guard.probability import JUDGED
 from .results import Lookup, Refused
 
 if TYPE_CHECKING:
@@ -199,6 +198,6 @@ class Matcher:
 
     def _judged_texts(self, one: str, other: str, similarity: float, runs: _Runs) -> Judgement:
         judged = self._guard.judge(one, other, similarity)
-        if runs.is_enough(judged.p_same) or judged.reason not in JUDGED or not runs.take():
+        if runs.is_enough(judged.p_same) or not self._guard.can_judge(one, other, judged) or not runs.take():
             return judged
         return self._guard.judge_closely(one, other, similarity, judged)

@@ -50,9 +50,11 @@ if TYPE_CHECKING:
 __all__ = ["Checker", "Doubted", "Hit", "weighed_of"]
 
 LIMIT_S = 60.0
-"""Longest time that one request of a check may take."""
+"""Longest time that one request of a check may take; where a thread reads, what it waits for last comes on top."""
 
-_NOT_SENT = ("stream", "stream_options")
+_NOT_SENT = ("stream", "stream_options", "store", "metadata")
+_NOT_OURS = "idempotency-key"  # it stands for the caller's own request
+_NAMES_A_MODEL = "/deployments/"  # Azure's addresses: another model can't be asked there
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class Doubted:
 
 @dataclass(slots=True)
 class _Bill:
-    """What a check took so far, dollars; None before anything was sent."""
+    """What a check took so far, dollars; None before anything was sent, and once it is booked."""
 
     usd: float | None = None
 
@@ -129,6 +131,7 @@ class Checker:
         self._settings, self._cache, self._dispatcher, self._settler = settings, cache, dispatcher, settler
         self._judge, self._asker, self._allowance, self._prices = judge, asker, allowance, prices
         self._clock, self._troubles, self._book, self._chance = clock, troubles, book, chance
+        self._bills: dict[int, tuple[Outcome, _Bill]] = {}
 
     def begin(self, hit: Hit) -> Flow[None]:
         """Take a hit into account, and have it checked beside the call if it is drawn and may be asked upstream."""
@@ -140,6 +143,11 @@ class Checker:
                 yield from aside(self._check(hit), self._allowance.leave)
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the caller has its answer
             self._troubles.note("check", exc)
+
+    def close(self) -> None:
+        """Book what is under way: it was sent, and nothing is booked once the process has ended."""
+        for outcome, bill in list(self._bills.values()):
+            self._settle_bill(outcome, bill, None)
 
     def undo(self, outcome: Outcome) -> bool:
         """Take a semantic hit back: its pair becomes wrong evidence. Whether the entry is still there.
@@ -171,13 +179,17 @@ class Checker:
 
     def _check(self, hit: Hit) -> Flow[None]:
         bill, is_same = _Bill(), None
+        self._bills[id(bill)] = hit.outcome, bill
         try:
             is_same = yield from self._compared(hit, bill)
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the caller has its answer
             self._troubles.note("check", exc)
         finally:  # it may be cut off, and what was asked was paid for even so
-            if bill.usd is not None:
-                self._note(hit.outcome, "shadow", is_same, bill.usd)
+            self._settle_bill(hit.outcome, bill, is_same)
+
+    def _settle_bill(self, outcome: Outcome, bill: _Bill, is_same: bool | None) -> None:
+        if self._bills.pop(id(bill), None) is not None and bill.usd is not None:
+            self._note(outcome, "shadow", is_same, bill.usd)
 
     def _compared(self, hit: Hit, bill: _Bill) -> Flow[bool | None]:
         """Whether the question's own answer says the same; None where it is not asked, or nobody can tell."""
@@ -199,7 +211,9 @@ class Checker:
         return is_same
 
     def _asked_model(self, asker: Asker, body: JSON, request: ChatRequest, bill: _Bill) -> Flow[bool | None]:
-        asking = replace(request, body=body, raw=_raw(body))
+        if _NAMES_A_MODEL in request.endpoint:
+            raise ConfigError(f"the judge {body['model']!r} can't be asked at an address that names another model")
+        asking = _without_key(replace(request, body=body, raw=_raw(body)))
         outgoing, _ = self._dispatcher.routed(asking)
         answer = yield from self._asked(asking, outgoing, bill, expected=b"")
         said = None if answer is None else _said(answer.completion)
@@ -339,11 +353,16 @@ def _is_plain(request: ChatRequest) -> bool:
 
 
 def _plainly(request: ChatRequest) -> ChatRequest:
-    """The same request for an answer in one piece."""
-    if not request.is_stream and not any(name in request.body for name in _NOT_SENT):
+    """The same request for an answer in one piece, that leaves nothing behind upstream."""
+    request = _without_key(request)
+    if not any(name in request.body for name in _NOT_SENT):
         return request
     body = {name: value for name, value in request.body.items() if name not in _NOT_SENT}
     return replace(request, body=body, raw=_raw(body))
+
+
+def _without_key(request: ChatRequest) -> ChatRequest:
+    return replace(request, headers={name: value for name, value in request.headers.items() if name != _NOT_OURS})
 
 
 def _raw(body: JSON) -> bytes:

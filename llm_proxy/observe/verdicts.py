@@ -24,6 +24,7 @@ _SUMS = (
     "SUM(source = 'explore' AND is_same IS NOT NULL), SUM(source = 'explore' AND is_same IS 0), TOTAL(cost_usd)"
 )
 _VERDICTS = "SELECT {group} AS name, {sums} FROM semantic WHERE at_s >= ? GROUP BY name ORDER BY 2 DESC, name"
+_LEAST_CHARS = 4
 _GROUPS: Mapping[str, str] = {"": "''", "scope": "scope", "route": "route", "model": "model"}
 _SPENDING = "SELECT TOTAL(cost_usd) FROM semantic WHERE at_s >= ? AND source != 'served'"
 _HITS = """
@@ -90,11 +91,14 @@ def served_hit(path: Path, hit_id: str) -> Outcome:
         hit_id: The value of that header, or four or more of the characters that it begins with.
 
     Raises:
-        CacheError: There is none, or there are hits of several questions, or the ledger can't be read.
+        CacheError: There is none, or there are hits of several questions, or too little is given to tell, or the ledger
+            can't be read.
     """
     wanted = hit_id.strip().lower()
+    if len(wanted) < _LEAST_CHARS:
+        raise CacheError(f"{hit_id!r} is no id of a hit: give at least {_LEAST_CHARS} characters of x-llm-proxy-id")
     with _semantic(path) as connection:
-        rows = [] if connection is None or len(wanted) < 4 else connection.execute(_HITS, (wanted, wanted)).fetchall()
+        rows = [] if connection is None else connection.execute(_HITS, (wanted, wanted)).fetchall()
     if not rows:
         raise CacheError(f"the ledger has no semantic hit with the id {hit_id!r}: it is in the header x-llm-proxy-id")
     if len({row[1] for row in rows}) > 1:

@@ -44,6 +44,11 @@ class TestFit:
         found = fit(((0.0, True), (1.0, False)))
         assert (abs(found.gamma) < 1e-6, found.threshold, found.threshold_sd) == (True, 1.0, 1e6)
 
+    def test_similarity_that_misleads(self) -> None:
+        seen = (*[(0.9, False)] * 10, *[(0.5, True)] * 10)
+        assert fit(seen).gamma == 0.0
+        assert ask_probability(0.1, seen, 0.01) > 0.9, "nothing is known of questions so far away"
+
     @given(observations)
     def test_finite(self, seen: tuple[tuple[float, bool], ...]) -> None:
         found = fit(seen)

@@ -242,11 +242,12 @@ def test_evidence_without_an_entry(directory: Path, store: DiskStore) -> None:
 
 
 @pytest.mark.parametrize("change", ["value = 'text'", "mode = 4"])
-def test_evidence_of_another_make_is_none(directory: Path, store: DiskStore, change: str) -> None:
+def test_evidence_of_another_make_is_damage(directory: Path, store: DiskStore, change: str) -> None:
     store.put("a", b"1")
     store.put_evidence("a", b"[]")
     sql(directory, f"UPDATE Cache SET {change} WHERE key = 'v:a'")
-    assert store.evidence("a") == b""
+    with pytest.raises(CacheCorruptError):
+        store.evidence("a")
     assert store.check() == ("1 row(s) that this store did not write",)
     assert store.put_evidence("a", b"[1]")
     assert (store.evidence("a"), store.check()) == (b"[1]", ())

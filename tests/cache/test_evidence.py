@@ -145,6 +145,8 @@ def test_no_bytes_are_no_evidence() -> None:
         b"{", b"\xff", b"1", b"[1]", b"[[1, 0.9, null, 1]]", b'[["1", 0.9, null, 1, "undo"]]',
         b'[[1, NaN, null, 1, "undo"]]', b'[[1, 0.9, "x", 1, "undo"]]', b'[[1, 0.9, null, 2, "undo"]]',
         b'[[1, 0.9, null, 1, "guess"]]', b'[[1, 0.9, null, 1, []]]', b"[" * 100_000,
+        b"[" + b", ".join([b'[1, 0.9, null, 1, "undo"]'] * 1_000) + b"]",
+        b"[[1" + b"0" * 400 + b', 0.9, null, 1, "undo"]]',
     ],
 )  # fmt: skip
 def test_anything_else_is_refused(data: bytes) -> None:
@@ -157,6 +159,16 @@ def test_the_oldest_go() -> None:
     for number in range(MOST_OBSERVATIONS + 3):
         evidence = with_observation(evidence, seen(0.9, True, at_s=float(number)))
     assert [one.at_s for one in evidence] == [float(number) for number in range(3, MOST_OBSERVATIONS + 3)]
+
+
+def test_right_ones_never_push_out_a_wrong_one() -> None:
+    evidence: tuple[Observation, ...] = (seen(0.9, True), seen(0.95, False))
+    for number in range(2 * MOST_OBSERVATIONS):
+        evidence = with_observation(evidence, seen(0.99, True, at_s=float(number)))
+    assert evidence[0] == seen(0.95, False)
+    assert (len(evidence), evidence[-1].at_s) == (MOST_OBSERVATIONS, 2.0 * MOST_OBSERVATIONS - 1)
+    wrong = [seen(0.9, False, at_s=float(number)) for number in range(MOST_OBSERVATIONS)]
+    assert with_observation(tuple(wrong), seen(0.8, False))[0].at_s == 1.0, "of wrong ones alone the oldest goes"
 
 
 # -- in the cache ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,21 @@ def test_what_is_normalised_away(one: str, other: str) -> None:
 )
 def test_what_is_not(one: str, other: str) -> None:
     assert Normalised().compare(one, other) is False
+
+
+def test_of_long_answers_that_differ_it_can_not_tell() -> None:
+    one = "The capital of Australia is Canberra, which was chosen in 1908 as a compromise between Sydney and Melbourne."
+    other = "Canberra is the capital of Australia; it was picked in 1908, as Sydney and Melbourne could not agree."
+    assert Normalised().compare(one, other) is None
+    assert Normalised().compare(one, one.upper()) is True
+
+
+def test_no_text_takes_long() -> None:
+    """Where this was quadratic it took eight seconds."""
+    text = "**a " * 8_000
+    started = time.perf_counter()
+    assert normalised(text)
+    assert time.perf_counter() - started < 4.0
 
 
 def test_normalising_twice_changes_nothing() -> None:
@@ -131,6 +147,8 @@ class TestModel:
         ("exact", Exact),
         ("normalised", Normalised),
         ("normalized", Normalised),
+        (" Normalised", Normalised),
+        ("EXACT", Exact),
         ("similar", Similar),
         ("gpt-4o-mini", ModelJudge),
     ],

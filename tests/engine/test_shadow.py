@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -162,6 +163,15 @@ class TestSame:
         sent = json.loads(asked.outgoing.body)
         assert sent == {name: value for name, value in call.body.items() if name not in ("stream", "stream_options")}
 
+    def test_it_leaves_nothing_upstream_and_is_no_retry_of_the_call(self, rig: Rig) -> None:
+        call = request(store=True, metadata={"a": "b"})
+        call = replace(call, headers={**call.headers, "idempotency-key": "x", "x-other": "y"})
+        (asked,) = checked(served(rig, call), answered(completion()))
+        assert {"store", "metadata"}.isdisjoint(json.loads(asked.outgoing.body))
+        names = {name.lower() for name, _ in asked.outgoing.headers}
+        assert "idempotency-key" not in names
+        assert "x-other" in names
+
     def test_a_plain_request_is_sent_as_it_came(self, rig: Rig) -> None:
         call = request()
         (asked,) = checked(served(rig, call), answered(completion()))
@@ -260,6 +270,19 @@ class TestAllowance:
         assert checked(served(rig)) == []
         assert (rig.checks, rig.troubles.counts) == ([], {})
 
+    def test_what_is_under_way_is_booked_when_the_process_ends(self, rig: Rig) -> None:
+        course = served(rig)
+        flow = course.expect(Aside).flow
+        effect = next(flow)
+        while isinstance(effect, Compute):
+            effect = flow.send(effect.call())
+        rig.checker.close()
+        (event,) = rig.checks
+        assert (event.is_same, event.cost_usd) == (None, rig.allowance._spent_usd)
+        flow.close()
+        rig.checker.close()
+        assert len(rig.checks) == 1, "once"
+
     def test_what_was_asked_counts(self) -> None:
         rig = Rig(settings(check_usd_per_day=0.2))
         long = completion(usage={"prompt_tokens": 1, "completion_tokens": 190})
@@ -323,6 +346,13 @@ class TestModelJudge:
         rig = self.rig()
         assert len(checked(served(rig), answered(completion("HELLO")))) == 1
         assert rig.checks[0].is_same is True
+
+    def test_not_where_the_address_names_another_model(self) -> None:
+        rig = self.rig()
+        endpoint = "https://own.test/openai/deployments/gpt-4o-mini/chat/completions"
+        course = served(rig, request(endpoint=endpoint))
+        assert len(checked(course, answered(completion("goodbye")))) == 1
+        assert (rig.checks[0].is_same, rig.troubles.counts) == (None, {"check": 1})
 
     def test_its_failure_is_no_verdict(self) -> None:
         rig = self.rig()

@@ -17,7 +17,7 @@ import pytest
 from llm_proxy.backends.discover import LocalServer
 from llm_proxy.cache.build import ENTRIES_NAME, SNAPSHOT_NAME, build
 from llm_proxy.config import Config, load
-from llm_proxy.errors import CacheError
+from llm_proxy.errors import CacheError, MissingDependencyError
 from llm_proxy.faces.cli import _checks as checks
 from llm_proxy.faces.cli import _checks_cache as cache_checks
 from llm_proxy.faces.cli._findings import Finding
@@ -44,7 +44,7 @@ def doctor(*arguments: str, code: int = 0) -> list[Finding]:
     assert (report["problems"] > 0) == (code == 1)
     shown = " ".join(invoke(*arguments, "doctor", code=code).stdout.split())
     for finding in findings:
-        assert " ".join(finding.message.split())[:60] in shown or finding.topic == "encoder"
+        assert " ".join(finding.message.split())[:60] in shown or finding.topic in ("encoder", "guard")
     return findings
 
 
@@ -70,8 +70,8 @@ def test_a_machine_that_is_well(directory):
     findings = doctor()
     assert {finding.state for finding in findings} == {"ok"}
     assert {finding.topic for finding in findings} == {
-        "python", "packages", "openai", "extras", "settings", "keys", "encoder", "cache", "ledger", "local server",
-        "prices",
+        "python", "packages", "openai", "extras", "settings", "keys", "encoder", "guard", "cache", "ledger",
+        "local server", "prices",
     }  # fmt: skip
     assert not directory.exists(), "looking makes nothing"
 
@@ -120,6 +120,17 @@ class TestPackages:
     def test_an_old_python(self, monkeypatch):
         monkeypatch.setattr(sys, "version_info", (3, 10, 1))
         assert of("python", checks.packages())[0].remedy == "use Python 3.11 or later"
+
+
+class TestGuard:
+    def test_a_pair_model_that_does_not_load(self, monkeypatch):
+        def load():
+            raise MissingDependencyError("no model here")
+
+        monkeypatch.setattr("llm_proxy.cache.guard.load_shipped", load)
+        (guard,) = of("guard", doctor(code=1))
+        assert (guard.state, guard.message) == ("problem", "no model here: semantic hits go by rules alone")
+        assert guard.remedy.startswith("pip install")
 
 
 class TestSettings:

@@ -113,7 +113,12 @@ class TestServedHit:
         late = CallEvent(NOW_S + 5, hit(key="l" * 64).outcome, 0.01)
         assert served_hit(write(bench, late, hit()), "a" * 16).key == "l" * 64
 
-    @pytest.mark.parametrize("hit_id", ["", "aaa", "bbbb", "%", "____"])
+    @pytest.mark.parametrize("hit_id", ["", "aaa", "%"])
+    def test_too_little_is_given(self, bench: Bench, hit_id: str) -> None:
+        with pytest.raises(CacheError, match="give at least 4 characters"):
+            served_hit(write(bench, hit()), hit_id)
+
+    @pytest.mark.parametrize("hit_id", ["bbbb", "%%%%", "____"])
     def test_there_is_none(self, bench: Bench, hit_id: str) -> None:
         with pytest.raises(CacheError, match="has no semantic hit with the id"):
             served_hit(write(bench, hit()), hit_id)

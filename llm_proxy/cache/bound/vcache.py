@@ -91,8 +91,8 @@ def fit(observations: tuple[tuple[float, bool], ...]) -> Fit:
         )
         shrink = _LARGEST_STEP / max(_LARGEST_STEP, *map(abs, steps))
         offset, gamma = offset + shrink * steps[0], gamma + shrink * steps[1]
-    if abs(gamma) < _FLATTEST:  # similarity says nothing: no threshold is better than another
-        return Fit(gamma, 1.0, _ANYWHERE)
+    if gamma < _FLATTEST:  # similarity says nothing, or misleads: no threshold is better than another
+        return Fit(0.0, 1.0, _ANYWHERE)
     by_offset, by_gamma = -1.0 / gamma, offset / gamma**2
     variance = by_offset**2 * covariance[0] + 2.0 * by_offset * by_gamma * covariance[1] + by_gamma**2 * covariance[2]
     return Fit(gamma, -offset / gamma, math.sqrt(max(0.0, variance)))

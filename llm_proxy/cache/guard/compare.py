@@ -15,7 +15,19 @@ from .forms import is_form, is_same, keys, lacking
 from .loose import is_loosely_same
 from .order import is_rearranged
 from .read import Reading, read
-from .words import AUXILIARIES, GIVING, NEGATIONS, NOT, OPPOSITES, PERSONS, PREFIXES, QUESTIONS
+from .words import (
+    ABOUT_WORDS,
+    ACTING,
+    AUXILIARIES,
+    CASES,
+    GIVING,
+    NEGATIONS,
+    NOT,
+    OPPOSITES,
+    PERSONS,
+    PREFIXES,
+    QUESTIONS,
+)
 
 __all__ = ["agree", "reading"]
 
@@ -23,6 +35,8 @@ _REMEMBERED_CHARS = 2_000
 _DEFINITE = frozenset({"the", "my"})
 _STATING = frozenset({"what", "who", "is", "are", "am", "was", "were"})
 _ASKING = frozenset((*AUXILIARIES, "do", "does"))
+_HAVING = frozenset({"have", "has", "had"})
+_WH = frozenset({"what", "which", "who", "when", "where", "why", "how"})
 _BARE = 2  # words: "what", and what it is about
 
 
@@ -35,8 +49,8 @@ def agree(one: str, other: str) -> str:
 
     Returns:
         What was found to differ: "quotes", "operators", "numbers", "negation", "names", "person", "question", "words",
-        "direction", "tense" or "language" (one is not English, and they are not the same); the empty string when they
-        mean the same.
+        "direction", "command" (one tells to do what the other asks about), "tense" or "language" (one is not English,
+        and they are not the same); the empty string when they mean the same.
     """
     if one == other:
         return ""
@@ -45,6 +59,8 @@ def agree(one: str, other: str) -> str:
         return "quotes"
     if a.is_foreign or b.is_foreign:
         return "" if a.words == b.words and a.is_foreign == b.is_foreign else "language"
+    if a.words != b.words and (_is_about_words(a) or _is_about_words(b)):
+        return "quotes"
     if a.words == b.words or (len(a.words) == len(b.words) and all(map(is_same, a.words, b.words))):
         return _difference_beside(a, b)
     if is_loosely_same(a.words, b.words, is_search=not (a.auxiliaries or b.auxiliaries)):
@@ -56,6 +72,10 @@ def agree(one: str, other: str) -> str:
         is_one_kind = a.auxiliaries == b.auxiliaries and len(set(a.auxiliaries)) <= 1
         return "" if is_one_kind else "tense"
     return _difference(a, b)
+
+
+def _is_about_words(reading: Reading) -> bool:
+    return not ABOUT_WORDS.isdisjoint(map(str.lower, reading.words))
 
 
 def reading(text: str) -> Reading:
@@ -123,17 +143,38 @@ def _difference(a: Reading, b: Reading) -> str:
         return "operators"
     only_a, only_b = lacking(a.words, b.words), lacking(b.words, a.words)
     both = only_a | only_b
-    if not both:
+    if not both or _is_swapped(a.words, b.words):
         return "direction"
     if any(word[0].isdecimal() for word in both):
         return "numbers"
     if _is_negated(both) or _is_opposed(only_a, only_b):
         return "negation"
+    if _is_told(a, b) or _is_told(b, a):
+        return "command"
+    if _is_to_come(a, b) or _is_to_come(b, a):
+        return "tense"
     if not a.names.isdisjoint(map(str.lower, only_a)) or not b.names.isdisjoint(map(str.lower, only_b)):
         return "names"
     if not both.isdisjoint(PERSONS):
         return "person"
     return "question" if not both.isdisjoint(QUESTIONS) else "words"
+
+
+def _is_swapped(one: list[str], other: list[str]) -> bool:
+    """Whether persons differ in case alone: "did anna invite me", "did I invite anna"."""
+    a, b = ([CASES.get(word.lower(), word) for word in words] for words in (one, other))
+    return len(a) == len(b) and not lacking(a, b) and not lacking(b, a)
+
+
+def _is_told(a: Reading, b: Reading) -> bool:
+    """Whether one tells to do what the other asks about: "cancel my order", "is my order cancelled"."""
+    return a.opening in ACTING and b.opening in _ASKING | _HAVING | _WH
+
+
+def _is_to_come(a: Reading, b: Reading) -> bool:
+    """Whether one asks of what will be, and the other of what has been: "will it snow", "has it snowed"."""
+    is_past = not {"did", "was"}.isdisjoint(b.auxiliaries) or b.opening in _HAVING
+    return "will" in a.auxiliaries and "will" not in b.auxiliaries and is_past
 
 
 def _signs(words: list[str]) -> list[str]:

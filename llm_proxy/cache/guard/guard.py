@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from .model import PairModel
 
 __all__ = ["Guard", "Judgement", "load_shipped"]
+
+logger = logging.getLogger("llm_proxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Guard:
         self.failure = ""
 
     def load(self) -> None:
-        """Load the model, once; a failure is kept in ``failure``."""
+        """Load the model, once; a failure is logged, and kept in ``failure``."""
         with self._loading:
             load, self._load = self._load, None
             if load is None:
@@ -60,7 +63,7 @@ class Guard:
             try:
                 self._model = load()
             except LLMProxyError as exc:
-                self.failure = str(exc)
+                self._give_up(exc)
 
     def judge(self, question: str, entry: str, similarity: float) -> Judgement:
         """By the rules alone, in about a tenth of a millisecond.
@@ -73,6 +76,11 @@ class Guard:
         reason = agree(question, entry)
         return Judgement(reason, p_same(reason, similarity, None))
 
+    def can_judge(self, question: str, entry: str, judged: Judgement) -> bool:
+        """Whether the model can add anything to what `judge` said of two texts."""
+        has_model = self._model is not None and judged.reason in JUDGED
+        return has_model and not is_addition(reading(question), reading(entry))
+
     def judge_closely(self, question: str, entry: str, similarity: float, judged: Judgement) -> Judgement:
         """By the model as well, where it can add anything, in about a millisecond.
 
@@ -83,14 +91,18 @@ class Guard:
             judged: What `judge` said of them.
         """
         model = self._model
-        if model is None or judged.reason not in JUDGED or is_addition(reading(question), reading(entry)):
+        if model is None or not self.can_judge(question, entry, judged):
             return judged
         try:
             logit = model.logit(question, entry)
         except LLMProxyError as exc:
-            self.failure, self._model = str(exc), None
+            self._give_up(exc)
             return judged
         return Judgement(judged.reason, p_same(judged.reason, similarity, logit))
+
+    def _give_up(self, exc: LLMProxyError) -> None:
+        self.failure, self._model = str(exc), None
+        logger.warning("llm-proxy: the pair model is in trouble, semantic hits go by rules alone (%s)", exc)
 
 
 @cache

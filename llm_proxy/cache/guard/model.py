@@ -43,8 +43,8 @@ class PairModel:
         self._foreign = _exceptions(onnxruntime)
         try:
             content, text = graph.read_bytes(), tokenizer.read_text(encoding="utf-8")
-        except OSError as exc:
-            raise _damaged(f"{exc.filename}: {exc.strerror}") from exc
+        except (OSError, UnicodeDecodeError) as exc:
+            raise _damaged(str(exc)) from exc
         if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
             raise _damaged(f"{graph.name} is another file")
         try:
@@ -53,7 +53,10 @@ class PairModel:
             )
         except self._foreign as exc:
             raise _damaged(str(exc)) from exc
-        self._tokenizer = tokenizers.Tokenizer.from_str(text)
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(text)
+        except Exception as exc:  # tokenizers raises nothing narrower
+            raise _damaged(f"{tokenizer.name}: {exc}") from exc
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._unknown = self._tokenizer.token_to_id("[UNK]")

@@ -244,6 +244,21 @@ ENGLISH = frozenset(
 NOT = "\xac"
 """Stands before a word that is negated."""
 
+ACTING = frozenset(
+    _words("""
+        turn switch set play add remove delete cancel book order send open close lock unlock start stop pay make create
+        schedule call activate deactivate block unblock charge run clear change take buy sell put pause mute enable
+        disable
+    """)
+)
+"""An order may begin with one of these, and a question never does."""
+
+CASES = {
+    "i": "me", "he": "him", "she": "her", "we": "us", "they": "them", "who": "whom",
+    "mine": "me", "hers": "her", "ours": "us", "theirs": "them",
+}  # fmt: skip
+"""A person who acts, and the same person to whom something is done."""
+
 NEGATIONS = frozenset(
     _words("""
         no never without none unable impossible unlikely barely scarcely nor neither nobody nothing nowhere hardly
@@ -252,7 +267,7 @@ NEGATIONS = frozenset(
     """)
 )
 
-PREFIXES = ("un", "in", "im", "il", "ir", "dis", "de", "non", "mis", "anti")
+PREFIXES = ("un", "in", "im", "il", "ir", "dis", "de", "non", "mis", "anti", "re", "pre")
 
 OPPOSITES = tuple(
     tuple(frozenset(side.split()) for side in line.split("|"))
@@ -283,6 +298,23 @@ OPPOSITES = tuple(
         safe | dangerous
         male | female
         public | private
+        dim darken | brighten lighten
+        tighten fasten | loosen unfasten
+        learn | teach
+        book reserve schedule order | cancel
+        join | leave
+        attend join | host organize organise chair
+        suspend pause postpone delay hold | cancel terminate end delete
     """.strip().splitlines()
 )
 """Words on one side of a bar against words on the other: two questions that mean the opposite."""
+
+ABOUT_WORDS = frozenset(
+    _words("""
+        spell spells spelled spelt spelling spellings rhyme rhymes rhyming syllable syllables etymology pronounce
+        pronounced pronunciation synonym synonyms antonym antonyms plural anagram anagrams regex regexp rename renames
+        renamed renaming translate translates translated translating translation letters vowel vowels consonant
+        consonants prefix suffix acronym abbreviation hyphenate capitalise capitalize conjugate
+    """)
+)
+"""Where one of these stands, a text may speak of its words themselves: no word stands for another."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["RawDisk", "Rows"]
+__all__ = ["RawDisk", "Rows", "make_private"]
 
 _SETTINGS = {
     "statistics": 0,
@@ -323,3 +323,12 @@ class Rows(diskcache.Cache):  # type: ignore[misc]
         except CacheCorruptError:
             self.refused += 1
             raise
+
+
+def make_private(path: Path) -> None:
+    """Make a file that only its owner reads. SQLite gives the files beside it the same mode.
+
+    One that exists is not opened: closing it would drop the locks of other connections in this process.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

@@ -96,7 +96,11 @@ class Store(Protocol):
         """Remove keys and log them; returns how many were there."""
 
     def evidence(self, key: str) -> bytes:
-        """What was put beside an entry with `put_evidence`; empty when nothing was, or the row is not one of these."""
+        """What was put beside an entry with `put_evidence`; empty when nothing was.
+
+        Raises:
+            CacheCorruptError: There is something else.
+        """
 
     def put_evidence(self, key: str, evidence: bytes) -> bool:
         """Keep something beside an entry, in place of what was there; False where no such entry is.

@@ -194,8 +194,15 @@ class DiskStore:
 
     @_translated
     def evidence(self, key: str) -> bytes:
-        """What was put beside an entry; empty when nothing was, or its row is not one that this store writes."""
-        return self._blob(f"v:{key}")
+        """What was put beside an entry; empty when nothing was.
+
+        Raises:
+            CacheCorruptError: Its row is not one that this store writes; it may have said that an answer is wrong.
+        """
+        evidence = self._open().value(f"v:{key}")
+        if evidence is not None and not isinstance(evidence, bytes):
+            raise CacheCorruptError(f"the evidence of entry {key} is {type(evidence).__name__}, not bytes")
+        return evidence or b""
 
     @_translated
     def put_evidence(self, key: str, evidence: bytes) -> bool:
@@ -209,7 +216,10 @@ class DiskStore:
     @_translated
     def note(self, name: str) -> bytes:
         """What was put under a name; empty when nothing was, or its row is not one that this store writes."""
-        return self._blob(f"n:{name}")
+        with contextlib.suppress(CacheCorruptError):
+            if isinstance(value := self._open().value(f"n:{name}"), bytes):
+                return value
+        return b""
 
     @_translated
     def put_note(self, name: str, note: bytes) -> None:
@@ -336,12 +346,12 @@ class DiskStore:
             self._inherited.append(rows)
 
     def _opened(self) -> Rows:
-        from ._rows import Rows
+        from ._rows import Rows, make_private
 
         try:
             self.directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.directory.mkdir(mode=0o700, exist_ok=True)
-            _make_private(self.directory / "cache.db")
+            make_private(self.directory / "cache.db")
             deadline_s = time.monotonic() + 3 * self._busy_timeout_s
             while True:
                 try:
@@ -375,12 +385,6 @@ class DiskStore:
         with contextlib.closing(self._open().connect()) as connection:
             return connection.execute(statement).fetchall()
 
-    def _blob(self, key: str) -> bytes:
-        value = None
-        with contextlib.suppress(CacheCorruptError):
-            value = self._open().value(key)
-        return value if isinstance(value, bytes) else b""
-
     def _log(self, rows: Rows, step: list[object]) -> int:
         return log(rows, step, least_steps=self._log_steps)
 
@@ -391,12 +395,3 @@ def _has_moved(rows: Rows) -> bool:
     except OSError:
         return True
     return (found.st_dev, found.st_ino) != rows.inode
-
-
-def _make_private(path: Path) -> None:
-    """Make a file that only its owner reads. SQLite gives the files beside it the same mode.
-
-    One that exists is not opened: closing it would drop the locks of other connections in this process.
-    """
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

@@ -1,4 +1,4 @@
-"""The doctor's look at what serves answers: the encoder with its providers, the cache, the ledger."""
+"""The doctor's look at what serves answers: the encoder with its providers, the guard, the cache, the ledger."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from ._format import amount, milliseconds, size
 if TYPE_CHECKING:
     from llm_proxy.config import CacheConfig, Config, EncoderConfig
 
-__all__ = ["cache", "encoder", "ledger"]
+__all__ = ["cache", "encoder", "guard", "ledger"]
 
 _SAMPLE = "Which of the two is the larger one?"
+_OTHER_SAMPLE = "Which one of the two is larger?"
 _ENOUGH = 10_000  # entries to count: the doctor is quick
 _REMEDY = "llm-proxy cache check --repair; or remove the folder: the cache begins anew"
 
@@ -41,6 +42,23 @@ def encoder(config: Config) -> Iterator[Finding]:
         yield from _providers(config.encoder)
     else:
         yield _tried(config.encoder)
+
+
+def guard(config: Config) -> Iterator[Finding]:
+    """Whether the pair model runs: it judges two texts here and now."""
+    if not config.cache.enabled or not config.cache.semantic or exact_only(config):
+        return
+    from llm_proxy.cache.guard import load_shipped
+
+    try:
+        model = load_shipped()
+        model.logit(_SAMPLE, _OTHER_SAMPLE)
+        started_s = time.perf_counter()
+        model.logit(_SAMPLE, _OTHER_SAMPLE)
+    except LLMProxyError as exc:
+        yield _broken(f"{exc}: semantic hits go by rules alone", exc, topic="guard")
+    else:
+        yield Finding("guard", "ok", f"pair model: {milliseconds(time.perf_counter() - started_s)} a pair")
 
 
 def _providers(settings: EncoderConfig) -> Iterator[Finding]:
@@ -87,14 +105,14 @@ def _timed(made: object) -> float:
     return time.perf_counter() - started_s
 
 
-def _broken(message: str, exc: LLMProxyError) -> Finding:
+def _broken(message: str, exc: LLMProxyError, *, topic: str = "encoder") -> Finding:
     if isinstance(exc, MissingDependencyError):
         remedy = 'pip install --force-reinstall "llm-proxy[cpu]"'
     else:
         remedy = (
             "correct encoder.model" if isinstance(exc, ConfigError) else "report it, with the version of onnxruntime"
         )
-    return Finding("encoder", "problem", message, remedy)
+    return Finding(topic, "problem", message, remedy)
 
 
 def cache(config: Config) -> Iterator[Finding]:

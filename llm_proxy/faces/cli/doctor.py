@@ -22,7 +22,7 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗",
 
 
 def doctor(context: typer.Context, as_json: Json = False) -> None:
-    """Check the installation, the settings, the keys, the encoder and the cache.
+    """Check the installation, the settings, the keys, the encoder, the guard and the cache.
 
     Keys are never shown, only whether they are set. The exit code is 1 when
     there is a problem; warnings say what works with less.
@@ -48,6 +48,7 @@ def _all(path: Path | None) -> Iterator[Finding]:
     yield from findings
     yield from _checks.keys(config)
     yield from _checks_cache.encoder(config)
+    yield from _checks_cache.guard(config)
     yield from _checks_cache.cache(config)
     yield from _checks_cache.ledger(config)
     yield from _checks.servers()

@@ -234,7 +234,7 @@ DIFFER = {
         ("I hope so", "I hop so"),
         ("he was hoping", "he was hopping"),
         ("Write a poem", "Write poems"),
-        ("in rhyme write a poem", "write poems in rhyme"),
+        ("in verse write a poem", "write poems in verse"),
         ("what is vitamin a good for", "what is vitamin good for"),
         ("symptoms of hypertension", "symptoms of hypotension"),
         ("do only birds fly", "do all birds fly"),

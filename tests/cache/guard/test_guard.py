@@ -72,7 +72,7 @@ def test_a_model_that_cannot_tell_adds_nothing() -> None:
     assert closely(loaded(Model(None)), "shut the door", "close the door").p_same == 0.0
 
 
-def test_a_model_that_does_not_load() -> None:
+def test_a_model_that_does_not_load(caplog: pytest.LogCaptureFixture) -> None:
     calls = []
 
     def load() -> Any:
@@ -83,15 +83,19 @@ def test_a_model_that_does_not_load() -> None:
     for _ in range(2):
         guard.load()
     assert (len(calls), guard.failure) == (1, "no model here")
+    assert [record.message for record in caplog.records] == [
+        "llm-proxy: the pair model is in trouble, semantic hits go by rules alone (no model here)"
+    ]
     assert closely(guard, "shut the door", "close the door").p_same == 0.0
 
 
-def test_a_model_that_fails_is_not_asked_again() -> None:
+def test_a_model_that_fails_is_not_asked_again(caplog: pytest.LogCaptureFixture) -> None:
     model = Model(error=CacheError("it broke"))
     guard = loaded(model)
     for _ in range(2):
         assert closely(guard, "shut the door", "close the door") == Judgement("words", 0.0)
     assert (len(model.asked), guard.failure) == (1, "it broke")
+    assert len(caplog.records) == 1
 
 
 def test_the_shipped_model_knows_a_paraphrase() -> None:

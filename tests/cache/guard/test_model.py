@@ -94,6 +94,14 @@ def test_a_file_of_another_hash_is_refused() -> None:
         PairModel(GRAPH, TOKENIZER, sha256="0" * 64)
 
 
+@pytest.mark.parametrize("content", [b'{"a":1}', b"\xff\xfe", b""])
+def test_a_damaged_tokenizer_is_named(tmp_path: Path, content: bytes) -> None:
+    broken = tmp_path / "tokenizer.json"
+    broken.write_bytes(content)
+    with pytest.raises(MissingDependencyError, match="pair model of this installation is damaged"):
+        PairModel(model_folder("guard") / "model.onnx", broken)
+
+
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingDependencyError, match="absent"):
         PairModel(tmp_path / "absent", TOKENIZER)

@@ -335,6 +335,44 @@ AGREE = [
 ]
 
 
+# What rules say of kinds that a model took for the same.
+KINDS = {
+    "direction": [
+        ("can my boss fire me", "can I fire my boss"),
+        ("did anna invite me", "did I invite anna"),
+        ("show emails I sent to john", "show emails john sent to me"),
+    ],
+    "command": [
+        ("turn off the oven", "did I turn off the oven"),
+        ("cancel my order", "is my order cancelled"),
+        ("open a window", "why is a window open"),
+    ],
+    "tense": [("will apple release the new phone", "has apple released the new phone")],
+    "negation": [
+        ("schedule a meeting", "reschedule a meeting"),
+        ("dim the lights", "brighten the lights"),
+        ("learn to swim", "teach to swim"),
+        ("book a flight", "cancel a flight"),
+    ],
+    "quotes": [
+        ("what rhymes with buy", "what rhymes with purchase"),
+        ("rename begin to start", "rename start to begin"),
+        ("etymology of car", "etymology of automobile"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("reason", "one", "other"), [(reason, *pair) for reason, pairs in KINDS.items() for pair in pairs], ids=str
+)
+def test_kind(reason: str, one: str, other: str) -> None:
+    assert agree(one, other) == agree(other, one) == reason
+
+
+def test_the_same_text_about_words_is_the_same() -> None:
+    assert agree("How do you spell necessary?", "how do you spell necessary") == ""
+
+
 @pytest.mark.parametrize(
     ("one", "other"), [pair for pairs in DIFFER.values() for pair in pairs], ids=lambda text: text[:40]
 )
