@@ -293,6 +293,10 @@ class TestCache:
         assert "more than 2 entries" in of("cache", self.check())[-1].message
         assert of("index", self.check())[0].message == "no snapshot yet: built from the entries at start"
 
+    def test_what_it_means_to_share_it(self):
+        shared, _ = cache_checks.cache(load(cache={"store": "memory", "tenant": "fixed:all"}))
+        assert (shared.state, "one another's answers" in shared.message) == ("warning", True)
+
     def test_off_and_in_memory(self):
         assert [row.state for row in cache_checks.cache(load(cache={"enabled": False}))] == ["warning"]
         assert [row.state for row in cache_checks.cache(load(cache={"store": "memory"}))] == ["ok"]

@@ -53,12 +53,12 @@ class TestServe:
     def test_says_so_to_a_person(self, directory):
         settings = directory.parent / "proxy.toml"
         settings.write_text(
-            '[server]\nkeys = ["k"]\n[cache]\nsemantic = false\n[backends.a]\nbase_url = "http://127.0.0.1:1/v1"\n'
+            '[server]\nkeys = ["k"]\n[cache]\nsemantic = false\ntenant = "fixed:all"\n[backends.a]\nbase_url = "http://127.0.0.1:1/v1"\n'
             '[routes.auto]\ncandidates = ["a/m"]\n'
         )
         process = self.serving("--config", str(settings), "--host", "127.0.0.1")
         assert process.stdout is not None
-        lines = [process.stdout.readline().rstrip() for _ in range(7)]
+        lines = [process.stdout.readline().rstrip() for _ in range(8)]
         process.terminate()
         process.communicate(timeout=WAIT_S)
         assert process.returncode == 0
@@ -67,6 +67,7 @@ class TestServe:
             "  backends  a (http://127.0.0.1:1/v1)",
             "  routes    auto",
             f"  cache     disk in {directory}: exact hits",
+            "            all callers are served one another's answers: cache.tenant is fixed",
             f"  clients   export OPENAI_BASE_URL={url}/v1",
             "            export OPENAI_API_KEY=<one of server.keys>",
             "Ctrl-C ends it.",

@@ -17,7 +17,7 @@ from llm_proxy.errors import ConfigError, LLMProxyError, MissingDependencyError
 
 from ._entries import opened
 from ._findings import Finding
-from ._format import amount, milliseconds, size
+from ._format import SHARED, amount, milliseconds, size
 
 if TYPE_CHECKING:
     from llm_proxy.config import CacheConfig, Config, EncoderConfig
@@ -118,6 +118,8 @@ def _broken(message: str, exc: LLMProxyError, *, topic: str = "encoder") -> Find
 def cache(config: Config) -> Iterator[Finding]:
     """Whether the cache opens and can be written, how full it is, and who may read it."""
     settings = config.cache
+    if settings.enabled and settings.tenant.startswith("fixed:"):
+        yield Finding("cache", "warning", SHARED, "set cache.tenant to api_key, user or header:NAME")
     if not settings.enabled:
         yield Finding("cache", "warning", "off: cache.enabled is false", "set cache.enabled = true")
     elif settings.store == "memory":

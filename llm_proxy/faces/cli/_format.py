@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["age", "amount", "dollars", "milliseconds", "seconds", "share", "size"]
+__all__ = ["SHARED", "age", "amount", "dollars", "milliseconds", "seconds", "share", "size"]
+
+SHARED = "all callers are served one another's answers: cache.tenant is fixed"
+"""What it means to share a cache among tenants."""
 
 _AGES = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB")

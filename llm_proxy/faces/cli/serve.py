@@ -10,6 +10,7 @@ import typer
 
 from llm_proxy.encode.extras import exact_only
 
+from ._format import SHARED
 from ._shared import Json, Shared, emit, say, settings, visible
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def _facts(config: Config, host: str, port: int, *, is_semantic: bool) -> dict[s
         "cache": "off" if not cache.enabled else cache.store,
         "directory": str(cache.directory) if cache.enabled and cache.store == "disk" else None,
         "semantic": cache.enabled and cache.semantic and is_semantic,
+        "is_shared": cache.enabled and cache.tenant.startswith("fixed:"),
         "backends": {name: backend.base_url for name, backend in config.backends.items()},
         "routes": list(config.routes),
     }
@@ -80,6 +82,8 @@ def _greet(facts: dict[str, Any]) -> None:
     backends = ", ".join(f"{name} ({url})" for name, url in facts["backends"].items())
     lines = [f"llm-proxy listens on {facts['url']}", f"  backends  {backends}"]
     lines += [f"  routes    {', '.join(facts['routes'])}"] if facts["routes"] else []
-    lines += [f"  cache     {cache}", f"  clients   export OPENAI_BASE_URL={facts['base_url']}"]
+    lines += [f"  cache     {cache}"]
+    lines += [f"            {SHARED}"] if facts["is_shared"] else []
+    lines += [f"  clients   export OPENAI_BASE_URL={facts['base_url']}"]
     lines += ["            export OPENAI_API_KEY=<one of server.keys>"] if facts["needs_key"] else []
     typer.echo("\n".join([*map(visible, lines), "Ctrl-C ends it."]))
