@@ -13,6 +13,7 @@ from llm_proxy.cache.cache import Cache
 from llm_proxy.cache.entry import encode_entry
 from llm_proxy.cache.stores.base import Stored
 from llm_proxy.cache.stores.memory import MemoryStore
+from llm_proxy.errors import CacheError
 
 from .helpers import entry_of, find, key_of, new_cache, vector_of
 
@@ -165,3 +166,24 @@ def test_a_search_while_the_index_is_of_another_length(cache: Cache) -> None:
 def test_an_entry_that_goes_while_its_vector_is_taken_off(store: MemoryStore) -> None:
     check._drop_vectors(store, [key_of("gone")], 8)
     assert store.keys() == []
+
+
+def test_evidence_is_looked_at_once_the_store_can_be_read() -> None:
+    class Late(MemoryStore):
+        is_readable = True
+
+        def keys(self, prefix: str = "") -> list[str]:
+            if not self.is_readable:
+                raise CacheError("needs to be repaired")
+            return super().keys(prefix)
+
+        def check(self, *, repair: bool = False) -> tuple[str, ...]:
+            self.is_readable = True
+            return super().check(repair=repair)
+
+    store = Late()
+    cache = new_cache(store)
+    cache.admit(entry_of("a"))
+    store.put_evidence(key_of("a"), b"[")
+    store.is_readable = False
+    assert cache.check().findings == ("1 entr(ies) have evidence that cannot be read",)

@@ -13,7 +13,7 @@ from llm_proxy.cache.evidence import Observation
 from llm_proxy.cache.judge import ModelJudge
 from llm_proxy.engine.allowance import MOST_AT_ONCE
 from llm_proxy.engine.effects import Aside, Background, Board, Compute, Effect, Fetch, Fetched, Late
-from llm_proxy.engine.shadow import LIMIT_S
+from llm_proxy.engine.shadow import LIMIT_S, Doubted
 from llm_proxy.errors import CacheError
 from llm_proxy.types import Outcome
 from tests.engine.test_flow import Course, head
@@ -512,6 +512,25 @@ class TestExploring:
         with pytest.raises(StopIteration):
             flow.throw(RuntimeError("can't start new thread"))
         assert rig.troubles.counts == {"check": 1}
+
+
+def test_without_a_cache_what_is_found_is_booked_alone() -> None:
+    """No hit comes then; a cache that was taken away must not be missed."""
+    rig = Rig(SETTINGS)
+    course = served(rig)
+    aside = course.expect(Aside)
+    explored = TestExploring().asked(rig, "goodbye")
+    assert isinstance(explored[-1], Background)
+    rig.checker._cache = None
+    assert len(checked(served(rig, request("why?")), answered(completion("goodbye")))) == 1
+    ticket = Course(rig, request("how?")).expect(Board).ticket
+    ticket.doubted, ticket.entry = Doubted(entry("d" * 64), weighed("d" * 64, 0.9)), entry(completion=b"{}")
+    ticket.entry = replace(ticket.entry, completion=body_of(completion("goodbye")))
+    ticket.outcome = ticket.outcome.with_changes(is_stored=True)
+    drive(rig.checker.explore(ticket), lambda effect: effect.call())  # type: ignore[union-attr]
+    assert [event.source for event in rig.checks] == ["explore", "shadow", "explore"]
+    assert rig.troubles.counts == {}
+    aside.ended()
 
 
 def test_the_ledger_that_cannot_be_read_stops_the_check_alone() -> None:
