@@ -20,11 +20,14 @@ def _words(text: str) -> frozenset[str]:
 
 _ASKING = _words("""
     tell show find give list get know explain describe see look check want need like let help make set go take say
-    provide display locate search use using wondering wonder would
+    provide display locate search use using wondering wonder would takes taking makes making made gets getting gives
+    giving given does doing done goes uses needs needing needed required necessary think thinking believe recommend
+    suggest become becoming exist exists
 """)
 _PASSING = _words("""
     now currently right just exactly actually really hello hey hi current any some please kindly there so also then ok
-    thanks way ways like very called named going possible able thing things kind sort type
+    thanks way ways like very called named going possible able thing things kind sort type people person human humans
+    reason reasons time place
 """)
 _TURNING = _words("""
     but than not no nor without except out away off up down before after until till since under over other another else

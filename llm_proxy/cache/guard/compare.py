@@ -27,6 +27,7 @@ from .words import (
     PERSONS,
     PREFIXES,
     QUESTIONS,
+    TIMES,
 )
 
 __all__ = ["agree", "reading"]
@@ -65,7 +66,8 @@ def agree(one: str, other: str) -> str:
         return _difference_beside(a, b)
     if is_loosely_same(a.words, b.words, is_search=not (a.auxiliaries or b.auxiliaries)):
         return _difference_beside(a, b)
-    if is_rearranged(a.words, b.words) or is_rearranged(b.words, a.words):
+    has_who = a.words[:1] == ["who"] or b.words[:1] == ["who"]  # "who killed hamlet", "who did hamlet kill"
+    if not has_who and (is_rearranged(a.words, b.words) or is_rearranged(b.words, a.words)):
         if (_is_giving(a, b) and sorted(a.words) != sorted(b.words)) or _is_other_one(a, b, has_forms=False):
             return "words"
         # Moved clauses take their auxiliaries along; of one kind they cannot have changed places.
@@ -143,7 +145,7 @@ def _difference(a: Reading, b: Reading) -> str:
         return "operators"
     only_a, only_b = lacking(a.words, b.words), lacking(b.words, a.words)
     both = only_a | only_b
-    if not both or _is_swapped(a.words, b.words):
+    if not both or _is_swapped(a, b) or _is_who_moved(a, b):
         return "direction"
     if any(word[0].isdecimal() for word in both):
         return "numbers"
@@ -151,7 +153,7 @@ def _difference(a: Reading, b: Reading) -> str:
         return "negation"
     if _is_told(a, b) or _is_told(b, a):
         return "command"
-    if _is_to_come(a, b) or _is_to_come(b, a):
+    if _is_to_come(a, b) or _is_to_come(b, a) or _is_of_another_time(a, b):
         return "tense"
     if not a.names.isdisjoint(map(str.lower, only_a)) or not b.names.isdisjoint(map(str.lower, only_b)):
         return "names"
@@ -160,10 +162,18 @@ def _difference(a: Reading, b: Reading) -> str:
     return "question" if not both.isdisjoint(QUESTIONS) else "words"
 
 
-def _is_swapped(one: list[str], other: list[str]) -> bool:
+def _is_swapped(a: Reading, b: Reading) -> bool:
     """Whether persons differ in case alone: "did anna invite me", "did I invite anna"."""
-    a, b = ([CASES.get(word.lower(), word) for word in words] for words in (one, other))
-    return len(a) == len(b) and not lacking(a, b) and not lacking(b, a)
+    one, other = (
+        [CASES.get(word.lower(), word) for word in (*each.words, *filter(CASES.get, each.articles))] for each in (a, b)
+    )
+    return len(one) == len(other) and not lacking(one, other) and not lacking(other, one)
+
+
+def _is_who_moved(a: Reading, b: Reading) -> bool:
+    """Whether who acts in one is who something is done to in the other: "who killed him", "who did he kill"."""
+    is_who = a.words[:1] == b.words[:1] == ["who"]
+    return is_who and any("who do" in word or "who did" in word for word in {*a.auxiliaries} ^ {*b.auxiliaries})
 
 
 def _is_told(a: Reading, b: Reading) -> bool:
@@ -175,6 +185,17 @@ def _is_to_come(a: Reading, b: Reading) -> bool:
     """Whether one asks of what will be, and the other of what has been: "will it snow", "has it snowed"."""
     is_past = not {"did", "was"}.isdisjoint(b.auxiliaries) or b.opening in _HAVING
     return "will" in a.auxiliaries and "will" not in b.auxiliaries and is_past
+
+
+def _is_of_another_time(a: Reading, b: Reading) -> bool:
+    """Whether both want yes or no, of two times: "is it hot in Dubai", "does it get hot in Dubai"."""
+    times = {_time(a), _time(b)}
+    return len(times) == 2 and "" not in times
+
+
+def _time(reading: Reading) -> str:
+    time = TIMES.get(reading.opening, "")
+    return "later" if time == "now" and "going" in reading.words else time
 
 
 def _signs(words: list[str]) -> list[str]:

@@ -13,14 +13,17 @@ __all__ = ["JUDGED", "p_same"]
 JUDGED = frozenset({"", "words", "person", "question"})
 """What `compare.agree` may find, and the pair model may still call the same question; all else is refused."""
 
-# The score is the logit plus the cosine and the rules with weights of their own; P is .996 at a score of 3, which no
-# different pair of the slot sets reached, asked of a model that had been trained without them
-# (router_models/guard/card.md). Where P is in between it is lower than what those sets show, since a cache's
-# neighbours are different questions more often than their pairs.
+# The score is the logit plus the cosine and the rules with weights of their own; P is .996 at a score of _SERVED_AT,
+# which no different pair of the slot sets reaches, less than .003 of the different general questions that were kept
+# out of training and no rule serves, and 1 of 300 near misses written for this (router_models/guard/card.md). Texts
+# that are all but one to the encoder need less of the model: above .9 the cosine counts more. Where P is in between it
+# is lower than what those sets show, since a cache's neighbours are different questions more often than their pairs.
 _COSINE, _AGREES = 6.0, 1.0
-_SLOPE, _MIDDLE = 1.9, 3.0 - math.log(0.996 / 0.004) / 1.9
+_NEAR_COSINE, _NEAR_FROM = 10.0, 0.9
+_SERVED_AT, _SLOPE = 4.0, 1.9
+_MIDDLE = _SERVED_AT - math.log(0.996 / 0.004) / _SLOPE
 _USUAL_COSINE = 0.8
-_MOST, _LEAST = 4.0, -9.0  # a logit beyond says no more than these
+_MOST, _LEAST = 5.0, -9.0  # a logit beyond says no more than these
 _LEAST_COSINE = 0.5  # pairs further apart were hardly seen in training
 
 # Agreeing wordings need no model where they are near enough: at .95 P is .996. Set, not fitted: of the pairs in which
@@ -46,7 +49,8 @@ def p_same(reason: str, cosine: float, logit: float | None) -> float:
     if logit is None:
         return by_rules
     agreement = 0.0 if reason else _AGREES
-    score = min(max(logit, _LEAST), _MOST) + _COSINE * (cosine - _USUAL_COSINE) + agreement
+    nearness = _COSINE * (cosine - _USUAL_COSINE) + _NEAR_COSINE * max(cosine - _NEAR_FROM, 0.0)
+    score = min(max(logit, _LEAST), _MOST) + nearness + agreement
     return max(by_rules, _sigmoid(_SLOPE * (score - _MIDDLE)))
 
 

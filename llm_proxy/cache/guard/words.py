@@ -253,9 +253,19 @@ ACTING = frozenset(
 )
 """An order may begin with one of these, and a question never does."""
 
+TIMES = {
+    word: time
+    for time, words in {
+        "now": "is are am", "then": "was were", "since": "has have had", "usually": "do does", "once": "did",
+        "later": "will",
+    }.items()
+    for word in words.split()
+}  # fmt: skip
+"""What the first word of a question that wants yes or no says of time."""
+
 CASES = {
     "i": "me", "he": "him", "she": "her", "we": "us", "they": "them", "who": "whom",
-    "mine": "me", "hers": "her", "ours": "us", "theirs": "them",
+    "mine": "me", "hers": "her", "ours": "us", "theirs": "them", "my": "me", "our": "us", "their": "them", "his": "him",
 }  # fmt: skip
 """A person who acts, and the same person to whom something is done."""
 
@@ -304,7 +314,13 @@ OPPOSITES = tuple(
         book reserve schedule order | cancel
         join | leave
         attend join | host organize organise chair
-        suspend pause postpone delay hold | cancel terminate end delete
+        suspend pause postpone delay hold | cancel terminate end delete stop
+        upstairs | downstairs
+        backup back | restore recover
+        borrow | lend loan
+        stop | terminate kill
+        clean | wipe erase
+        pause stop | resume continue unpause
     """.strip().splitlines()
 )
 """Words on one side of a bar against words on the other: two questions that mean the opposite."""

@@ -2,6 +2,7 @@
 
     corpus DATA FOLDER [--without NAME ...]      pairs to train on
     train FOLDER CHECKPOINT [--minutes N] [--start CHECKPOINT]
+    mean TARGET CHECKPOINT ...                   the mean of the weights of several
     export CHECKPOINT FOLDER                     model.onnx beside this recipe, calibrated on the pairs of FOLDER
     evaluate DATA [--graph FILE] [--held]        what is served, and the reliability plot
 
@@ -36,6 +37,9 @@ def main() -> None:
     train.add_argument("checkpoint", type=Path)
     train.add_argument("--minutes", type=float, default=30)
     train.add_argument("--start", type=Path)
+    mean = commands.add_parser("mean")
+    mean.add_argument("target", type=Path)
+    mean.add_argument("checkpoints", type=Path, nargs="+")
     export = commands.add_parser("export")
     export.add_argument("checkpoint", type=Path)
     export.add_argument("folder", type=Path)
@@ -48,7 +52,9 @@ def main() -> None:
     evaluate.add_argument("--held", action="store_true", help="only pairs of which a text was kept out of training")
     evaluate.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    {"corpus": _corpus, "train": _train, "export": _export, "evaluate": _evaluate}[options.command](options)
+    {"corpus": _corpus, "train": _train, "mean": _mean, "export": _export, "evaluate": _evaluate}[options.command](
+        options
+    )
 
 
 def _weights() -> Path:
@@ -74,6 +80,15 @@ def _train(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     settings = Options(minutes=options.minutes, start=options.start)
     train(options.folder, _ENCODER, _weights(), options.checkpoint, settings)
+
+
+def _mean(options: argparse.Namespace) -> None:
+    import torch
+
+    found = [torch.load(path, weights_only=True) for path in options.checkpoints]
+    states = [one["state"] for one in found]
+    state = {name: sum(one[name].float() for one in states) / len(states) for name in states[0]}
+    torch.save({"state": state, "layers": found[0]["layers"]}, options.target)
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -15,6 +15,8 @@ from .mine import neighbours
 from .net import Tokens, encode_texts
 from .orders import Orders
 from .pools import read_pools, rows
+from .questions import Questions
+from .segments import segments
 from .wordnet import WordNet
 
 __all__ = ["is_held", "write_corpus"]
@@ -41,7 +43,7 @@ def write_corpus(
         folder: Where to write.
         encoder: Folder of the shipped encoder.
         weights: ``model.safetensors`` of all-MiniLM-L6-v2.
-        n: Pairs made by recipe; the others come on top.
+        n: Pairs of each of the makers, of general questions twice as many; the others come on top.
         without: Data sets that nothing may come from.
         seed: The same seed writes the same pairs.
     """
@@ -54,6 +56,9 @@ def write_corpus(
     pools = read_pools(data, net, without=without)
     pairs = list(Maker(pools, net, seed).pairs(n))
     pairs += Orders(pools, net, seed).pairs(n)
+    pairs += Questions(pools, net, seed).pairs(2 * n)
+    if "pairs_prompt_paraphrase" not in without:
+        pairs += segments(data, net, seed, is_held)
     pairs += (pair for pair in neighbours(pools.texts, encode, seed=seed) if rng.random() < _NEAR_SHARE)
     for name in sorted(set(_SLOTTED) - without):
         pairs += (pair for pair in Slotted(data, name, seed).pairs(n // 8) if not _has_held(pair))

@@ -15,10 +15,15 @@ from .frames import GROUPS, SLOTS
 from .pools import Pools, Text, rows
 from .wordnet import WordNet, inflected
 
-__all__ = ["Maker", "Pair", "labelled"]
+__all__ = ["Maker", "Pair", "Slotted", "gerund", "labelled"]
 
 _VOWELS = "aeiou"
 _COUNTED = re.compile(r"[.!?]+$")
+_GERUNDS = {
+    verb: verb + verb[-1] * doubled + "ing"
+    for verbs, doubled in (("begin forget quit submit unplug unclog", 1), ("open edit visit", 0))
+    for verb in verbs.split()
+} | {"lie": "lying", "die": "dying", "cancel": "cancelling", "be": "being", "see": "seeing", "tie": "tying"}
 
 
 @dataclass(slots=True)
@@ -126,7 +131,7 @@ class Maker:
             return None
         other[key] = changed
         if key == "v":
-            other["g"] = _gerund(changed)
+            other["g"] = gerund(changed)
         same = self._rng.random() < 0.5
         one = self._rng.choice(GROUPS[group])
         two = one if same else self._rng.choice(GROUPS[group])
@@ -138,7 +143,7 @@ class Maker:
         rng, phrases = self._rng, self._pools.phrases
         if slot == "v":
             phrase = rng.choice(phrases["v"])
-            return {"v": phrase, "g": _gerund(phrase)}
+            return {"v": phrase, "g": gerund(phrase)}
         if slot == "s":
             return {"s": rng.choice(phrases["s"]), "p": rng.choice(phrases["p"])}
         fill = {"n": rng.choice(phrases["n"]), "p": rng.choice(phrases["p"])}
@@ -214,10 +219,12 @@ class Maker:
         return pair
 
 
-def _gerund(phrase: str) -> str:
+def gerund(phrase: str) -> str:
+    """A phrase that begins with a verb, as a noun: "reset my password", "resetting my password"."""
+    if phrase.startswith("not "):
+        return "not " + gerund(phrase.removeprefix("not "))
     verb, _, rest = phrase.partition(" ")
-    made = {"be": "being", "get": "getting", "run": "running", "cancel": "cancelling", "lie": "lying", "die": "dying"}
-    return f"{made.get(verb) or inflected(verb, 'ing')} {rest}".strip()
+    return f"{_GERUNDS.get(verb) or inflected(verb, 'ing')} {rest}".strip()
 
 
 class Slotted:

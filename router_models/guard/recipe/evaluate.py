@@ -16,6 +16,9 @@ from llm_proxy.cache.guard.probability import JUDGED, p_same
 
 from .corpus import is_held
 from .data import labelled
+from .pools import Pools
+from .questions import Questions
+from .wordnet import WordNet
 
 __all__ = ["BARS", "SERVED", "Measured", "auc", "measured", "report"]
 
@@ -27,7 +30,9 @@ BARS = {  # most different, least equal
     "slots_hwu64": (0.0, 0.10),
     "pairs_prompt_paraphrase": (0.0, 0.40),
     "pairs_qqp": (0.010, 0.17),
+    "general": (0.003, 0.0),
 }
+_GENERAL = 5_000
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,12 @@ class Measured:
 def measured(
     data: Path, name: str, encode: Callable[[list[str]], Array], model: PairModel, most: int = 4_000
 ) -> Measured:
-    """A set, or a sample of at most so many pairs."""
-    pairs = list(labelled(data, name))
+    """A set, or a sample of at most so many pairs; ``general``: questions made of what was kept out of training."""
+    pairs = (
+        list(Questions(Pools(), WordNet(), 99, held=True).pairs(_GENERAL))
+        if name == "general"
+        else list(labelled(data, name))
+    )
     pairs = random.Random(0).sample(pairs, min(most, len(pairs)))
     a, b = [pair.a for pair in pairs], [pair.b for pair in pairs]
     reason = [agree(pair.a, pair.b) for pair in pairs]

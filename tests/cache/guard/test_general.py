@@ -59,6 +59,16 @@ DIFFERENT = [
     ("play the first episode", "play the last episode"),
     ("how do i get a refund", "how do i get a receipt"),
     ("what is the email of support", "what is the phone number of support"),
+    ("why do leaves change colour in autumn", "why do leaves fall in autumn"),
+    ("what should i wear to a job interview", "what should i bring to a job interview"),
+    ("which is the largest lake in the world", "which is the deepest lake in the world"),
+    ("how do i open a savings account", "how do i close a savings account"),
+    ("how do you say thank you in korean", "how do you say sorry in korean"),
+    ("how do i report a lost passport", "how do i replace a lost passport"),
+    ("can i eat eggs every day", "can i eat egg whites every day"),
+    ("what are the rights of a tenant", "what are the duties of a tenant"),
+    ("what is the easiest way to learn to swim", "what is the easiest way to teach swimming"),
+    ("how do i prepare for my first marathon", "how do i recover from my first marathon"),
 ]
 
 SAME = [
@@ -77,6 +87,14 @@ SAME = [
     ("who is the ceo of apple", "who runs apple"),
     ("book a table for two at seven", "reserve a table for two people at seven"),
     ("how do i get a refund", "how can i get my money back"),
+    ("why do leaves change colour in autumn", "why do leaves change color in the fall"),
+    ("how many players are on a volleyball team", "how many players are there in a volleyball team"),
+    ("what is the meaning of the name john", "what does the name john mean"),
+    ("how can i tell if an egg is still good", "how do i know if an egg is still good"),
+    ("which is the largest lake in the world", "what is the biggest lake in the world"),
+    ("who was the first man in space", "who was the first human in space"),
+    ("what are the disadvantages of solar energy", "what are the drawbacks of solar energy"),
+    ("is it possible to learn a language in three months", "can you learn a language in 3 months"),
 ]
 
 

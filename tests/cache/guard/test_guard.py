@@ -118,6 +118,11 @@ def test_the_shipped_model_knows_a_paraphrase() -> None:
         ("buy a house", "buy a house boat", True),
         ("is it safe", "is it still safe", True),
         ("tell me a fish fact", "please give me a fish fact", False),
+        ("why does bread go stale", "what makes bread go stale", False),
+        ("how long can a human survive without water", "how long can you survive without water", False),
+        ("is python better than java", "do you think python is better than java", False),
+        ("how long can a dog survive without water", "how long can a dog survive without", True),
+        ("write about water", "write a story about water", True),
     ],
 )
 def test_additions(one: str, other: str, expected: bool) -> None:

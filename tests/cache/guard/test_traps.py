@@ -341,18 +341,27 @@ KINDS = {
         ("can my boss fire me", "can I fire my boss"),
         ("did anna invite me", "did I invite anna"),
         ("show emails I sent to john", "show emails john sent to me"),
+        ("can my friends see my posts", "can I see my friends posts"),
+        ("my review of my boss", "my boss review of me"),
+        ("who killed hamlet", "who did hamlet kill"),
     ],
     "command": [
         ("turn off the oven", "did I turn off the oven"),
         ("cancel my order", "is my order cancelled"),
         ("open a window", "why is a window open"),
     ],
-    "tense": [("will apple release the new phone", "has apple released the new phone")],
+    "tense": [
+        ("will apple release the new phone", "has apple released the new phone"),
+        ("is it hot in dubai", "does it get hot in dubai"),
+        ("is the store closing", "has the store closed"),
+    ],
     "negation": [
         ("schedule a meeting", "reschedule a meeting"),
         ("dim the lights", "brighten the lights"),
         ("learn to swim", "teach to swim"),
         ("book a flight", "cancel a flight"),
+        ("pause the music", "stop the music"),
+        ("borrow a book", "lend a book"),
     ],
     "quotes": [
         ("what rhymes with buy", "what rhymes with purchase"),
