@@ -173,12 +173,23 @@ class TestDecisions:
         bound = Bound(0.05, explore_share=0.1)
         for _ in range(70):
             bound.note_asked(bound.decide(0.9, 0.999, coin=0.0), 0.999, is_same=True)
+        for _ in range(150):
+            bound.note_hit(Decision(True, 0.001, 0.0))
         asked = [
             bound.decide(0.9, p_same, coin=0.5, unchecked=unchecked).ask_probability
             for p_same, unchecked in ((0.999, 0), (0.99, 0), (0.99, 4))
         ]
         assert asked == sorted(set(asked))
         assert asked[-1] <= 0.9
+
+    def test_where_questions_are_asked_by_chance_only_the_surest_are_served_at_first(self) -> None:
+        bound = Bound(0.02, explore_share=0.1)
+        limits = [bound.limit]
+        for _ in range(250):
+            bound.note_hit(Decision(True, 0.02, 0.0))
+            limits.append(bound.limit)
+        assert limits == sorted(limits)
+        assert (limits[0], limits[-1]) == pytest.approx((0.1 * 0.02, 0.4 * 0.02), rel=0.2)
 
     def test_all_are_asked_until_few_enough_turned_out_wrong(self) -> None:
         bound = Bound(0.01, explore_share=0.1)

@@ -85,12 +85,12 @@ class TestLearning:
 
     def test_not_where_that_may_not_be(self) -> None:
         bounds = bounds_of(limits=ErrorLimits(0.01, explore_share=1.0), chance=0.0)
-        for _ in range(9):
-            weighed = decide(bounds, 0.9965, may_explore=False)
+        for _ in range(13):
+            weighed = decide(bounds, 0.9992, may_explore=False)
             assert weighed.decision.is_served
             bounds.note_hit(weighed)
-        assert decide(bounds, 0.9965).decision.reason == "repeated"
-        assert decide(bounds, 0.9965).decision.reason == "explored"
+        assert decide(bounds, 0.9992).decision.reason == "repeated"
+        assert decide(bounds, 0.9992).decision.reason == "explored"
 
     def test_a_question_that_was_compared_counts_anew(self) -> None:
         bounds = bounds_of(limits=ErrorLimits(0.01))
@@ -278,6 +278,6 @@ class TestInTheCache:
         cache = new_cache(limits=ErrorLimits(explore_share=0.1))
         cache.admit(entry_of("a", vector=unit(1.0), text="what is it"))
         cache.admit(entry_of("b", vector=unit(1.0, 0.5), text="what is it"))
-        found = find(cache, self.QUESTION)
+        found = find(cache, entry_of("q", vector=unit(1.0, 0.05), text="what is it"))
         assert (found.entry, found.refusal, found.doubted.key) == (None, "explored", key_of("a"))
         assert len(found.refused) == 1, "nor is another one served"

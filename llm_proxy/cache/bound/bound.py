@@ -5,8 +5,9 @@
     p_wrong = what the guard says, mended by what came of it on this route (population.py, an upper limit), and raised
               by what is known against the entry (entry_model.py)
     slack   = max_error_rate * hits - wrong hits, as the account below has it, at most a part of what was compared
-    limit   = max_error_rate * min(2, .4 + .4 slack)      where slack >= 0
-            = max_error_rate * .4 / (1 - slack)^2         where it is not
+    limit   = max_error_rate * min(2, first + .4 max(0, slack - 1))     where slack >= 0
+            = max_error_rate * first / (1 - slack)^2                    where it is not
+    first   = .4; where questions are asked by chance .1 without hits, and .4 from 5 / max_error_rate hits on
     p_wrong > limit: ask
     hits of this question so far, not compared, * p_wrong > max_error_rate: ask, once
     else: ask with a small probability all the same, serve otherwise
@@ -74,6 +75,7 @@ SUMS = ("hits", "wrong", "compared", "checked", "trials", "failures")
 _LIMIT_FIRST = 0.4  # of max_error_rate
 _LIMIT_PER_WRONG = 0.4  # the same, for each wrong hit that can be afforded
 _LIMIT_MOST = 2.0
+_LEAST_PART, _ENOUGH = 0.25, 5.0  # of the limit at first; wrong hits that could be afforded where it is whole
 _SLACK_PER_COMPARED = 0.2
 _REMEMBERED_HITS = 2_000.0  # so that the good years of a cache don't pay for a bad week
 _FORGIVEN_AFTER = 1_000.0  # comparisons
@@ -114,11 +116,13 @@ class Bound:
     @property
     def limit(self) -> float:
         """Largest p_wrong of an answer that may be served at this moment."""
-        slack = self._slack
+        slack, first = self._slack, _LIMIT_FIRST
+        if self._explore_share:
+            first *= min(1.0, _LEAST_PART + (1.0 - _LEAST_PART) * self._max_error_rate * self._hits / _ENOUGH)
         if slack < 0.0:
-            return self._max_error_rate * _LIMIT_FIRST / (1.0 - slack) ** 2
-        slack = min(slack, _SLACK_PER_COMPARED * self._compared)
-        return self._max_error_rate * min(_LIMIT_MOST, _LIMIT_FIRST + _LIMIT_PER_WRONG * slack)
+            return self._max_error_rate * first / (1.0 - slack) ** 2
+        slack = min(max(0.0, slack - 1.0), _SLACK_PER_COMPARED * self._compared)
+        return self._max_error_rate * min(_LIMIT_MOST, first + _LIMIT_PER_WRONG * slack)
 
     def p_wrong(self, similarity: float, p_same: float, observations: Sequence[Observed] = ()) -> float:
         """How likely an entry's answer is wrong for a question, an upper estimate.
