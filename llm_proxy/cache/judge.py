@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_proxy.errors import LLMProxyError
 
-from .guard import agree
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -101,6 +99,8 @@ class Similar:
 
     def compare(self, cached: str, fresh: str) -> bool | None:
         """Whether they are close enough; None where one is longer than the encoder reads, or the guard has a doubt."""
+        from .guard import agree  # whose words take some milliseconds to load
+
         if normalised(cached) == normalised(fresh):
             return True
         is_short = max(len(cached), len(fresh)) <= SHORT_CHARS
