@@ -218,11 +218,12 @@ def _make_ours(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _is_laid_out(connection: sqlite3.Connection, path: Path) -> bool:
-    if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
-        return True
-    if connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+    # In this order: another process may lay it out between the two, tables and number at once.
+    if not connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
+        return False
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise CacheError(f"{path} is not a ledger of llm-proxy; move it away or set another cache.directory")
-    return False
+    return True
 
 
 def _timer(after_s: float, function: Callable[[], None]) -> Cancellable:

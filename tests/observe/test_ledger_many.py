@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import sqlite3
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llm_proxy.observe import ledger
 from llm_proxy.observe.events import CallEvent, Troubles
 from llm_proxy.observe.ledger import Ledger
 from llm_proxy.observe.totals import totals
@@ -63,6 +66,30 @@ def test_four_processes(tmp_path):
         process.join(60)
     assert [process.exitcode for process in processes] == [0] * 4
     assert totals(path)["calls"] == 2000
+
+
+class Looking(sqlite3.Connection):
+    """After its first look another connection lays the file out."""
+
+    path = Path()
+    looks = 0
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        found = super().execute(*args)
+        self.looks += 1
+        if self.looks == 1:
+            rows = found.fetchall()
+            with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
+                ledger._make_ours(other, self.path)
+            return super().execute(f"SELECT {rows[0][0]}")
+        return found
+
+
+def test_another_process_is_faster_between_two_looks(tmp_path):
+    path = Looking.path = tmp_path / "l.sqlite3"
+    with closing(sqlite3.connect(path, isolation_level=None, factory=Looking)) as connection:
+        ledger._make_ours(connection, path)
+        assert connection.execute("PRAGMA application_id").fetchone()[0] == ledger.APPLICATION_ID
 
 
 def test_a_forked_child_writes_its_own_rows_only(tmp_path):
