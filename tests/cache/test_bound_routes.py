@@ -207,6 +207,16 @@ class TestKeeping:
         bounds.keep()
         assert bounds_of(store).limit("") == bounds.limit("") > 0.04
 
+    def test_who_reads_it_second_changes_nothing(self) -> None:
+        store = MemoryStore()
+        be_right(one := bounds_of(store))
+        one.keep()
+        late = bounds_of(store)
+        stored = json.loads(store.note("bounds"))
+        late._take_up(stored)
+        late._take_up(stored)
+        assert late.limit("") == one.limit("")
+
     def test_threads(self) -> None:
         store = MemoryStore()
         bounds = bounds_of(store)
