@@ -102,7 +102,8 @@ class Cache:
         )
         self._chosen = Chosen(self._view, self._upkeep, get=self.get, clock=clock, bounds=self._bounds)
         self._guard = guard or Guard()
-        self._route_bounds = RouteBounds(store, limits, chance=random.random)
+        chance = random.Random().random  # not the program's own sequence, which it may have seeded
+        self._route_bounds = RouteBounds(store, limits, chance=chance)
         self._matcher = Matcher(
             threshold, self._route_bounds, guard=self._guard, get=self.get, evidence=store.evidence, clock=clock
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -283,11 +284,17 @@ class TestInTheCache:
         cache.tend()
         assert b"hits" in store.note("bounds")
 
-    def test_by_chance(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("random.random", lambda: 0.0)
+    def test_by_chance(self) -> None:
         cache = new_cache(limits=ErrorLimits(explore_share=0.1))
+        cache._route_bounds._chance = lambda: 0.0
         cache.admit(entry_of("a", vector=unit(1.0), text="what is it"))
         cache.admit(entry_of("b", vector=unit(1.0, 0.5), text="what is it"))
         found = find(cache, entry_of("q", vector=unit(1.0, 0.05), text="what is it"))
         assert (found.entry, found.refusal, found.doubted.key) == (None, "explored", key_of("a"))
         assert len(found.refused) == 1, "nor is another one served"
+
+    def test_a_program_s_own_random_numbers_stay_as_they_are(self, cache: Cache) -> None:
+        random.seed(0)
+        before = random.getstate()
+        assert find(cache, self.QUESTION).entry is not None
+        assert random.getstate() == before
