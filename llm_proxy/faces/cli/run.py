@@ -34,6 +34,7 @@ __all__ = ["run"]
 _HOST = "127.0.0.1"
 _READY_S = 20.0
 _GRACE_S = 2
+_HEAR_EVERY_S = 0.1
 _PLACEHOLDER_KEY = "unused"
 _PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 _TERMINAL = "/dev/tty"  # this process's, even where standard input is a file
@@ -218,8 +219,22 @@ def _child(command: list[str], variables: Mapping[str, str]) -> int:
         child = subprocess.Popen(command, env=environment_for_child(variables))
         for number in early:
             child.send_signal(number)
-        code = child.wait()
+        code = _exit_code(child)
     return code if code >= 0 else 128 - code
+
+
+def _exit_code(child: subprocess.Popen[bytes]) -> int:
+    """Wait for a program in another thread, so that this one hears every signal.
+
+    One that came between Python's last look at its signals and a wait without an end would be heard only when the
+    program has ended.
+    """
+    codes: list[int] = []
+    waiter = threading.Thread(target=lambda: codes.append(child.wait()), name="llm-proxy-wait")
+    waiter.start()
+    while waiter.is_alive():
+        waiter.join(_HEAR_EVERY_S)
+    return codes[0]
 
 
 @contextmanager
