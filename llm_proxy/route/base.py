@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from llm_proxy.encode.base import Encoding
     from llm_proxy.types import ChatRequest
 
-__all__ = ["Decision", "Destination", "Expected", "Finished", "Router", "Score"]
+__all__ = ["Decision", "Destination", "Expected", "Finished", "Head", "Prediction", "Router", "Score"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,42 @@ class Expected(NamedTuple):
     def usd(self) -> float:
         """Both."""
         return self.cost_usd + self.wait_usd
+
+
+class Prediction(NamedTuple):
+    """What a head expects of one model's answer to a question.
+
+    Attributes:
+        p_good: Probability that the answer is good, or the score it gets where scores are graded, in [0, 1].
+        completion_tokens: Length of the answer, > 0; None where the head knows nothing of lengths. Its order is worth
+            more than its value.
+    """
+
+    p_good: float
+    completion_tokens: float | None = None
+
+
+class Head(Protocol):
+    """Predicts how well models answer a question, from its vector and its text."""
+
+    @property
+    def name(self) -> str:
+        """Identity of the weights."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that it knows."""
+
+    def predict(self, text: str, encoding: Encoding) -> Mapping[str, Prediction]:
+        """What to expect of each model of `models`.
+
+        Args:
+            text: The question.
+            encoding: Its vector, of the encoder that the head was trained on.
+
+        Raises:
+            RouterError: The head can't run, or gave something else than finite numbers.
+        """
 
 
 class Router(Protocol):
