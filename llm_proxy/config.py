@@ -13,25 +13,16 @@ Order of precedence: argument, then environment (``LLM_PROXY_*``), then file (``
 from __future__ import annotations
 
 import os
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
 from . import _values
+from ._sections import Frozen, LimitConfig, PriceConfig
 from ._sentences import sentence
+from ._tables import from_file, leaves, merged
 from ._values import OPENAI_BASE_URL
 from ._variables import PREFIX, Steps, settings_in, variable_of
 from .errors import ConfigError
@@ -42,6 +33,7 @@ __all__ = [
     "CacheConfig",
     "Config",
     "EncoderConfig",
+    "LimitConfig",
     "ObserveConfig",
     "PriceConfig",
     "RouteConfig",
@@ -77,20 +69,7 @@ def _default_directory() -> Path:
         ) from exc
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False, defer_build=True
-    )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
-            raise ValueError("must not be true or false")
-        return value
-
-
-class CacheConfig(_Frozen):
+class CacheConfig(Frozen):
     """What is kept, where, and what may be served from it."""
 
     enabled: bool = Field(True, description="Look up and store answers at all.")
@@ -165,7 +144,7 @@ class CacheConfig(_Frozen):
     )
 
 
-class EncoderConfig(_Frozen):
+class EncoderConfig(Frozen):
     """What turns questions into vectors."""
 
     kind: Literal["onnx", "sentence-transformers"] = Field("onnx", description="Which library runs it.")
@@ -173,14 +152,7 @@ class EncoderConfig(_Frozen):
     wait_s: float = Field(0.05, gt=0, description="Longest wait for a vector; after it the call goes on as a miss.")
 
 
-class PriceConfig(_Frozen):
-    """Prices of one model, where the price library's are wrong or absent."""
-
-    input_usd_per_mtok: float = Field(ge=0, description="Price of a million prompt tokens, dollars.")
-    output_usd_per_mtok: float = Field(ge=0, description="Price of a million completion tokens, dollars.")
-
-
-class BackendConfig(_Frozen):
+class BackendConfig(Frozen):
     """One OpenAI-compatible server."""
 
     base_url: Annotated[str, AfterValidator(_values.base_url)] = Field(description="URL up to and with `/v1`.")
@@ -194,9 +166,28 @@ class BackendConfig(_Frozen):
         "configured, `caller` for the default backend, else `none`.",
     )
     models: tuple[str, ...] = Field((), description="Models that this backend serves, for names without a prefix.")
-    context_tokens: int | None = Field(None, gt=0, description="Context window; longer prompts are not routed to it.")
+    context_tokens: int | None = Field(
+        None, gt=0, description="Context window: longer prompts, with the answer's `max_tokens`, are not routed to it."
+    )
+    max_output_tokens: int | None = Field(
+        None, gt=0, description="Longest answer; requests whose `max_tokens` is above it are not routed to it."
+    )
     has_tools: bool = Field(True, description="Whether requests with tools may be routed to it.")
     has_images: bool = Field(True, description="Whether requests with images may be routed to it.")
+    has_json_schema: bool = Field(
+        True, description="Whether requests whose `response_format` is a JSON schema may be routed to it."
+    )
+    has_json_object: bool = Field(
+        True, description="Whether requests whose `response_format` is `json_object` may be routed to it."
+    )
+    limits: Mapping[str, LimitConfig] = Field(
+        default_factory=dict, description="What single models can do, by name, where it is not what is said here."
+    )
+    concurrency: int | None = Field(
+        None,
+        gt=0,
+        description="Answers that it works on at a time; further calls are expected to wait. Unset: any number.",
+    )
     prices: Mapping[str, PriceConfig] = Field(default_factory=dict, description="Prices by model name.")
     timeout_s: float | None = Field(None, gt=0, description="Longest wait for a byte; unset: the caller's own.")
     usd_per_second: float = Field(0.0, ge=0, description="What a second of waiting for this backend is worth.")
@@ -208,7 +199,7 @@ class BackendConfig(_Frozen):
         return environment(self.api_key_env) if self.api_key_env else None
 
 
-class RouteConfig(_Frozen):
+class RouteConfig(Frozen):
     """A choice between models, used when a request names the route as its model."""
 
     candidates: tuple[str, ...] = Field(min_length=1, description="`BACKEND/MODEL` names, weakest and cheapest first.")
@@ -221,9 +212,30 @@ class RouteConfig(_Frozen):
         lt=1,
         description="As `cache.max_error_rate`, for this route; none: the same.",
     )
+    known_as: Mapping[str, str] = Field(
+        default_factory=dict,
+        description="What a head calls a candidate, where it is not the model's name, e.g. "
+        '`{"local/llama3.2" = "Llama-3.2-3B"}`.',
+    )
+    quality: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="With a head: a candidate is good enough where its probability of a good answer is at least this "
+        "share of the best candidate's.",
+    )
+    usd_per_good_answer: float | None = Field(
+        None,
+        gt=0,
+        description="With a head: what a good answer is worth, dollars. When set, it decides instead of `quality`: "
+        "the most is made of worth times probability, less expected cost.",
+    )
+    objective: Literal["cost", "latency"] = Field(
+        "cost", description="What is least of those that are good enough: expected cost, or predicted latency."
+    )
 
 
-class ServerConfig(_Frozen):
+class ServerConfig(Frozen):
     """The reverse proxy."""
 
     host: str = Field("127.0.0.1", description="Address to bind; any but loopback needs `keys`.")
@@ -234,14 +246,14 @@ class ServerConfig(_Frozen):
     max_body_bytes: int = Field(32 << 20, gt=0, description="A larger chat request is refused with 413.")
 
 
-class ObserveConfig(_Frozen):
+class ObserveConfig(Frozen):
     """What is written down about calls."""
 
     ledger: bool = Field(True, description="Keep one row a call (no prompts, no keys) for `llm-proxy stats`.")
     ledger_rows: int = Field(1_000_000, gt=0, description="Oldest rows go beyond this many.")
 
 
-class Config(_Frozen):
+class Config(Frozen):
     """All settings of one engine; equal when every value is.
 
     Args:
@@ -283,6 +295,11 @@ class Config(_Frozen):
                     raise ValueError(
                         f"routes.{route}.candidates must be BACKEND/MODEL with BACKEND {known}, not {candidate!r}"
                     )
+            strangers = sorted(set(settings.known_as) - set(settings.candidates))
+            if strangers:
+                raise ValueError(
+                    f"routes.{route}.known_as must name one of {list(settings.candidates)}, not {strangers[0]!r}"
+                )
         for name, target in self.aliases.items():
             if target in self.aliases:
                 raise ValueError(f"aliases.{name} must name a model or a route, not the alias {target!r}")
@@ -302,17 +319,17 @@ def load(source: Config | str | Path | None = None, **arguments: Any) -> Config:
         ConfigError: The file is missing, is not TOML, or a setting is wrong.
     """
     if isinstance(source, Config):
-        return source if not arguments else Config(**_merged(source.model_dump(exclude_unset=True), arguments))
+        return source if not arguments else Config(**merged(source.model_dump(exclude_unset=True), arguments))
     path = settings_file(source)
-    settings = {} if path is None else _from_file(path)
-    origins = dict.fromkeys(_leaves(settings), str(path))
+    settings = {} if path is None else from_file(path)
+    origins = dict.fromkeys(leaves(settings), str(path))
     for steps, variable, value in settings_in(os.environ, Config, settings):
         for step in reversed(steps):
             value = {step: value}
-        settings = _merged(settings, value)
+        settings = merged(settings, value)
         origins[steps] = variable
-    origins = {steps: origin for steps, origin in origins.items() if steps not in set(_leaves(arguments))}
-    return _checked(_merged(settings, arguments), origins)
+    origins = {steps: origin for steps, origin in origins.items() if steps not in set(leaves(arguments))}
+    return _checked(merged(settings, arguments), origins)
 
 
 def settings_file(source: str | Path | None = None) -> Path | None:
@@ -324,15 +341,6 @@ def settings_file(source: str | Path | None = None) -> Path | None:
     return Path(FILE_NAME) if os.path.isfile(FILE_NAME) else None
 
 
-def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as exc:
-        raise ConfigError(f"configuration file {path} can't be read: {exc.strerror or exc}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"configuration file {path} is not TOML: {exc}") from exc
-
-
 def _checked(sections: Mapping[str, Any], origins: Mapping[Steps, str]) -> Config:
     try:
         return Config(**sections)
@@ -340,23 +348,3 @@ def _checked(sections: Mapping[str, Any], origins: Mapping[Steps, str]) -> Confi
         if isinstance(exc.__cause__, ValidationError):
             raise ConfigError(sentence(exc.__cause__, Config, origins)) from exc.__cause__
         raise
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(below)
-    for name, value in above.items():
-        known = result.get(name)
-        if isinstance(value, Mapping) and known is not None:
-            # What is below and no table stays, for the check to refuse.
-            result[name] = _merged(known, value) if isinstance(known, Mapping) else known
-        else:
-            result[name] = value
-    return result
-
-
-def _leaves(table: Mapping[str, Any], above: Steps = ()) -> Iterator[Steps]:
-    for name, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, (*above, name))
-        else:
-            yield (*above, name)

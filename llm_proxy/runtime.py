@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from .backends.prices import Prices
+from .backfill import Backfill
 from .cache.resting import RestingCache
 from .checks import LEDGER_NAME, checker_for, hit_named
 from .config import Config, EncoderConfig, load
 from .drive import AsyncDriver, Driver, Flights
 from .engine.flow import Engine
 from .engine.outgoing import Dispatcher
-from .engine.settle import Settler, attach_vector
+from .engine.settle import Settler
 from .errors import CacheError, LLMProxyError
 from .forking import Workers, on_fork, working
 from .observe.events import CallEvent, Sink, Troubles
 from .route.base import Finished
 from .route.costs import CostEstimator
+from .route.lazy import LazyHeads
 from .route.select import Selector
 
 if TYPE_CHECKING:
@@ -38,15 +40,15 @@ if TYPE_CHECKING:
     from .encode.lazy import LazyEncoder
     from .engine.ports import Clock
     from .observe.ledger import Ledger
+    from .route.base import Head
+    from .route.plan import Heads
     from .types import Outcome
 
 __all__ = ["LEDGER_NAME", "Runtime", "Settings", "SystemClock", "close_all", "runtime_for"]
 
 logger = logging.getLogger("llm_proxy")
 _MAINTAIN_EVERY_S = 60.0
-_ENCODE_AT_ONCE = 500  # texts, in about a second of one core
 _LEARN_CALLS = 20_000  # of the ledger's newest, in a tenth of a second
-_FAIL_AT_ONCE = 20  # texts that can't be encoded, before the encoder itself is suspected
 
 
 class SystemClock:
@@ -72,6 +74,7 @@ class Runtime:
         sinks: More takers of events, beside the ledger.
         cache: A ready cache instead of the configured one.
         encoder: A ready encoder instead of the configured one.
+        heads: The heads of routes, by name, or what gives them; see `llm_proxy.route.select.Selector`.
     """
 
     def __init__(
@@ -82,10 +85,11 @@ class Runtime:
         sinks: tuple[Sink, ...] = (),
         cache: Cache | None = None,
         encoder: LazyEncoder | None = None,
+        heads: Mapping[str, Head] | Heads | None = None,
     ) -> None:
         self.config = config
         self.clock = clock or SystemClock()
-        self._given_cache, self._given_sinks = cache, sinks
+        self._given_cache, self._given_sinks, self._heads = cache, sinks, heads
         self._is_closed = False
         self._assemble(cache or self._open_cache(), encoder)
         _alive.add(self)
@@ -97,13 +101,18 @@ class Runtime:
         self._lock = threading.RLock()
         self._pool: Workers | None = None
         self._maintained_s = self.clock.monotonic()
-        self._unencodable: set[str] = set()
-        self._without_vector = -1  # entries, after the last look at all of them
         self.troubles = Troubles()
         self.prices = Prices(config.backends)
         self.costs = CostEstimator(self.prices)
-        self.selector = Selector(config, costs=self.costs)
+        self.selector = Selector(
+            config,
+            costs=self.costs,
+            heads=self._heads,
+            note=self.troubles.note,
+            monotonic=self.clock.monotonic,
+        )
         self.encoder = encoder or self._open_encoder()
+        self._backfill = Backfill(self.troubles)
         self.ledger = self._open_ledger()
         self._sinks: tuple[Sink, ...] = (*self._given_sinks, *([self.ledger] if self.ledger else []))
         self._assemble_engine(cache)
@@ -115,23 +124,25 @@ class Runtime:
         config = self.config
         # The command line and the background work use the cache itself; calls use it through its rests.
         answers = RestingCache(cache, monotonic=self.clock.monotonic) if cache is not None else None
+        encoder = self.encoder if config.cache.semantic else None  # else it serves routes alone
         settler = Settler(
             config.cache,
             cache=answers,
-            encoder=self.encoder,
+            encoder=encoder,
             prices=self.prices,
             clock=self.clock,
             troubles=self.troubles,
             sink=self.emit,
             appraiser=self.selector,
+            watch=self.selector.health,
         )
-        dispatcher = Dispatcher(config, selector=self.selector, troubles=self.troubles)
+        dispatcher = Dispatcher(config, selector=self.selector, troubles=self.troubles, encoder=self.encoder)
         self.checker = checker_for(
             config,
             cache=answers,
             dispatcher=dispatcher,
             settler=settler,
-            encoder=self.encoder,
+            encoder=encoder,
             prices=self.prices,
             clock=self.clock,
             troubles=self.troubles,
@@ -140,7 +151,7 @@ class Runtime:
         self.engine = Engine(
             config,
             cache=answers,
-            encoder=self.encoder,
+            encoder=encoder,
             dispatcher=dispatcher,
             settler=settler,
             checker=self.checker,
@@ -151,12 +162,23 @@ class Runtime:
     def start(self) -> None:
         """Load what takes long in the background; calls that come earlier are misses, not errors."""
         self._in_background(self.prices.warm)
-        if self.ledger is not None:
-            self._in_background(self._learn_from_ledger)
+        self._in_background(self._learn_from_ledger)
         if self.cache is not None:
             self._in_background(self._open_in_background)
         if self.encoder is not None:
             self.encoder.start(self._in_background)
+        if isinstance(self._heads, LazyHeads):
+            self._heads.start(self._in_background)
+
+    def prepare(self) -> None:
+        """Load now what routes decide by, instead of `start`: what earlier calls have taken, and the heads.
+
+        Raises:
+            LLMProxyError: A head can't be loaded.
+        """
+        self._learn_from_ledger()
+        if isinstance(self._heads, LazyHeads):
+            self._heads.load()
 
     def pool(self) -> ThreadPoolExecutor:
         """Worker threads; made on first use.
@@ -226,9 +248,12 @@ class Runtime:
             self._lock = threading.RLock()
             return
         if not is_quiet:
+            self._heads = None
             self._assemble(None, None)
             self.troubles.note("cache", CacheError("forked while llm-proxy was loading: make the client in the child"))
             return
+        if isinstance(self._heads, LazyHeads):
+            self._heads.after_fork()
         self._assemble(self._given_cache or self._open_cache(), self.encoder)
         if self.encoder is not None:
             self.encoder.after_fork()
@@ -250,7 +275,7 @@ class Runtime:
         return build(self.config.cache, clock=self.clock, routes=self.config.routes)
 
     def _open_encoder(self) -> LazyEncoder | None:
-        if self.cache is None or not self.config.cache.semantic:
+        if not self._heads and (self.cache is None or not self.config.cache.semantic):
             return None
         from .encode.extras import exact_only
         from .encode.lazy import build
@@ -282,7 +307,9 @@ class Runtime:
             self.troubles.note("cache", exc)
 
     def _learn_from_ledger(self) -> None:
-        """Have the estimates begin with what earlier calls have taken."""
+        """Have the estimates begin with what earlier calls have taken; does nothing where no ledger is kept."""
+        if self.ledger is None:
+            return
         from .observe.totals import latest_calls
 
         try:
@@ -299,48 +326,10 @@ class Runtime:
             return
         try:
             cache.maintain()
-            if encoder is not None and encoder.is_ready:
-                self._encode_lacking(cache, encoder)
+            if encoder is not None and encoder.is_ready and self.config.cache.semantic:
+                self._backfill.run(cache, encoder)
         except LLMProxyError as exc:
             self.troubles.note("cache", exc)
-
-    def _encode_lacking(self, cache: Cache, encoder: LazyEncoder) -> None:
-        """Encode some of the entries without a vector, if there are more than were left after the last look.
-
-        Other processes write such entries, and this one does where the encoder was late. A text that can't be encoded
-        is passed over from then on.
-        """
-        if _without_vector(cache) <= self._without_vector:
-            return
-        tried = failed = 0
-        for entry in cache.lacking(encoder.name):
-            if entry.key in self._unencodable:
-                continue
-            if tried == _ENCODE_AT_ONCE or failed == _FAIL_AT_ONCE:
-                return
-            tried += 1
-            try:
-                attach_vector(entry, cache=cache, encoder=encoder)
-            except LLMProxyError as exc:
-                if _can_encode(encoder, entry.text):
-                    raise
-                failed += 1
-                self._unencodable.add(entry.key)
-                self.troubles.note("encoder", exc)
-        self._without_vector = _without_vector(cache)
-
-
-def _without_vector(cache: Cache) -> int:
-    stats = cache.stats()
-    return stats.entries - stats.vectors
-
-
-def _can_encode(encoder: LazyEncoder, text: str) -> bool:
-    try:
-        encoder.encode(text)
-    except LLMProxyError:
-        return False
-    return True
 
 
 _alive: WeakSet[Runtime] = WeakSet()

@@ -1,4 +1,4 @@
-"""Stand-ins for your own tests: a simulated provider, a clock that you move, an encoder without a model.
+"""Stand-ins for your own tests: a simulated provider, a clock that you move, an encoder and a head without a model.
 
 Nothing here talks to a network or loads a model; `FakeBackend` is a simulated provider and its answers say so.
 
@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llm_proxy.encode.base import Encoding
+from llm_proxy.route.base import Prediction
 from llm_proxy.types import ChatRequest
 from llm_proxy.wire.chat import error_body
 from llm_proxy.wire.replay import replay
@@ -26,7 +27,7 @@ from llm_proxy.wire.replay import replay
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-__all__ = ["FakeBackend", "FakeClock", "FakeEncoder"]
+__all__ = ["FakeBackend", "FakeClock", "FakeEncoder", "FakeHead"]
 
 
 class FakeClock:
@@ -82,11 +83,49 @@ class FakeEncoder:
     def start(self, submit: Callable[[Callable[[], None]], object]) -> None:
         """Nothing to load."""
 
+    def after_fork(self) -> None:
+        """Nothing to renew."""
+
     def note_timeout(self) -> None:
         """Nothing to count."""
 
     def note_success(self) -> None:
         """Nothing to count."""
+
+
+class FakeHead:
+    """Says of models what it is told to; no weights, no meaning. See `llm_proxy.route.base.Head`.
+
+    Args:
+        predictions: Probability of a good answer by model, or a whole `Prediction`; or a function of the question that
+            gives such a table.
+        models: The models that it claims to know; those of the table by default.
+        name: Its name.
+        error: Raised by every call, when given.
+
+    Attributes:
+        texts: Questions that it was asked about, oldest first.
+    """
+
+    def __init__(
+        self,
+        predictions: Mapping[str, float | Prediction] | Callable[[str], Mapping[str, float | Prediction]],
+        *,
+        models: tuple[str, ...] = (),
+        name: str = "fake-head",
+        error: Exception | None = None,
+    ) -> None:
+        self.predictions, self.name, self.error = predictions, name, error
+        self.models = models or (() if callable(predictions) else tuple(predictions))
+        self.texts: list[str] = []
+
+    def predict(self, text: str, encoding: Encoding) -> Mapping[str, Prediction]:
+        """What it was told to say."""
+        self.texts.append(text)
+        if self.error is not None:
+            raise self.error
+        said = self.predictions(text) if callable(self.predictions) else self.predictions
+        return {model: p if isinstance(p, Prediction) else Prediction(p) for model, p in said.items()}
 
 
 class FakeBackend:

@@ -8,7 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-__all__ = ["Bypass", "ChatRequest", "Clock", "Controls", "Fingerprint", "Head", "Outcome", "Outgoing", "Usage"]
+__all__ = [
+    "Bypass",
+    "ChatRequest",
+    "Clock",
+    "Controls",
+    "Fingerprint",
+    "Head",
+    "Outcome",
+    "Outgoing",
+    "Usage",
+    "texts_of",
+]
 
 JSON = dict[str, Any]
 HitKind = Literal["exact", "semantic", ""]
@@ -113,6 +124,14 @@ class ChatRequest:
         """The conversation; empty when absent or not a list."""
         messages = self.body.get("messages")
         return messages if isinstance(messages, list) else ()
+
+    @property
+    def question(self) -> str:
+        """The user's last text, wherever it stands; parts are joined by line feeds. Empty when there is none."""
+        for message in reversed(self.messages):
+            if isinstance(message, dict) and message.get("role") == "user":
+                return "\n".join(texts_of(message.get("content")))
+        return ""
 
     @property
     def is_stream(self) -> bool:
@@ -223,6 +242,7 @@ class Outcome:
         scope: Where a semantic hit was found; empty otherwise.
         p_wrong: Probability that a semantic hit is wrong, in [0, 1]: as the guard says, mended by what comparing hits
             found. None where it is no semantic hit.
+        reason: Why this model was asked, in a few words, where a route decided.
     """
 
     status: Literal["hit", "miss", "bypass"]
@@ -242,6 +262,7 @@ class Outcome:
     asked: str = ""
     scope: str = ""
     p_wrong: float | None = None
+    reason: str = ""
 
     def with_changes(self, **changes: Any) -> Outcome:
         """A copy with some fields replaced."""
@@ -288,6 +309,15 @@ def _sf_string(text: str) -> str:
         return f'"{text}"'
     printable = "".join(char if " " <= char <= "~" else "?" for char in text)
     return '"' + printable.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def texts_of(content: object) -> list[str]:
+    """The texts in a message's ``content``: itself, or those of its parts that have one."""
+    if isinstance(content, str):
+        return [content]
+    parts = content if isinstance(content, list) else []
+    found = [part.get("text") for part in parts if isinstance(part, dict)]
+    return [text for text in found if isinstance(text, str)]
 
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")

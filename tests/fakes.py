@@ -139,20 +139,24 @@ class Rig:
     chance: float = 0.0
     checks: list[CheckEvent] = field(default_factory=list)
     spent_usd: float = 0.0
+    heads: Any = None
+    """As `Selector`'s."""
 
     def __post_init__(self) -> None:
         self.config = Config(**self.sections)
-        self.selector = Selector(self.config)
+        self.selector = Selector(self.config, heads=self.heads, note=self.troubles.note, monotonic=self.clock.monotonic)
         self.prices = Prices(self.config.backends)
-        self.dispatcher = Dispatcher(self.config, selector=self.selector, troubles=self.troubles)
+        self.dispatcher = Dispatcher(self.config, selector=self.selector, troubles=self.troubles, encoder=self.encoder)
+        encoder = self.encoder if self.config.cache.semantic else None
         self.settler = Settler(
             self.config.cache,
             cache=self.cache,
-            encoder=self.encoder,
+            encoder=encoder,
             prices=self.prices,
             clock=self.clock,
             troubles=self.troubles,
             sink=self.events.append,
+            watch=self.selector.health,
         )
         self.allowance = Allowance(
             self.config.cache.check_usd_per_day,
@@ -177,7 +181,7 @@ class Rig:
         self.engine = Engine(
             self.config,
             cache=self.cache,
-            encoder=self.encoder,
+            encoder=encoder,
             dispatcher=self.dispatcher,
             settler=self.settler,
             checker=self.checker,

@@ -137,6 +137,8 @@ class TestEnvironment:
             "BASE_URL": "http://h/v1", "API_KEY": SECRET, "API_KEY_ENV": "OTHER", "AUTH": "caller", "MODELS": "x, y",
             "CONTEXT_TOKENS": "8", "HAS_TOOLS": "false", "HAS_IMAGES": "0", "TIMEOUT_S": "2", "USD_PER_SECOND": "0.1",
             "PRICES": '{"x": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}}',
+            "LIMITS": '{"x": {"context_tokens": 9, "has_tools": true}}', "MAX_OUTPUT_TOKENS": "7", "CONCURRENCY": "3",
+            "HAS_JSON_SCHEMA": "0", "HAS_JSON_OBJECT": "1",
         }.items():  # fmt: skip
             monkeypatch.setenv(f"LLM_PROXY_BACKENDS_LOCAL_{name}", text)
         monkeypatch.setenv("LLM_PROXY_ROUTES_AUTO_CANDIDATES", "local/x,local/y")
@@ -272,6 +274,25 @@ class TestWrong:
         assert said == (
             f"wrong setting: routes.r.candidates must be BACKEND/MODEL with BACKEND one of ['a'], not {candidate!r}"
         )
+
+    def test_names_of_a_head_s_models_are_those_of_candidates(self):
+        route = {"candidates": ["a/x", "a/y"], "known_as": {"a/z": "Z"}}
+        said = complaint(backends={"a": LOCAL}, routes={"r": route})
+        assert said == "wrong setting: routes.r.known_as must name one of ['a/x', 'a/y'], not 'a/z'"
+
+    def test_what_a_model_can_do_is_a_number_or_true_or_false(self):
+        assert "context_tokens must not be true or false" in complaint(
+            backends={"a": {**LOCAL, "limits": {"x": {"context_tokens": True}}}}
+        )
+        limits = Config(backends={"a": {**LOCAL, "limits": {"x": {"has_tools": True}}}}).backends["a"].limits
+        assert (limits["x"].has_tools, limits["x"].has_images) == (True, None)
+
+    @pytest.mark.parametrize(
+        ("setting", "value"), [("quality", 0.0), ("quality", 1.1), ("usd_per_good_answer", 0.0), ("objective", "both")]
+    )
+    def test_a_route_s_terms_have_bounds(self, setting, value):
+        said = complaint(backends={"a": LOCAL}, routes={"r": {"candidates": ["a/x"], setting: value}})
+        assert said.startswith(f"wrong setting: routes.r.{setting} must")
 
     @pytest.mark.parametrize(
         "url", ["localhost:8000", "ftp://h", "http://", "", "http://h:0/", "http://h:99999/v1", "http://h/ v1",

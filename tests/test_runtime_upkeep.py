@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llm_proxy import runtime as module
+from llm_proxy import backfill as module
 from llm_proxy.cache.build import build
 from llm_proxy.cache.cache import Cache
 from llm_proxy.cache.entry import Entry

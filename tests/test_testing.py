@@ -11,7 +11,8 @@ import pytest
 
 import llm_proxy.testing
 from llm_proxy.faces._http import httpx
-from llm_proxy.testing import FakeBackend, FakeClock, FakeEncoder
+from llm_proxy.route.base import Prediction
+from llm_proxy.testing import FakeBackend, FakeClock, FakeEncoder, FakeHead
 from tests.servers import serving
 
 np = pytest.importorskip("numpy")
@@ -124,3 +125,21 @@ class TestBackend:
 
     async def test_it_serves_nothing_but_http(self) -> None:
         await FakeBackend()({"type": "lifespan"}, None, None)
+
+
+class TestHead:
+    def test_it_says_what_it_is_told(self) -> None:
+        head, encoding = FakeHead({"a": 0.5, "b": Prediction(0.9, 7.0)}), FakeEncoder().encode("why?")
+        assert head.models == ("a", "b")
+        assert head.predict("why?", encoding) == {"a": Prediction(0.5), "b": Prediction(0.9, 7.0)}
+        assert (head.name, head.texts) == ("fake-head", ["why?"])
+
+    def test_by_the_question(self) -> None:
+        head = FakeHead(lambda text: {"a": float(len(text) > 4)}, models=("a",), name="mine")
+        encoding = FakeEncoder().encode("why?")
+        assert [head.predict(text, encoding)["a"].p_good for text in ("why?", "and why?")] == [0.0, 1.0]
+        assert (head.name, head.models) == ("mine", ("a",))
+
+    def test_or_raises(self) -> None:
+        with pytest.raises(OSError, match="gone"):
+            FakeHead({"a": 0.5}, error=OSError("gone")).predict("x", FakeEncoder().encode("x"))

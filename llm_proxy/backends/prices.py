@@ -13,7 +13,7 @@ from llm_proxy.types import Usage
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llm_proxy.config import BackendConfig
+    from llm_proxy.config import BackendConfig, PriceConfig
 
 __all__ = ["Prices", "is_loopback"]
 
@@ -44,7 +44,7 @@ class Prices:
     def __init__(self, backends: Mapping[str, BackendConfig]) -> None:
         self._backends = backends
         self._warned: set[tuple[str, str]] = set()
-        self._quotes: dict[tuple[str, str, int], tuple[float, float] | None] = {}
+        self._quotes: dict[tuple[str, str, int], tuple[float, float, float] | None] = {}
 
     def warm(self) -> None:
         """Load the price table now, so that no call waits for it."""
@@ -71,8 +71,7 @@ class Prices:
             base_url = settings.base_url
             own = next((settings.prices[name] for name in names if name in settings.prices), None)
             if own is not None:
-                spent = usage.prompt_tokens * own.input_usd_per_mtok + usage.completion_tokens * own.output_usd_per_mtok
-                return spent / _MTOK
+                return _configured(usage, own)
         if is_loopback(base_url):
             return 0.0
         for name in names:
@@ -85,7 +84,7 @@ class Prices:
         """About the price of one answer, for choosing: the rates are looked up once for prompts of about one length.
 
         Args:
-            usage: Its expected token counts; cached ones count as any.
+            usage: Its expected token counts.
             model: Model to ask.
             backend: Name of a configured backend, or empty.
             base_url: Where it is asked when no backend is named.
@@ -93,25 +92,55 @@ class Prices:
         Returns:
             Dollars, >= 0; None when the price is not known.
         """
-        key = backend or base_url, model, usage.prompt_tokens.bit_length()
-        if key not in self._quotes:
-            if len(self._quotes) >= _MOST_QUOTES:
-                self._quotes.clear()
-            self._quotes[key] = self._rates(usage.prompt_tokens, model=model, backend=backend, base_url=base_url)
-        rates = self._quotes.get(key)
-        return None if rates is None else usage.prompt_tokens * rates[0] + usage.completion_tokens * rates[1]
+        rates = self._quoted(usage.prompt_tokens, model=model, backend=backend, base_url=base_url)
+        if rates is None:
+            return None
+        fresh, cached, completion = rates
+        quote = (usage.prompt_tokens - usage.cached_tokens) * fresh + usage.completion_tokens * completion
+        return quote + usage.cached_tokens * cached
+
+    def reread_usd(self, tokens: int, prompt_tokens: int, *, model: str, backend: str) -> float:
+        """What tokens cost more than if the provider had cached them, dollars.
+
+        Args:
+            tokens: How many, >= 0.
+            prompt_tokens: Length of the prompt that they are of, >= 0.
+            model: Model to ask.
+            backend: Name of a configured backend.
+
+        Returns:
+            Dollars; 0 without a discount, or when the price is not known.
+        """
+        rates = self._quoted(prompt_tokens, model=model, backend=backend, base_url="")
+        return 0.0 if rates is None else tokens * (rates[0] - rates[1])
 
     def wait_usd(self, latency_s: float, *, backend: str) -> float:
         """What it is worth not to wait that long for a backend, dollars; 0 where its configuration does not say."""
         settings = self._backends.get(backend)
         return 0.0 if settings is None else settings.usd_per_second * latency_s
 
-    def _rates(self, prompt_tokens: int, *, model: str, backend: str, base_url: str) -> tuple[float, float] | None:
-        """Dollars a prompt token and a completion token, for prompts of this length (some providers have steps)."""
+    def _quoted(
+        self, prompt_tokens: int, *, model: str, backend: str, base_url: str
+    ) -> tuple[float, float, float] | None:
+        key = backend or base_url, model, prompt_tokens.bit_length()
+        if key not in self._quotes:
+            if len(self._quotes) >= _MOST_QUOTES:
+                self._quotes.clear()
+            self._quotes[key] = self._rates(prompt_tokens, model=model, backend=backend, base_url=base_url)
+        return self._quotes.get(key)
+
+    def _rates(
+        self, prompt_tokens: int, *, model: str, backend: str, base_url: str
+    ) -> tuple[float, float, float] | None:
+        """Dollars a prompt token, a cached one and a completion token, for prompts of this length: some have steps."""
         prompt = max(prompt_tokens, 1)
-        asked = self.cost_usd(Usage(prompt), model=model, backend=backend, base_url=base_url)
-        both = self.cost_usd(Usage(prompt, _MTOK), model=model, backend=backend, base_url=base_url)
-        return None if asked is None or both is None else (asked / prompt, (both - asked) / _MTOK)
+        usages = Usage(prompt), Usage(prompt, 0, prompt), Usage(prompt, _MTOK)
+        found = [self.cost_usd(usage, model=model, backend=backend, base_url=base_url) for usage in usages]
+        known = [cost for cost in found if cost is not None]
+        if len(known) < len(found):
+            return None
+        fresh, cached, both = known
+        return fresh / prompt, cached / prompt, (both - fresh) / _MTOK
 
     def _warn(self, model: str, base_url: str) -> None:
         shown = model[:_SHOWN_CHARS], base_url[:_SHOWN_CHARS]
@@ -123,6 +152,13 @@ class Prices:
             *shown,
             "" if len(self._warned) < _MOST_WARNINGS else "; no more of these will be logged",
         )
+
+
+def _configured(usage: Usage, own: PriceConfig) -> float:
+    cached_rate = own.input_usd_per_mtok if own.cached_usd_per_mtok is None else own.cached_usd_per_mtok
+    cached = min(usage.cached_tokens, usage.prompt_tokens)
+    prompt = (usage.prompt_tokens - cached) * own.input_usd_per_mtok + cached * cached_rate
+    return (prompt + usage.completion_tokens * own.output_usd_per_mtok) / _MTOK
 
 
 def _listed(usage: Usage, model: str, base_url: str) -> float:

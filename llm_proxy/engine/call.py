@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Call"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Call:
     """One call on its way through `Engine.answer`."""
 
@@ -31,6 +31,8 @@ class Call:
     flight: Flight | None = None
     seat: Seat | None = None
     is_sent: bool = False
+    is_encoded: bool = False
+    reason: str = ""
     is_tending_due: bool = False
     served: Hit | None = None
 
@@ -45,7 +47,13 @@ class Call:
             backend=self.destination.backend,
             route=self.destination.route,
             model=self.destination.model or self.request.model,
+            reason=self.reason,
         )
+
+    @property
+    def sent(self) -> Call | Ticket:
+        """What stands for the request that is sent: what lives until its answer is over."""
+        return self.led.ticket if self.led is not None else self
 
     @property
     def led(self) -> Flight | None:

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llm_proxy.backends.openai_compatible import ACCOUNT_HEADERS, credentials_of
-from llm_proxy.types import Bypass, Fingerprint
+from llm_proxy.types import Bypass, Fingerprint, texts_of
 
 if TYPE_CHECKING:
     from llm_proxy.config import CacheConfig
     from llm_proxy.types import ChatRequest
 
-__all__ = ["fingerprint", "narrowed", "tenant_of"]
+__all__ = ["conversation_of", "fingerprint", "narrowed", "tenant_of"]
 
 # These fields name the caller, the transport or the bill; the model's answer does not depend on them.
 _NOT_IN_SCOPE = frozenset({
@@ -90,6 +90,23 @@ def tenant_of(request: ChatRequest, rule: str) -> str:
         return f"header:{request.headers.get(name.lower(), '')}"
     accounts = [request.headers.get(name, "") for name in ACCOUNT_HEADERS]
     return "key:" + _digest([credentials_of(request.headers), accounts])[:32]
+
+
+def conversation_of(request: ChatRequest, tenant: str) -> str:
+    """What a call belongs to, as a hash: who asks, and all texts up to the user's first; empty where that is missing.
+
+    Args:
+        request: The call.
+        tenant: As for `tenant_of`.
+    """
+    start: list[object] = []
+    for message in request.messages:
+        if not isinstance(message, Mapping):
+            continue
+        start.append([str(message.get("role")), texts_of(message.get("content"))])
+        if message.get("role") == "user":
+            return _digest([tenant_of(request, tenant), start])
+    return ""
 
 
 def _bypass_reason(request: ChatRequest, settings: CacheConfig) -> str:

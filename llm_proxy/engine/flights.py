@@ -61,7 +61,7 @@ class Recording(Protocol):
         """The same as UTF-8 JSON."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Ticket:
     """All that is needed to settle one answer; outlives the flow of the caller who asked.
 
@@ -75,6 +75,7 @@ class Ticket:
             on an answer that is settled.
         encoding: The encoded question, where there was time.
         rivals: Pairs of backend and model that are good enough for it, where a route decided.
+        foretold_tokens: Length of the answer as a head foretold it.
         recorder: What assembles the answer, once the upstream answers.
         head_headers: The upstream's response headers, likewise.
         entry: The answer as an entry, once it is settled and may be stored.
@@ -92,6 +93,7 @@ class Ticket:
     lost: Callable[[Ticket, str], None]
     encoding: Encoding | None = None
     rivals: tuple[tuple[str, str], ...] = ()
+    foretold_tokens: float | None = None
     recorder: Recording | None = None
     head_headers: HeaderList = ()
     entry: Entry | None = None

@@ -110,7 +110,8 @@ class Engine:
             led.fail()
         if led is None or (led.is_over and not led.ticket.is_settled):
             error = type(exc).__name__ if isinstance(exc, Exception) else "aborted"
-            self._settler.passed(call.request, call.outcome, call.started_s, status=0, error=error)
+            sent = call.sent if call.is_sent else None
+            self._settler.passed(call.request, call.outcome, call.started_s, status=0, error=error, sent=sent)
         else:  # others may wait for the answer: the flight books this call when it ends
             led.ticket.is_left = True
         call.leave()
@@ -214,6 +215,7 @@ class Engine:
         encoder, text = self._encoder, ticket.fingerprint.text
         if text is None or cache is None or encoder is None or encoder.is_open:
             return None
+        call.is_encoded = True
         search = partial(self._search, ticket, text, cache=cache, encoder=encoder)
         limit_s = self._config.encoder.wait_s
         try:
@@ -320,9 +322,10 @@ class Engine:
     # -- 6 to 8: from upstream -----------------------------------------------------------------------------------
 
     def _from_upstream(self, call: Call) -> Flow[Answer]:
-        outgoing = self._route(call)
+        outgoing = yield from self._route(call)
         outcome, led = call.outcome, call.led
         call.is_sent = True
+        self._settler.sent(outcome, call.sent)
         if led is None:
             head = yield from forward(outgoing)
         else:
@@ -330,16 +333,16 @@ class Engine:
             head = yield from launch(outgoing, led, partial(self._opened, led))
             if led.head is not None:
                 return Live(head, outcome, led, call.seat)
-        self._settler.passed(call.request, outcome, call.started_s, status=head.status)
+        self._settler.passed(call.request, outcome, call.started_s, status=head.status, sent=call.sent)
         return Live(head, outcome)
 
-    def _route(self, call: Call) -> Outgoing:
+    def _route(self, call: Call) -> Flow[Outgoing]:
         if call.destination.route:
-            decision = self._dispatcher.decide(
-                call.request, call.destination, call.ticket.encoding if call.ticket else None
-            )
+            encoding = yield from self._dispatcher.encoded(call)
+            decision = self._dispatcher.decide(call.request, call.destination, encoding)
             if call.ticket:
-                call.ticket.rivals = decision.rivals
+                call.ticket.rivals, call.ticket.foretold_tokens = decision.rivals, decision.foretold_tokens
+            call.reason = decision.reason
             call.destination = replace(call.destination, backend=decision.backend, model=decision.model)
         return self._dispatcher.request(call.request, call.destination)
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llm_proxy.backends.openai_compatible import outgoing_for
+from llm_proxy.errors import LLMProxyError
 from llm_proxy.types import Outgoing
+
+from .effects import Flow, Late, compute
+from .fingerprint import conversation_of
 
 if TYPE_CHECKING:
     from llm_proxy.config import Config
@@ -15,16 +20,26 @@ if TYPE_CHECKING:
     from llm_proxy.route.base import Decision, Destination
     from llm_proxy.types import ChatRequest
 
-    from .ports import Chooser
+    from .call import Call
+    from .ports import Chooser, QuestionEncoder
 
 __all__ = ["Dispatcher"]
 
 
 class Dispatcher:
-    """Makes the requests for upstreams. One a runtime; thread-safe as far as its parts are."""
+    """Makes the requests for upstreams. One a runtime; thread-safe as far as its parts are.
 
-    def __init__(self, config: Config, *, selector: Chooser, troubles: Troubles) -> None:
-        self._config, self._selector, self._troubles = config, selector, troubles
+    Args:
+        config: Settings.
+        selector: Chooses.
+        troubles: Counts what goes wrong.
+        encoder: Encodes questions for routes that are decided by their vectors.
+    """
+
+    def __init__(
+        self, config: Config, *, selector: Chooser, troubles: Troubles, encoder: QuestionEncoder | None = None
+    ) -> None:
+        self._config, self._selector, self._troubles, self._encoder = config, selector, troubles, encoder
 
     def resolve(self, request: ChatRequest) -> Destination:
         """Where the request's model name leads."""
@@ -33,10 +48,46 @@ class Dispatcher:
     def decide(self, request: ChatRequest, destination: Destination, encoding: Encoding | None) -> Decision:
         """The candidate of a route that is asked: the strongest one where the router is in trouble."""
         try:
-            return self._selector.decide(request, destination, encoding)
+            conversation = conversation_of(request, self._config.cache.tenant)
+            return self._selector.decide(request, destination, encoding, conversation)
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the strongest candidate is asked
             self._troubles.note("router", exc)
-            return self._selector.fallback(destination)
+            said = str(exc) if isinstance(exc, LLMProxyError) else type(exc).__name__
+            return self._selector.fallback(destination, f"default: {said}")
+
+    def encoded(self, call: Call) -> Flow[Encoding | None]:
+        """The call's encoded question, where its route needs one: by the one pass of the encoder that a call has.
+
+        That was made where the cache was searched. Else it is made here, and the cache gets it when it stores the
+        answer. None where it is not needed, late or failed, or there is no text: the rules decide then.
+        """
+        ticket, encoder = call.ticket, self._encoder
+        if ticket is not None and ticket.encoding is not None:
+            return ticket.encoding
+        try:
+            text = call.request.question
+            is_tried = call.is_encoded or encoder is None or encoder.is_open or not text.strip()
+            if is_tried or encoder is None or not self._selector.wants_vector(call.destination.route):
+                return None
+            encoding = yield from self._encoding(text, encoder)
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the rules decide
+            self._troubles.note("encoder" if isinstance(exc, LLMProxyError) else "engine", exc)
+            return None
+        if ticket is not None and ticket.fingerprint.text == text:
+            ticket.encoding = encoding
+        return encoding
+
+    def _encoding(self, text: str, encoder: QuestionEncoder) -> Flow[Encoding | None]:
+        limit_s = self._config.encoder.wait_s
+        try:
+            encoding = yield from compute(
+                partial(encoder.encode, text), limit_s, is_quick=encoder.slowest_s <= limit_s / 2
+            )
+        except Late:
+            encoder.note_timeout()
+            return None
+        encoder.note_success()
+        return encoding
 
     def request(self, request: ChatRequest, destination: Destination) -> Outgoing:
         """The request to send for a destination that is no route, or whose route has decided.

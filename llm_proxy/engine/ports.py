@@ -27,6 +27,7 @@ __all__ = [
     "Pricer",
     "QuestionEncoder",
     "Ready",
+    "Watch",
     "as_shared",
 ]
 
@@ -66,10 +67,15 @@ class Chooser(Protocol):
     def resolve(self, request: ChatRequest) -> Destination:
         """Where the request's model name leads."""
 
-    def decide(self, request: ChatRequest, destination: Destination, encoding: Encoding | None) -> Decision:
+    def wants_vector(self, route: str) -> bool:
+        """Whether a route is decided by the encoded question."""
+
+    def decide(
+        self, request: ChatRequest, destination: Destination, encoding: Encoding | None, conversation: str = ""
+    ) -> Decision:
         """The candidate of a route that will be asked; raises `RouterError` when there is none."""
 
-    def fallback(self, destination: Destination) -> Decision:
+    def fallback(self, destination: Destination, why: str = "default") -> Decision:
         """The candidate that is asked when `decide` fails."""
 
 
@@ -93,6 +99,16 @@ class Appraiser(Protocol):
 
     def again(self, call: Finished, cost_usd: float | None, rivals: Sequence[tuple[str, str]]) -> Expected | None:
         """What asking the same again is expected to cost; None where that is not estimated."""
+
+
+class Watch(Protocol):
+    """See `llm_proxy.route.health.Health`."""
+
+    def began(self, backend: str, call: object) -> None:
+        """A call is sent; ``call`` stands for it until `ended`, or until nobody holds it."""
+
+    def ended(self, backend: str, model: str, call: object, *, is_well: bool | None) -> None:
+        """A call is over: answered, or failed, or None where its end says nothing of the backend."""
 
 
 class Judge(Protocol):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llm_proxy.types import JSON, ChatRequest, Outcome
 
     from .flights import Ticket
-    from .ports import Appraiser, Clock, Pricer, QuestionEncoder
+    from .ports import Appraiser, Clock, Pricer, QuestionEncoder, Watch
 
 __all__ = ["Settler", "attach_vector"]
 
@@ -45,8 +45,9 @@ class Settler:
         troubles: Troubles,
         sink: Sink,
         appraiser: Appraiser | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        self._settings, self._appraiser = settings, appraiser
+        self._settings, self._appraiser, self._watch = settings, appraiser, watch
         self._cache, self._encoder, self._prices = cache, encoder, prices
         self._clock, self._troubles, self._sink = clock, troubles, sink
 
@@ -55,6 +56,7 @@ class Settler:
         if ticket.is_settled:
             return
         ticket.is_settled = True
+        self._ended(ticket.outcome, ticket, is_well=True)
         completion: JSON | None = None
         try:
             completion = ticket.recorder.completion() if ticket.recorder else None
@@ -82,6 +84,7 @@ class Settler:
             ticket.outcome = ticket.outcome.with_changes(detail=known)
         else:
             ticket.error = reason if known == "unfinished" else f"body-{known}"
+        self._ended(ticket.outcome, ticket, is_well=None if ticket.error == "aborted" else not ticket.error)
         self._emit(ticket)
 
     def followed(self, request: ChatRequest, ticket: Ticket, started_s: float) -> None:
@@ -122,8 +125,33 @@ class Settler:
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: a caller never pays for the cache
             self._troubles.note("cache", exc)
 
-    def passed(self, request: ChatRequest, outcome: Outcome, started_s: float, *, status: int, error: str = "") -> None:
-        """Book a call whose answer is not recorded: bypassed, refused or failed."""
+    def sent(self, outcome: Outcome, call: object) -> None:
+        """Have it known that a request is under way, which ``call`` stands for until its answer is over."""
+        if self._watch is not None:
+            self._watch.began(outcome.backend, call)
+
+    def passed(
+        self,
+        request: ChatRequest,
+        outcome: Outcome,
+        started_s: float,
+        *,
+        status: int,
+        error: str = "",
+        sent: object | None = None,
+    ) -> None:
+        """Book a call whose answer is not recorded: bypassed, refused or failed.
+
+        Args:
+            request: The call.
+            outcome: What is known of it.
+            started_s: Monotonic time of arrival.
+            status: HTTP status; 0 where none came.
+            error: Name of what was raised, or ``aborted``; empty where a status came.
+            sent: What stood for its request, see `sent`; None where none was sent.
+        """
+        if sent is not None:
+            self._ended(outcome, sent, is_well=_is_well(status, error))
         latency_s = self._clock.monotonic() - started_s
         self._sink(
             CallEvent(request.received_s, outcome, latency_s, 0.0, status, is_stream=request.is_stream, error=error)
@@ -132,6 +160,10 @@ class Settler:
     def keep(self, ticket: Ticket, completion: JSON) -> bool:
         """Store an answer that no caller waited for, where it may be stored; it is not booked."""
         return self._cache is not None and self._admit(ticket, completion, self._cache)
+
+    def _ended(self, outcome: Outcome, call: object, *, is_well: bool | None) -> None:
+        if self._watch is not None:
+            self._watch.ended(outcome.backend, outcome.model, call, is_well=is_well)
 
     def _tend(self) -> None:
         try:
@@ -183,7 +215,7 @@ class Settler:
         model = completion.get("model")
         model = model if isinstance(model, str) and model else outcome.model
         text = "" if print_.text is None or admission.is_tool_call(completion) else print_.text
-        encoding = ticket.encoding if text else None
+        encoding = ticket.encoding if text and self._encoder is not None else None
         counts = usage or _estimate(request, raw)
         cost_usd = self._cost_usd(counts, model, ticket)
         worth = self._worth(ticket, counts, latency_s=latency_s, cost_usd=cost_usd)
@@ -252,7 +284,17 @@ def attach_vector(entry: Entry, *, cache: Attachable, encoder: QuestionEncoder) 
 def _finished(ticket: Ticket, usage: Usage, latency_s: float) -> Finished:
     """The call as the estimates see it; its outcome must still name the model that was asked."""
     asked = ticket.outcome
-    return Finished(asked.backend, asked.model, usage.prompt_tokens, usage.completion_tokens, latency_s)
+    counts = usage.prompt_tokens, usage.completion_tokens
+    return Finished(asked.backend, asked.model, *counts, latency_s, ticket.foretold_tokens)
+
+
+def _is_well(status: int, error: str) -> bool | None:
+    """What a refused or passed call says of its backend; nothing where it may be the request's fault, or the key's."""
+    if status == 0:
+        return None if error == "aborted" else False
+    if status == 429 or status >= 500:
+        return False
+    return True if status < 400 else None
 
 
 def _estimate(request: ChatRequest, raw: bytes) -> Usage:

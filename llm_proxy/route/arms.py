@@ -55,8 +55,9 @@ class Running:
 
     def variance(self, prior: float) -> float:
         """Variance, where ``prior`` counts as much as four observations would."""
-        squares = max(self.squares, 0.0) + PRIOR_OBSERVATIONS * prior
-        return squares / (max(self.count - 1, 0) + PRIOR_OBSERVATIONS)
+        squares = self.squares if self.squares > 0.0 else 0.0
+        freedom = self.count - 1 if self.count else 0
+        return (squares + PRIOR_OBSERVATIONS * prior) / (freedom + PRIOR_OBSERVATIONS)
 
 
 NOTHING = Running()
@@ -124,12 +125,17 @@ class ArmCosts:
 
     def lower(self, query: Hashable, arm: Hashable) -> float:
         """The lower confidence bound of an arm's cost, see the module's text; the floor while it was not seen."""
-        seen = self.seen(query, arm)
-        if not seen.count:  # also while another thread is about to take in the first cost
+        return self.bound(self.seen(query, arm))
+
+    def bound(self, seen: Running, variance: float | None = None) -> float:
+        """The same for what `seen` gave; ``variance`` is `variance`, for who asks of several arms at once."""
+        count, mean = seen.count, seen.mean
+        if not count:  # also while another thread is about to take in the first cost
             return self._floor
-        scale = math.sqrt(seen.variance(self.variance))
-        bound = seen.mean - scale * math.sqrt(len(self._queries) / seen.count)
-        return max(bound, self._floor, self._floor_share * seen.mean)
+        own = seen.variance(self.variance if variance is None else variance)
+        least = mean - math.sqrt(own * len(self._queries) / count)
+        floor = self._floor_share * mean
+        return max(least, floor if floor > self._floor else self._floor)
 
     def choose(self, query: Hashable, arms: Sequence[Arm]) -> Arm:
         """The arm whose cost has the least lower bound, of equals the first.

@@ -48,7 +48,9 @@ class Decision:
         model: Model to ask for.
         reason: Why, in a few words.
         score: Of the request, see `Score`.
-        rivals: Pairs of backend and model that are good enough for the request, the one that is asked among them.
+        rivals: Pairs of backend and model that are good enough for the request and might be asked, the one that is
+            asked among them: asking again costs what the cheapest of them takes.
+        foretold_tokens: Length of the answer as a head foretells it; None where none does.
     """
 
     backend: str
@@ -56,6 +58,7 @@ class Decision:
     reason: str
     score: float
     rivals: tuple[tuple[str, str], ...] = ()
+    foretold_tokens: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Finished:
         prompt_tokens: >= 0.
         completion_tokens: >= 0.
         latency_s: From the request to its terminal event, >= 0.
+        foretold_tokens: ``completion_tokens`` as a head foretold it; None where none did.
     """
 
     backend: str
@@ -75,6 +79,7 @@ class Finished:
     prompt_tokens: int
     completion_tokens: int
     latency_s: float
+    foretold_tokens: float | None = None
 
 
 class Expected(NamedTuple):

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from llm_proxy.encode.base import Encoding
     from llm_proxy.types import ChatRequest
 
-__all__ = ["RuleRouter", "has_image", "prompt_chars"]
+__all__ = ["IMAGE_TYPES", "RuleRouter", "has_image", "prompt_chars"]
+
+IMAGE_TYPES = frozenset({"image_url", "input_image"})
+"""Types of a message's parts that are images."""
 
 _LONG_CONVERSATION_MESSAGES = 8
 
@@ -60,7 +63,7 @@ def prompt_chars(messages: Any) -> int:
 
 def has_image(messages: Any) -> bool:
     """Whether any message carries an image part."""
-    return any(part.get("type") in {"image_url", "input_image"} for part in _parts(messages))
+    return any(part.get("type") in IMAGE_TYPES for part in _parts(messages))
 
 
 def _texts(messages: Any) -> Iterator[str]:

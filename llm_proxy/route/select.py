@@ -2,52 +2,74 @@
 
 from __future__ import annotations
 
-import math
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from llm_proxy.errors import RouterError
-from llm_proxy.types import CHARS_PER_TOKEN
 
-from .base import Decision, Destination, Router
-from .rules import RuleRouter, has_image, prompt_chars
+from .base import Decision, Destination
+from .explain import Explanation, explained, unexplained
+from .health import Health
+from .plan import Planner
+from .sessions import Sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from llm_proxy.config import BackendConfig, Config, RouteConfig
+    from llm_proxy.config import Config
     from llm_proxy.encode.base import Encoding
     from llm_proxy.types import ChatRequest
 
-    from .base import Expected, Finished, Score
+    from .base import Expected, Finished, Head, Router
     from .costs import CostEstimator
+    from .plan import Heads
 
 __all__ = ["Selector"]
 
 
 class Selector:
-    """Resolves names, picks candidates and says what asking again would cost. Immutable but for what costs are learnt.
+    """Resolves names, picks candidates and says what asking again would cost. Immutable but for what is learnt.
 
     Args:
         config: ``backends``, ``default_backend``, ``routes`` and ``aliases`` are read.
         routers: A router per route name, for those that shall not use the rules.
         costs: What asking is expected to cost; without it the weakest candidate that is good enough is taken.
+        heads: The head of each route that has one, or what gives it.
+        note: Takes the name of a part and its trouble: a head that fails is counted, and the rules decide.
+        monotonic: Clock, seconds.
     """
 
     def __init__(
-        self, config: Config, routers: Mapping[str, Router] | None = None, costs: CostEstimator | None = None
+        self,
+        config: Config,
+        routers: Mapping[str, Router] | None = None,
+        costs: CostEstimator | None = None,
+        *,
+        heads: Mapping[str, Head] | Heads | None = None,
+        note: Callable[[str, Exception], None] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._costs = costs
         self._backends = config.backends
         self._default = config.default_backend or next(iter(config.backends), "")
-        self._routes = config.routes
         self._aliases = config.aliases
-        self._routers: dict[str, Router] = {
-            name: RuleRouter(long_prompt_chars=route.long_prompt_chars) for name, route in config.routes.items()
-        } | dict(routers or {})
+        self.health = Health(monotonic)
+        self._sessions = Sessions(monotonic=monotonic)
+        self._planner = Planner(
+            config,
+            routers=routers or {},
+            costs=costs,
+            heads=heads if callable(heads) else dict(heads or {}).get,
+            health=self.health,
+            sessions=self._sessions,
+            note=note or (lambda part, exc: None),
+        )
+        self._routes = self._planner.routes
         # Who else calls a route by this name may choose among other models: both can share one cache directory.
         self._identities = {
-            name: f"route:{name}|" + " ".join(self._candidate(candidate).identity for candidate in route.candidates)
-            for name, route in config.routes.items()
+            name: f"route:{name}|" + " ".join(self._at(*pair).identity for pair in route.pairs)
+            for name, route in self._routes.items()
         }
 
     @property
@@ -71,24 +93,53 @@ class Selector:
         base_url = request.endpoint.removesuffix("/chat/completions")
         return Destination(identity=f"{base_url}|{name}", model=name if name != model else "")
 
-    def decide(self, request: ChatRequest, destination: Destination, encoding: Encoding | None) -> Decision:
-        """The candidate of a route that will be asked.
+    def wants_vector(self, route: str) -> bool:
+        """Whether a route is decided by a head, which needs the encoded question."""
+        return self._planner.head_of(self._routes[route])[0] is not None
 
-        Candidates that can't serve the request (tools, images, context window) are passed over. Of the others, weakest
-        first, those from the score's quantile on are good enough; of these the one of least expected cost is taken, of
-        equals the weakest.
+    def decide(
+        self, request: ChatRequest, destination: Destination, encoding: Encoding | None, conversation: str = ""
+    ) -> Decision:
+        """The candidate of a route that will be asked; see `llm_proxy.route.plan` for how.
+
+        Args:
+            request: The call.
+            destination: Its route.
+            encoding: Its encoded question; without it the rules decide.
+            conversation: What the call belongs to, as a hash; empty for nothing.
 
         Raises:
             RouterError: No candidate can serve the request.
         """
-        score, rivals = self._good_enough(request, destination.route, encoding)
-        if self._costs is None or len(rivals) == 1:
-            return Decision(*rivals[0], score.reason, score.value, rivals)
-        choice = self._costs.cheapest(rivals, _tokens(request))
-        known = "price unknown" if choice.expected is None else f"about ${choice.expected.usd:.6f}"
-        why = "on trial among" if choice.is_trial else "cheapest of"
-        reason = f"{score.reason}; {why} {len(rivals)}, {known}"
-        return Decision(*rivals[choice.place], reason, score.value, rivals)
+        route = self._routes[destination.route]
+        plan = self._planner.plan(request, route, encoding, conversation, is_asked=True)
+        pair, word, needs = route.pairs[plan.place], plan.case.word, plan.case.needs
+        if conversation:
+            self._sessions.note((route.name, conversation), pair, needs.prompt_tokens, plan.forgone)
+        rivals = tuple(route.pairs[place] for place in plan.rivals)
+        foretold = word.predictions[plan.place].completion_tokens if word.predictions else None
+        if foretold is not None and needs.output_tokens:
+            foretold = min(foretold, float(needs.output_tokens))
+        return Decision(*pair, plan.reason, word.score, rivals, foretold)
+
+    def explain(
+        self, request: ChatRequest, destination: Destination, encoding: Encoding | None, conversation: str = ""
+    ) -> Explanation:
+        """What `decide` would do, and why, for every candidate; nothing is counted and nobody is asked."""
+        route = self._routes[destination.route]
+        try:
+            plan = self._planner.plan(request, route, encoding, conversation, is_asked=False)
+        except RouterError as exc:
+            _, refusals = self._planner.refusals(request, route)
+            return unexplained(route, refusals, self.fallback(destination, str(exc)))
+        rivals = tuple(route.pairs[place] for place in plan.rivals)
+        estimates = {} if self._costs is None else dict(zip(plan.asked, plan.estimates, strict=True))
+        for place, refusal in enumerate(plan.refusals):
+            if self._costs is not None and place not in estimates and not refusal:
+                asked = self._planner.asked(plan.case, place)
+                estimates[place] = self._costs.estimate(asked, plan.case.needs.prompt_tokens)
+        decision = Decision(*route.pairs[plan.place], plan.reason, plan.case.word.score, rivals)
+        return explained(route, plan, decision, estimates)
 
     def observe(self, call: Finished) -> None:
         """Learn from a finished call what asking costs."""
@@ -110,42 +161,15 @@ class Selector:
             return None
         return self._costs.again(call, cost_usd, [rival for rival in rivals if rival != (call.backend, call.model)])
 
-    def fallback(self, destination: Destination) -> Decision:
+    def ladder(self, request: ChatRequest, destination: Destination) -> tuple[tuple[str, str], ...]:
+        """The candidates of a route that can take a request and are well, weakest first; empty where none can."""
+        route = self._routes[destination.route]
+        return tuple(route.pairs[place] for place in self._planner.ladder(request, route))
+
+    def fallback(self, destination: Destination, why: str = "default") -> Decision:
         """The strongest candidate of a route: what is asked when `decide` fails."""
-        route: RouteConfig = self._routes[destination.route]
-        return Decision(*_pair(route.candidates[-1]), "default", 1.0)
-
-    def _good_enough(
-        self, request: ChatRequest, route: str, encoding: Encoding | None
-    ) -> tuple[Score, tuple[tuple[str, str], ...]]:
-        candidates = self._routes[route].candidates
-        able = [name for name in candidates if self._is_able(name, request)]
-        if not able:
-            raise RouterError(f"route {route!r}: no candidate of {list(candidates)} takes this request")
-        score = self._routers[route].score(request, encoding)
-        position = min(len(able) - 1, max(0, math.ceil(score.value * len(able)) - 1))
-        return score, tuple(_pair(name) for name in able[position:])
-
-    def _candidate(self, name: str) -> Destination:
-        return self._at(*_pair(name))
+        return Decision(*self._routes[destination.route].pairs[-1], why, 1.0)
 
     def _at(self, backend: str, model: str) -> Destination:
         base_url = self._backends[backend].base_url if backend else ""
         return Destination(identity=f"{base_url}|{model}", backend=backend, model=model)
-
-    def _is_able(self, candidate: str, request: ChatRequest) -> bool:
-        backend: BackendConfig = self._backends[candidate.partition("/")[0]]
-        if request.body.get("tools") and not backend.has_tools:
-            return False
-        if has_image(request.messages) and not backend.has_images:
-            return False
-        return backend.context_tokens is None or _tokens(request) <= backend.context_tokens
-
-
-def _pair(candidate: str) -> tuple[str, str]:
-    backend, _, model = candidate.partition("/")
-    return backend, model
-
-
-def _tokens(request: ChatRequest) -> int:
-    return math.ceil(prompt_chars(request.messages) / CHARS_PER_TOKEN)

@@ -108,9 +108,29 @@ class TestQuotes:
         monkeypatch.setattr(prices, "cost_usd", lambda usage, **where: asked.append(usage) or 0.0)
         for tokens in (100, 101, 127):
             assert prices.quote_usd(Usage(tokens, 5), model="m", backend="own") == 0.0
-        assert len(asked) == 2
+        assert len(asked) == 3
         prices.quote_usd(Usage(128, 5), model="m", backend="own")
-        assert len(asked) == 4
+        assert len(asked) == 6
+
+    def test_cached_tokens_at_their_own_rate(self) -> None:
+        """gpt-4o-mini: $0.15 a million prompt tokens, half of it when cached. Source: genai-prices' table."""
+        fresh, half = (
+            Prices(BACKENDS).quote_usd(Usage(2_000, 0, cached), model="gpt-4o-mini", base_url=OPENAI)
+            for cached in (0, 2_000)
+        )
+        assert fresh == pytest.approx(0.0003)
+        assert half == pytest.approx(0.00015)
+
+    @pytest.mark.parametrize(("rate", "expected"), [(None, 12.0), (1.0, 9.0), (0.0, 8.0)])
+    def test_a_configured_price_may_say_what_cached_tokens_cost(self, rate: float | None, expected: float) -> None:
+        own = {"input_usd_per_mtok": 4.0, "output_usd_per_mtok": 0.0, "cached_usd_per_mtok": rate}
+        prices = Prices(Config(backends={"own": {"base_url": "https://own.test/v1", "prices": {"m": own}}}).backends)
+        usage = Usage(3_000_000, 0, 1_000_000)
+        assert prices.cost_usd(usage, model="m", backend="own") == expected
+        assert prices.quote_usd(usage, model="m", backend="own") == pytest.approx(expected)
+        assert prices.cost_usd(Usage(1, 0, 9), model="m", backend="own") == pytest.approx(
+            (4 if rate is None else rate) / 1e6
+        )
 
     def test_none_where_there_is_no_price(self) -> None:
         prices = Prices(BACKENDS)

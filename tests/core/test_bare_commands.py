@@ -76,6 +76,14 @@ class TestTheirWork:
         assert "hit rate" in command("stats").stdout
 
 
+class TestRoutes:
+    def test_explain_by_the_rules(self) -> None:
+        backend = '[backends.main]\nbase_url = "http://127.0.0.1:9/v1"\n'
+        Path("llm-proxy.toml").write_text(f'{backend}[routes.auto]\ncandidates = ["main/small", "main/big"]\n')
+        found = command_json("route", "explain", QUESTION)
+        assert (found["decided_by"], found["without_head"], found["chosen"]) == ("rules", "no head", "main/small")
+
+
 class TestWhatTheySay:
     def test_doctor(self) -> None:
         report = command_json("doctor")

@@ -588,7 +588,7 @@ class TestRouting:
                 raise error
 
         rig = Rig(ROUTED)
-        rig.selector._routers["auto"] = Failing()
+        rig.selector._planner._routers["auto"] = Failing()
         course, _ = led_by(rig, request(model="auto"))
         assert course.effect.outgoing.backend == "cloud"
         assert rig.troubles.counts == {"router": 1}

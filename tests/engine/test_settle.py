@@ -362,6 +362,14 @@ class TestWorth:
 
 
 class TestBooks:
+    def test_nobody_need_watch(self) -> None:
+        rig = Rig()
+        rig.settler._watch = None
+        rig.settler.sent(Outcome("miss"), rig)
+        rig.settler.passed(request(), Outcome("miss"), 0.0, status=500, sent=rig)
+        settled(rig, ticket_for(rig, completion()))
+        assert [event.http_status for event in rig.events] == [500, 200]
+
     def test_passed(self) -> None:
         rig = Rig()
         rig.clock.advance(1)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from llm_proxy.backends.prices import Prices
 from llm_proxy.config import Config
 from llm_proxy.route.base import Expected, Finished
-from llm_proxy.route.costs import PRIOR_COMPLETION_TOKENS, PRIOR_LATENCY_S, CostEstimator
+from llm_proxy.route.costs import PRIOR_COMPLETION_TOKENS, PRIOR_LATENCY_S, Asked, CostEstimator
+from llm_proxy.route.quality import Terms, choose
 
 PRICES = {
     "big": {"input_usd_per_mtok": 10.0, "output_usd_per_mtok": 100.0},
@@ -39,6 +40,20 @@ def call(
 
 def steady(count: int, **fields: Any) -> list[Finished]:
     return [call(**fields)] * count
+
+
+class Choice(NamedTuple):
+    place: int
+    expected: Expected | None
+    is_trial: bool
+
+
+def cheapest(costs: CostEstimator, candidates: Any, prompt_tokens: int) -> Choice:
+    """The choice that a route makes by cost alone."""
+    asked = [Asked(*candidate) for candidate in candidates]
+    verdict, estimates = costs.choose(asked, prompt_tokens, lambda found: choose(found, Terms()))
+    estimate = estimates[verdict.place]
+    return Choice(verdict.place, estimate.expected, estimate.is_on_trial)
 
 
 class TestExpected:
@@ -102,28 +117,28 @@ class TestExpected:
 class TestCheapest:
     def test_the_least_expected_cost(self) -> None:
         costs = estimator(*steady(9), *steady(9, model="small"))
-        assert costs.cheapest([BIG, SMALL], 100) == (1, costs.expected(*SMALL, 100), False)
+        assert cheapest(costs, [BIG, SMALL], 100) == (1, costs.expected(*SMALL, 100), False)
 
     def test_of_equals_the_first(self) -> None:
         for costs in (estimator(), estimator(*steady(9), *steady(9, model="mid"))):
-            assert costs.cheapest([("cloud", "mid"), BIG], 100).place == 0
+            assert cheapest(costs, [("cloud", "mid"), BIG], 100).place == 0
 
     def test_a_terse_model_may_be_cheaper_than_a_cheap_one(self) -> None:
         costs = estimator(*steady(50, completion=2, prompt=10), *steady(50, model="small", completion=2000, prompt=10))
-        assert costs.cheapest([SMALL, BIG], 10).place == 1
+        assert cheapest(costs, [SMALL, BIG], 10).place == 1
 
     def test_time_counts_where_it_is_worth_something(self) -> None:
         costs = estimator(*steady(9, model="any", backend="slow"), *steady(9, model="small"))
-        assert costs.cheapest([("slow", "any"), SMALL], 10).place == 1
+        assert cheapest(costs, [("slow", "any"), SMALL], 10).place == 1
 
     def test_an_unknown_price_goes_last_and_is_not_tried(self) -> None:
         costs = estimator()
-        assert costs.cheapest([DARK, BIG], 10).place == 1
-        assert costs.cheapest([DARK, ("dark", "other")], 10) == (0, None, False)
+        assert cheapest(costs, [DARK, BIG], 10).place == 1
+        assert cheapest(costs, [DARK, ("dark", "other")], 10) == (0, None, False)
 
     def test_the_only_one_is_no_trial(self) -> None:
         costs = estimator()
-        assert costs.cheapest([BIG], 10) == (0, costs.expected(*BIG, 10), False)
+        assert cheapest(costs, [BIG], 10) == (0, costs.expected(*BIG, 10), False)
 
 
 class TestTrial:
@@ -138,9 +153,9 @@ class TestTrial:
         assert prior is not None
         assert prior.cost_usd == pytest.approx(0.031)
         for _ in range(3):
-            assert costs.cheapest([SMALL, BIG], 100) == (1, prior, True)
+            assert cheapest(costs, [SMALL, BIG], 100) == (1, prior, True)
             costs.observe(call(completion=2))
-        place, expected, is_trial = costs.cheapest([SMALL, BIG], 100)
+        place, expected, is_trial = cheapest(costs, [SMALL, BIG], 100)
         assert (place, is_trial) == (1, False)
         assert expected is not None
         assert expected.cost_usd < 0.0013
@@ -148,7 +163,7 @@ class TestTrial:
     def test_it_is_left_when_it_is_not(self) -> None:
         costs, places = self.seen(), []
         for _ in range(20):
-            places.append(costs.cheapest([SMALL, BIG], 100).place)
+            places.append(cheapest(costs, [SMALL, BIG], 100).place)
             if places[-1]:
                 costs.observe(call(completion=500))
         assert places == [1] * 3 + [0] * 17
@@ -156,19 +171,19 @@ class TestTrial:
     def test_three_times_even_when_nothing_comes_of_it(self) -> None:
         """It may fail, or not say what it took, or many may ask before the first answer is there."""
         costs = self.seen()
-        assert [costs.cheapest([SMALL, BIG], 100).place for _ in range(20)] == [1] * 3 + [0] * 17
+        assert [cheapest(costs, [SMALL, BIG], 100).place for _ in range(20)] == [1] * 3 + [0] * 17
 
     def test_not_where_the_prompt_alone_costs_more(self) -> None:
         costs = estimator(*steady(50, model="small", completion=10, prompt=4000))
-        assert costs.cheapest([SMALL, BIG], 4000).place == 0
+        assert cheapest(costs, [SMALL, BIG], 4000).place == 0
 
     def test_what_was_seen_before_counts(self) -> None:
         costs = self.seen()
         costs.observe_all(steady(2, completion=500))
-        assert [costs.cheapest([SMALL, BIG], 100).is_trial for _ in range(4)] == [True] * 3 + [False]
+        assert [cheapest(costs, [SMALL, BIG], 100).is_trial for _ in range(4)] == [True] * 3 + [False]
         costs = self.seen()
         costs.observe_all(steady(3, completion=500))
-        assert not costs.cheapest([SMALL, BIG], 100).is_trial
+        assert not cheapest(costs, [SMALL, BIG], 100).is_trial
 
     def test_what_an_answer_is_worth_keeps_to_the_prior(self) -> None:
         costs = self.seen()

@@ -13,6 +13,7 @@ from ._shared import Group, Shared
 from .cache import cache_app
 from .demo_command import demo
 from .doctor import doctor
+from .route import route_app
 from .run import run
 from .serve import serve
 from .stats import stats
@@ -60,4 +61,5 @@ app.command(context_settings={"ignore_unknown_options": True, "allow_intersperse
 app.command()(demo)
 app.command()(stats)
 app.add_typer(cache_app)
+app.add_typer(route_app)
 app.command()(doctor)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_proxy.errors import ConfigError
+from llm_proxy.route.lazy import LazyHeads
+from llm_proxy.testing import FakeClock, FakeHead
+
+FOLDERS = {"auto": Path("a"), "sure": Path("b")}
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.clock, self.waiting, self.loaded, self.troubles = FakeClock(), [], [], []
+        self.error: Exception | None = None
+        self.heads = LazyHeads(
+            FOLDERS,
+            self.load,
+            note=lambda part, exc: self.troubles.append((part, str(exc))),
+            monotonic=self.clock.monotonic,
+        )
+
+    def load(self, folder: Path) -> Any:
+        self.loaded.append(folder)
+        if self.error is not None:
+            raise self.error
+        return FakeHead({"m": 0.5}, name=str(folder))
+
+    def submit(self, call: Callable[[], None]) -> None:
+        self.waiting.append(call)
+
+    def work(self) -> None:
+        """Do what waits, as a pool does: what is raised is dropped."""
+        while self.waiting:
+            with suppress(Exception):
+                self.waiting.pop(0)()
+
+    @property
+    def names(self) -> list[str | None]:
+        return [getattr(self.heads(route), "name", None) for route in ("auto", "sure", "other")]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_nothing_is_loaded_before_it_starts(bench: Bench) -> None:
+    assert (bench.names, bench.loaded, bool(bench.heads)) == ([None] * 3, [], True)
+    assert not LazyHeads({}, bench.load, note=lambda part, exc: None)
+
+
+def test_they_load_in_the_background_and_once(bench: Bench) -> None:
+    bench.heads.start(bench.submit)
+    assert bench.names == [None] * 3
+    bench.work()
+    assert bench.names == ["a", "b", None]
+    assert (bench.loaded, bench.waiting) == ([Path("a"), Path("b")], [])
+
+
+def test_one_that_cannot_be_loaded_is_tried_again_after_a_while(bench: Bench) -> None:
+    bench.error = ConfigError("no such head")
+    bench.heads.start(bench.submit)
+    bench.work()
+    assert bench.troubles == [("router", "no such head")] * 2
+    bench.clock.advance(29)
+    assert (bench.names, bench.waiting) == ([None] * 3, [])
+    bench.error = None
+    bench.clock.advance(1)
+    assert bench.names == [None] * 3
+    bench.work()
+    assert bench.names == ["a", "b", None]
+
+
+def test_what_nobody_foresaw_is_no_end(bench: Bench) -> None:
+    bench.error = MemoryError()
+    bench.heads.start(bench.submit)
+    bench.work()
+    assert bench.troubles == [("router", "")] * 2
+    bench.clock.advance(30)
+    bench.error = None
+    assert bench.heads("auto") is None
+    bench.work()
+    assert bench.heads("auto") is not None
+
+
+def test_they_can_be_loaded_at_once(bench: Bench) -> None:
+    bench.heads.load()
+    assert bench.names == ["a", "b", None]
+    bench.heads.load()
+    assert len(bench.loaded) == 2
+    bench.heads.start(bench.submit)
+    assert bench.waiting == []
+
+
+def test_and_then_say_what_is_wrong(bench: Bench) -> None:
+    bench.error = ConfigError("no such head")
+    with pytest.raises(ConfigError, match="no such head"):
+        bench.heads.load()
+
+
+def test_a_child_keeps_what_has_loaded(bench: Bench) -> None:
+    bench.heads.start(bench.submit)
+    bench.waiting.pop(0)()
+    bench.heads.after_fork()
+    bench.waiting.clear()
+    assert bench.names == ["a", None, None]
+    bench.work()
+    assert bench.names == ["a", "b", None], "the other one begins anew"
