@@ -20,10 +20,13 @@ class Encoding:
         vector: Shape ``(dim,)``, float32, unit L2 norm.
         seen_chars: How many leading characters of the text the vector stands for; less than ``len(text)``
             when the text is longer than the encoder's window, or holds what the encoder can't tell apart.
+        layers: Means of inner layers, one after the other, shape ``(k,)``, float32, of any length: what the vector
+            no longer keeps of a text's form, for routing heads. None where the encoder shows none.
     """
 
     vector: NDArray[np.float32]
     seen_chars: int
+    layers: NDArray[np.float32] | None = None
 
 
 class Encoder(Protocol):

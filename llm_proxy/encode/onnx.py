@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["OnnxEncoder"]
+__all__ = ["OnnxEncoder", "exceptions_of"]
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _BATCH = 64
@@ -55,10 +55,12 @@ class OnnxEncoder:
             raise MissingDependencyError(f'the encoder needs {exc.name}: pip install "llm-proxy[cpu]"') from exc
         self._np, self._ort = numpy, onnxruntime
         model = ModelFolder.read(folder)
-        self._foreign = _exceptions(onnxruntime)
+        self._foreign = exceptions_of(onnxruntime)
         self._session, chosen = self._open(model, providers, precision)
         self._has_batches = chosen != "int8"
         self._dim, self._window = model.dim, model.window_tokens
+        self._layers_dim = _layers_dim(self._session)
+        self._outputs = ["vector", "layers"] if self._layers_dim else ["vector"]
         self._name = f"{model.name}-{chosen}@{model.sha256[model.graphs[chosen]][:12]}"
         text = model.file("tokenizer.json").read_text(encoding="utf-8")
         self._tokenizer = tokenizers.Tokenizer.from_str(text)
@@ -86,6 +88,11 @@ class OnnxEncoder:
         """The execution provider that is really in use, e.g. ``CPUExecutionProvider``."""
         return str(self._session.get_providers()[0])
 
+    @property
+    def layers_dim(self) -> int:
+        """Length of `Encoding.layers`; 0 where the graph shows none."""
+        return self._layers_dim
+
     def count_tokens(self, text: str) -> int:
         """Tokens of a text, special ones included, at most ``window_tokens``."""
         return len(self._tokens(text)[0])
@@ -97,7 +104,8 @@ class OnnxEncoder:
             CacheError: ONNX Runtime failed, or gave something else than a unit vector.
         """
         ids, seen = self._tokens(text)
-        return Encoding(self._run([ids])[0], seen)
+        vectors, layers = self._run([ids])
+        return Encoding(vectors[0], seen, layers[0] if self._layers_dim else None)
 
     def encode_batch(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of many texts, the same as one by one (on accelerators up to rounding).
@@ -108,11 +116,24 @@ class OnnxEncoder:
         Raises:
             CacheError: As for `encode`.
         """
+        return self.encode_layers(texts)[0]
+
+    def encode_layers(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Vectors of many texts, and the means of inner layers beside them.
+
+        Returns:
+            As for `encode_batch`; and shape ``(len(texts), k)``, float32, see `Encoding.layers`, where k is 0 for a
+            graph that shows none.
+
+        Raises:
+            CacheError: As for `encode`.
+        """
         size = _BATCH if self._has_batches else 1
         parts = [texts[start : start + size] for start in range(0, len(texts), size)]
         rows = [self._run([self._tokens(text)[0] for text in part]) for part in parts]
-        empty = self._np.empty((0, self._dim), self._np.float32)
-        return self._np.concatenate([empty, *rows])
+        empty = (self._np.empty((0, width), self._np.float32) for width in (self._dim, self._layers_dim))
+        vectors, layers = (self._np.concatenate(found) for found in zip(empty, *rows, strict=True))
+        return vectors, layers
 
     def _tokens(self, text: str) -> tuple[list[int], int]:
         part, sound = readable(text, self._window * MOST_CHARS_PER_TOKEN)
@@ -123,14 +144,14 @@ class OnnxEncoder:
             return ids, sound
         return ids, min(sound, seen_chars(ids, found.offsets, self._unknown))
 
-    def _run(self, rows: list[list[int]]) -> NDArray[np.float32]:
+    def _run(self, rows: list[list[int]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         numpy, most = self._np, max(map(len, rows))
         feed = {
             "input_ids": numpy.array([row + [0] * (most - len(row)) for row in rows], numpy.int64),
             "attention_mask": numpy.array([[1] * len(row) + [0] * (most - len(row)) for row in rows], numpy.int64),
         }
         try:
-            vectors: NDArray[np.float32] = self._session.run(["vector"], feed)[0]
+            vectors, *others = self._session.run(self._outputs, feed)
         except self._foreign as exc:
             raise CacheError(f"the encoder {self._name} could not run: {exc}") from exc
         if vectors.shape != (len(rows), self._dim):
@@ -138,7 +159,7 @@ class OnnxEncoder:
         lengths = numpy.einsum("ij,ij->i", vectors, vectors)
         if not all(math.isclose(length, 1.0, abs_tol=1e-3) for length in lengths.tolist()):  # false for NaN too
             raise CacheError(f"the encoder {self._name} gave a vector that is not of unit length")
-        return vectors
+        return vectors, others[0] if others else numpy.empty((len(rows), 0), numpy.float32)
 
     def _open(self, model: ModelFolder, providers: Sequence[str] | None, precision: str | None) -> tuple[Any, str]:
         """A session and its precision: with the providers named or none; else with what starts, the processor last."""
@@ -191,7 +212,13 @@ def _check_signature(model: ModelFolder, session: Any) -> None:
         )
 
 
-def _exceptions(onnxruntime: Any) -> tuple[type[Exception], ...]:
+def _layers_dim(session: Any) -> int:
+    """Length of the inner layers' means; 0 for a graph that shows none, or none of a fixed length."""
+    width = next((tensor.shape[-1] for tensor in session.get_outputs() if tensor.name == "layers"), 0)
+    return width if isinstance(width, int) else 0
+
+
+def exceptions_of(onnxruntime: Any) -> tuple[type[Exception], ...]:
     """Everything that ONNX Runtime raises: its classes share no base but Exception."""
     classes = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
     own = [kind for kind in classes if isinstance(kind, type) and issubclass(kind, Exception)]

@@ -187,6 +187,26 @@ class TestBatch:
         single = np.stack([floating.encode(text).vector for text in texts])
         assert np.abs(floating.encode_batch(texts) - single).max() < 1e-5
 
+    def test_inner_layers_come_beside_the_vector(self, encoder: OnnxEncoder, floating: OnnxEncoder) -> None:
+        texts = [QUESTION, "hi", LONG, ""]
+        for one in (encoder, floating):
+            vectors, layers = one.encode_layers(texts)
+            assert np.array_equal(vectors, one.encode_batch(texts))
+            assert layers.shape == (4, one.layers_dim) == (4, 768)
+            alone = np.stack([one.encode(text).layers for text in texts])
+            assert np.abs(layers - alone).max() < 1e-4, "padding does not count"
+        int8, full = (one.encode(QUESTION).layers for one in (encoder, floating))
+        assert int8 is not None
+        assert full is not None
+        assert int8 @ full / np.linalg.norm(int8) / np.linalg.norm(full) > 0.99
+
+    def test_a_graph_without_inner_layers(self, encoder: OnnxEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+        vector = encoder.encode("hi").vector[None]
+        monkeypatch.setattr(encoder, "_session", Session(lambda: [vector]))
+        monkeypatch.setattr(encoder, "_layers_dim", 0)
+        assert encoder.encode("hi").layers is None
+        assert encoder.encode_layers(["hi"])[1].shape == (1, 0)
+
     @pytest.mark.parametrize("name", ["encoder", "floating"])
     def test_no_texts(self, name: str, request: pytest.FixtureRequest) -> None:
         assert request.getfixturevalue(name).encode_batch([]).shape == (0, 384)

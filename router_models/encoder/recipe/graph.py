@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 DIM, WINDOW, LAYERS, HEADS, EPSILON = 384, 256, 6, 12, 1e-12
+INNER = (3, 5)  # layers whose means come out beside the vector
 CONTRIB = "com.microsoft"
 PRODUCTS = {  # name of a product: the weights that it is made of
     "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -51,12 +52,15 @@ class Graph:
         return names
 
     def model(self) -> onnx.ModelProto:
-        """The checked model: ``input_ids``, ``attention_mask`` in, ``vector`` out."""
+        """The checked model: ``input_ids``, ``attention_mask`` in, ``vector`` and ``layers`` out."""
         inputs = [
             helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
             for name in ("input_ids", "attention_mask")
         ]
-        outputs = [helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["batch", DIM])]
+        widths = {"vector": DIM, "layers": DIM * len(INNER)}
+        outputs = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", width]) for name, width in widths.items()
+        ]
         outputs += [helper.make_empty_tensor_value_info(name) for name in self.extra_outputs]
         graph = helper.make_graph(self.nodes, "encoder", inputs, outputs, list(self.constants.values()))
         opsets = [helper.make_opsetid("", 18), helper.make_opsetid(CONTRIB, 1)]
@@ -74,10 +78,14 @@ def transformer(weights: dict[str, Array], product: Product, *, word_bits: int =
 
     Token types are all zero, so their vector is added to the position table here. The mean's division by the
     number of tokens is left out: the normalisation that follows undoes any factor.
+
+    Beside it, the means of the layers of `INNER`, not normalised: what is still known of the text's form there is
+    gone at the end, and routing heads can use it.
     """
     g = Graph()
     x = _embedding(g, weights, word_bits)
     mask = g.op("Cast", "attention_mask", to=TensorProto.INT32)
+    inner: list[str] = []
     for layer in range(LAYERS):
         prefix = f"encoder.layer.{layer}."
 
@@ -94,11 +102,15 @@ def transformer(weights: dict[str, Array], product: Product, *, word_bits: int =
         x = _normed(g, weights, prefix + "attention.output.LayerNorm", g.op("Add", linear("out", attended), x))
         hidden = g.op("Gelu", linear("up", x), domain=CONTRIB)
         x = _normed(g, weights, prefix + "output.LayerNorm", g.op("Add", linear("down", hidden), x))
+        inner += [x] if layer + 1 in INNER else []
     floats = g.op("Cast", "attention_mask", to=TensorProto.FLOAT)
     row = g.op("Unsqueeze", floats, g.constant("axis_1", np.array([1])))
     total = g.op("Squeeze", g.op("MatMul", row, x), "axis_1")
     norm = g.op("ReduceL2", total, "axis_1", keepdims=1)
     g.op("Div", total, g.op("Max", norm, g.constant("tiny", np.array(1e-12, np.float32))), name="vector")
+    sums = [g.op("Squeeze", g.op("MatMul", row, found), "axis_1") for found in inner]
+    count = g.op("ReduceSum", floats, "axis_1", keepdims=1)
+    g.op("Div", g.op("Concat", *sums, axis=1), count, name="layers")
     return g
 
 
