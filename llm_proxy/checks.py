@@ -1,4 +1,4 @@
-"""Puts together what checks semantic hits, and finds the hit that somebody takes back."""
+"""Puts together what checks answers, of the cache and of cheap models; finds the hit that somebody takes back."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import random
 import threading
 from typing import TYPE_CHECKING
 
-from .cache.judge import ModelJudge, judge_named
+from .cache.judge import ModelJudge, judge_named, normalised
 from .engine.allowance import Allowance
+from .engine.cascade import Cascade
 from .engine.shadow import Checker
+from .errors import ConfigError
+from .route.adapt import OWN_NAME, Adaptation
+from .route.scorer import AnswerScorer, LazyScorer
+from .route.second import SecondOpinion
 
 if TYPE_CHECKING:
     from .cache.base import AnswerCache
     from .config import Config
+    from .encode.lazy import LazyEncoder
     from .engine.outgoing import Dispatcher
     from .engine.ports import Clock, Pricer, QuestionEncoder
     from .engine.settle import Settler
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
     from .observe.ledger import Ledger
     from .types import Outcome
 
-__all__ = ["LEDGER_NAME", "checker_for", "hit_named"]
+__all__ = ["LEDGER_NAME", "cascade_for", "checker_for", "hit_named"]
 
 LEDGER_NAME = "ledger.sqlite3"
 
@@ -63,6 +69,39 @@ def checker_for(
         troubles=troubles,
         book=book,
         chance=random.Random().random,  # not the program's own sequence, which it may have seeded
+    )
+
+
+def cascade_for(
+    config: Config,
+    dispatcher: Dispatcher,
+    settler: Settler,
+    clock: Clock,
+    *,
+    encoder: LazyEncoder | None,
+    troubles: Troubles,
+) -> Cascade:
+    """The cascade of a configuration among its other parts; the scorer loads with the first answer.
+
+    A correction in the cache's directory is used, see `llm_proxy.route.adapt`; one that is damaged is noted and left.
+    """
+
+    def load() -> AnswerScorer:
+        own = config.cache.directory / OWN_NAME
+        try:
+            return AnswerScorer(own=Adaptation.load(own) if config.cache.store == "disk" and own.is_file() else None)
+        except ConfigError as exc:
+            troubles.note("cascade", exc)
+            return AnswerScorer()
+
+    return Cascade(
+        config,
+        dispatcher=dispatcher,
+        settler=settler,
+        scorer=LazyScorer(encoder, load),
+        opinion=SecondOpinion(normalised),
+        clock=clock,
+        troubles=troubles,
     )
 
 

@@ -13,7 +13,7 @@ Order of precedence: argument, then environment (``LLM_PROXY_*``), then file (``
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -233,6 +233,40 @@ class RouteConfig(Frozen):
     objective: Literal["cost", "latency"] = Field(
         "cost", description="What is least of those that are good enough: expected cost, or predicted latency."
     )
+    cascade: bool = Field(
+        False,
+        description="Ask the weakest candidate first, look at its answer, and ask a stronger one where it is doubtful.",
+    )
+    cascade_bar: float = Field(
+        0.7, ge=0, le=1, description="In a cascade, an answer that is right less likely than this is given up."
+    )
+    cascade_steps: int = Field(
+        2, ge=2, description="Most candidates that a cascade asks; the last of them is always the strongest."
+    )
+    cascade_buffer_s: float = Field(
+        10.0,
+        ge=0,
+        description="Longest time that a stream is held back to be looked at; one that takes longer is passed on as "
+        "it comes.",
+    )
+    cascade_judge: str = Field(
+        "", description="`BACKEND/MODEL` that is asked whether an answer is right; empty: the scorer that ships says."
+    )
+    cascade_agree_with: str = Field(
+        "",
+        description="`BACKEND/MODEL` that is asked the same, instead: an answer is good enough where both come to one "
+        "result.",
+    )
+
+    def cascade_lack(self, backends: Collection[str], known: str) -> str:
+        """What a cascade lacks: the setting and what it must be; empty for nothing. ``known`` tells the backends."""
+        if self.cascade and len(self.candidates) < 2:
+            return "cascade needs two candidates or more"
+        for name in ("cascade_judge", "cascade_agree_with"):
+            backend, _, model = (value := getattr(self, name)).partition("/")
+            if value and not (backend in backends and model):
+                return f"{name} must be BACKEND/MODEL with BACKEND {known}, not {value!r}"
+        return ""
 
 
 class ServerConfig(Frozen):
@@ -300,6 +334,9 @@ class Config(Frozen):
                 raise ValueError(
                     f"routes.{route}.known_as must name one of {list(settings.candidates)}, not {strangers[0]!r}"
                 )
+            lack = settings.cascade_lack(self.backends, known)
+            if lack:
+                raise ValueError(f"routes.{route}.{lack}")
         for name, target in self.aliases.items():
             if target in self.aliases:
                 raise ValueError(f"aliases.{name} must name a model or a route, not the alias {target!r}")

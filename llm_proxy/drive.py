@@ -19,10 +19,25 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from .beside import Tasks, Threads
-from .engine.effects import Aside, Await, Background, Board, Compute, Effect, Fetch, Flow, Forward, Late, Launch
+from .engine.effects import (
+    Aside,
+    Await,
+    Background,
+    Board,
+    Compute,
+    Effect,
+    Fetch,
+    Flow,
+    Forward,
+    Hold,
+    Late,
+    Launch,
+    forward,
+)
 from .engine.flights import Flight, Ticket
 from .engine.ports import Live, Ready
 from .forking import working
+from .hold import held, held_async
 from .pull import AsyncFlight, AsyncReader, Interrupted, Reader, SharedFlight, SyncFlight
 from .types import Head, Outcome, Outgoing
 
@@ -169,12 +184,15 @@ class Driver:
         body = b"".join(_until_overflow(flight, reader))
         return _live(answer, body, None if reader.is_closed else reader, reader.close)
 
+    def _computed(self, effect: Compute) -> Any:
+        if effect.limit_s is None or effect.is_quick:
+            return _worked(effect.call)
+        return _within(self._pool().submit(effect.call), effect.limit_s)
+
     def _perform(self, effect: Effect, send: Send | None) -> Any:
         match effect:
-            case Compute(call, limit_s, is_quick):
-                if limit_s is None or is_quick:
-                    return _worked(call)
-                return _within(self._pool().submit(call), limit_s)
+            case Compute():
+                return self._computed(effect)
             case Background(call):
                 return self._background(call)
             case Board(ticket, is_shareable):
@@ -184,8 +202,11 @@ class Driver:
                 return _sync(flight).wait(wait_s, to_the_end=to_the_end)
             case Forward(outgoing):
                 return _given(send)(outgoing)
-            case Launch(outgoing, flight, opened):
-                return _sync(flight).launch(lambda: _given(send)(outgoing), opened)
+            case Launch(outgoing, flight, opened, asking):
+                ask = partial(self.run, asking or forward(outgoing), send)
+                return _sync(flight).launch(ask, opened)
+            case Hold():
+                return held(effect, _given(send))
             case Fetch():
                 return self._beside.fetch(effect, _given(send))
             case Aside(flow, ended):
@@ -254,8 +275,11 @@ class AsyncDriver:
                 return await _async(flight).wait(wait_s, to_the_end=to_the_end)
             case Forward(outgoing):
                 return await _given(send)(outgoing)
-            case Launch(outgoing, flight, opened):
-                return await _async(flight).launch(lambda: _given(send)(outgoing), opened)
+            case Launch(outgoing, flight, opened, asking):
+                ask = partial(self.run, asking or forward(outgoing), send)
+                return await _async(flight).launch(ask, opened)
+            case Hold():
+                return await held_async(effect, _given(send))
             case Fetch():
                 return await self._beside.fetch(effect, _given(send))
             case Aside(flow, ended):

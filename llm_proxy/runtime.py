@@ -19,7 +19,7 @@ from weakref import WeakSet
 from .backends.prices import Prices
 from .backfill import Backfill
 from .cache.resting import RestingCache
-from .checks import LEDGER_NAME, checker_for, hit_named
+from .checks import LEDGER_NAME, cascade_for, checker_for, hit_named
 from .config import Config, EncoderConfig, load
 from .drive import AsyncDriver, Driver, Flights
 from .engine.flow import Engine
@@ -155,6 +155,7 @@ class Runtime:
             dispatcher=dispatcher,
             settler=settler,
             checker=self.checker,
+            cascade=cascade_for(config, dispatcher, settler, self.clock, encoder=self.encoder, troubles=self.troubles),
             clock=self.clock,
             troubles=self.troubles,
         )

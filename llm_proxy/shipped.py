@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from .errors import MissingDependencyError
 
-__all__ = ["REINSTALL", "model_folder", "silence_onnxruntime"]
+__all__ = ["REINSTALL", "model_folder", "onnxruntime_errors", "silence_onnxruntime"]
 
 REINSTALL = 'reinstall it: pip install --force-reinstall "llm-proxy[cpu]"'
 """The remedy for a model that is absent or damaged."""
@@ -39,3 +40,10 @@ def silence_onnxruntime() -> None:
     """
     if "onnxruntime" not in sys.modules:
         os.putenv("ORT_DISABLE_TELEMETRY", "1")  # its C++ part reads it
+
+
+def onnxruntime_errors(onnxruntime: Any) -> tuple[type[Exception], ...]:
+    """Everything that ONNX Runtime raises: its classes share no base but Exception."""
+    classes = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+    own = [kind for kind in classes if isinstance(kind, type) and issubclass(kind, Exception)]
+    return (*own, RuntimeError, ValueError, MemoryError)

@@ -243,6 +243,7 @@ class Outcome:
         p_wrong: Probability that a semantic hit is wrong, in [0, 1]: as the guard says, mended by what comparing hits
             found. None where it is no semantic hit.
         reason: Why this model was asked, in a few words, where a route decided.
+        cascade: What became of each candidate that a cascade asked, e.g. ``small 0.31, large``; empty without one.
     """
 
     status: Literal["hit", "miss", "bypass"]
@@ -263,6 +264,7 @@ class Outcome:
     scope: str = ""
     p_wrong: float | None = None
     reason: str = ""
+    cascade: str = ""
 
     def with_changes(self, **changes: Any) -> Outcome:
         """A copy with some fields replaced."""
@@ -300,6 +302,8 @@ class Outcome:
             rows.append(("x-llm-proxy-backend", self.backend))
         if self.route:
             rows.append(("x-llm-proxy-route", self.route))
+        if self.cascade:
+            rows.append(("x-llm-proxy-cascade", _sf_string(self.cascade)))
         return tuple(rows)
 
 

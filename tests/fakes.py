@@ -11,16 +11,18 @@ from typing import Any
 from llm_proxy.backends.prices import Prices
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.evidence import Observation
-from llm_proxy.cache.judge import ModelJudge, Normalised
+from llm_proxy.cache.judge import ModelJudge, Normalised, normalised
 from llm_proxy.cache.weighed import Decision, Weighed
 from llm_proxy.config import Config
 from llm_proxy.engine.allowance import Allowance
+from llm_proxy.engine.cascade import Cascade
 from llm_proxy.engine.flow import Engine
 from llm_proxy.engine.outgoing import Dispatcher
 from llm_proxy.engine.settle import Settler
 from llm_proxy.engine.shadow import Checker
 from llm_proxy.errors import CacheError
 from llm_proxy.observe.events import CallEvent, CheckEvent, Troubles
+from llm_proxy.route.second import SecondOpinion
 from llm_proxy.route.select import Selector
 from llm_proxy.testing import FakeClock, FakeEncoder
 from llm_proxy.types import ChatRequest, Head
@@ -126,6 +128,21 @@ class FakeCache:
 
 
 @dataclass
+class FakeScorer:
+    """Says of every answer the same, or raises; keeps what it was asked."""
+
+    says: float | Exception = 0.9
+    is_usable: bool = True
+    asked: list[tuple[str, Any, Any]] = field(default_factory=list)
+
+    def score(self, question: str, answer: Any, encoding: Any) -> float:
+        self.asked.append((question, answer, encoding))
+        if isinstance(self.says, Exception):
+            raise self.says
+        return self.says
+
+
+@dataclass
 class Rig:
     """An engine among stand-ins."""
 
@@ -136,6 +153,7 @@ class Rig:
     events: list[CallEvent] = field(default_factory=list)
     troubles: Troubles = field(default_factory=Troubles)
     judge: Any = field(default_factory=Normalised)
+    scorer: Any = field(default_factory=FakeScorer)
     chance: float = 0.0
     checks: list[CheckEvent] = field(default_factory=list)
     spent_usd: float = 0.0
@@ -178,6 +196,15 @@ class Rig:
             book=self.checks.append,
             chance=lambda: self.chance,
         )
+        self.cascade = Cascade(
+            self.config,
+            dispatcher=self.dispatcher,
+            settler=self.settler,
+            scorer=self.scorer,
+            opinion=SecondOpinion(normalised),
+            clock=self.clock,
+            troubles=self.troubles,
+        )
         self.engine = Engine(
             self.config,
             cache=self.cache,
@@ -185,6 +212,7 @@ class Rig:
             dispatcher=self.dispatcher,
             settler=self.settler,
             checker=self.checker,
+            cascade=self.cascade,
             clock=self.clock,
             troubles=self.troubles,
         )

@@ -295,6 +295,22 @@ class TestWrong:
         assert said.startswith(f"wrong setting: routes.r.{setting} must")
 
     @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"candidates": ["a/x"], "cascade": True}, "routes.r.cascade needs two candidates or more"),
+            (
+                {"cascade_judge": "b/x"},
+                "routes.r.cascade_judge must be BACKEND/MODEL with BACKEND one of ['a'], not 'b/x'",
+            ),
+            ({"cascade_agree_with": "a/"}, "routes.r.cascade_agree_with must be BACKEND/MODEL with BACKEND one of"),
+            ({"cascade_steps": 1}, "routes.r.cascade_steps must be greater than or equal to 2, not 1"),
+        ],
+    )
+    def test_a_cascade_needs_whom_it_asks(self, settings, said):
+        route = {"candidates": ["a/x", "a/y"], **settings}
+        assert said in complaint(backends={"a": LOCAL}, routes={"r": route})
+
+    @pytest.mark.parametrize(
         "url", ["localhost:8000", "ftp://h", "http://", "", "http://h:0/", "http://h:99999/v1", "http://h/ v1",
                 "http://h\n/v1", "http://[::1", "http://hé/v1", "http://h/v1?x=1", "http://h/v1#x"],
     )  # fmt: skip

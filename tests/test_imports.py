@@ -25,7 +25,7 @@ LAYERS = [
     {"config"},
     {"cache", "route", "encode", "backends", "draft", "wire", "observe"},
     {"engine"},
-    {"pull", "beside"},
+    {"pull", "beside", "hold"},
     {"drive", "checks", "backfill"},
     {"runtime"},
     {"faces", "testing"},

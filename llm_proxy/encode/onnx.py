@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_proxy.errors import CacheError, ConfigError, MissingDependencyError
-from llm_proxy.shipped import silence_onnxruntime
+from llm_proxy.shipped import onnxruntime_errors, silence_onnxruntime
 
 from ._text import MOST_CHARS_PER_TOKEN, readable, seen_chars
 from .base import Encoding
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["OnnxEncoder", "exceptions_of"]
+__all__ = ["OnnxEncoder"]
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _BATCH = 64
@@ -55,7 +55,7 @@ class OnnxEncoder:
             raise MissingDependencyError(f'the encoder needs {exc.name}: pip install "llm-proxy[cpu]"') from exc
         self._np, self._ort = numpy, onnxruntime
         model = ModelFolder.read(folder)
-        self._foreign = exceptions_of(onnxruntime)
+        self._foreign = onnxruntime_errors(onnxruntime)
         self._session, chosen = self._open(model, providers, precision)
         self._has_batches = chosen != "int8"
         self._dim, self._window = model.dim, model.window_tokens
@@ -216,10 +216,3 @@ def _layers_dim(session: Any) -> int:
     """Length of the inner layers' means; 0 for a graph that shows none, or none of a fixed length."""
     width = next((tensor.shape[-1] for tensor in session.get_outputs() if tensor.name == "layers"), 0)
     return width if isinstance(width, int) else 0
-
-
-def exceptions_of(onnxruntime: Any) -> tuple[type[Exception], ...]:
-    """Everything that ONNX Runtime raises: its classes share no base but Exception."""
-    classes = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
-    own = [kind for kind in classes if isinstance(kind, type) and issubclass(kind, Exception)]
-    return (*own, RuntimeError, ValueError, MemoryError)

@@ -19,7 +19,11 @@ __all__ = ["Call"]
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Call:
-    """One call on its way through `Engine.answer`."""
+    """One call on its way through `Engine.answer`.
+
+    Of a cascade, ``spent_usd`` is what was paid for answers that nobody gets, and ``tried`` what was thought of those
+    that were looked at.
+    """
 
     request: ChatRequest
     destination: Destination
@@ -35,6 +39,8 @@ class Call:
     reason: str = ""
     is_tending_due: bool = False
     served: Hit | None = None
+    spent_usd: float = 0.0
+    tried: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -48,6 +54,8 @@ class Call:
             route=self.destination.route,
             model=self.destination.model or self.request.model,
             reason=self.reason,
+            cost_usd=self.spent_usd or None,
+            cascade=", ".join(self.tried),
         )
 
     @property

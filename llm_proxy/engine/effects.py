@@ -25,6 +25,8 @@ __all__ = [
     "Fetched",
     "Flow",
     "Forward",
+    "Held",
+    "Hold",
     "Late",
     "Launch",
     "aside",
@@ -34,6 +36,7 @@ __all__ = [
     "compute",
     "fetch",
     "forward",
+    "hold",
     "launch",
 ]
 
@@ -100,12 +103,44 @@ class Launch:
     """Send a request upstream for all who share a flight. Answer: its `Head`.
 
     ``opened`` is called with the head before anybody reads it, also when the flow itself is gone because its caller
-    left while others wait. A request that fails fails the flight.
+    left while others wait. A request that fails fails the flight. ``asking``, where it is given, is driven instead, in
+    the place where the request would be sent from: it asks, perhaps several times, and returns the head.
     """
 
     outgoing: Outgoing
     flight: Flight
     opened: Callable[[Head], None]
+    asking: Flow[Head] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An answer that was held back to be looked at.
+
+    Attributes:
+        head: Its status and headers; the body gives all that came, and what is still to come.
+        body: What came.
+        is_whole: Whether that is all: it came to its end.
+    """
+
+    head: Head
+    body: bytes
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Send a request upstream and read its answer before anybody else does. Answer: `Held`.
+
+    It is read to its end, or until it is longer than ``limit_bytes``, or until a piece of it comes later than
+    ``limit_s`` seconds after the request; what is then still to come is read from the body of the head. That goes for
+    answers of status 200 and where ``keeps_rest``: of others, what is beyond the limits is dropped.
+    """
+
+    outgoing: Outgoing
+    limit_bytes: int
+    limit_s: float
+    keeps_rest: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +172,7 @@ class Aside:
     ended: Callable[[], object]
 
 
-Effect = Compute | Background | Board | Await | Forward | Launch | Fetch | Aside
+Effect = Compute | Background | Board | Await | Forward | Launch | Hold | Fetch | Aside
 Flow = Generator[Effect, Any, T]
 
 
@@ -180,7 +215,15 @@ def aside(flow: Flow[None], ended: Callable[[], object]) -> Flow[None]:
     yield Aside(flow, ended)
 
 
-def launch(outgoing: Outgoing, flight: Flight, opened: Callable[[Head], None]) -> Flow[Head]:
+def hold(outgoing: Outgoing, *, limit_bytes: int, limit_s: float, keeps_rest: bool = True) -> Flow[Held]:
+    """Yield `Hold`; raises what the face's HTTP library raises."""
+    held: Held = yield Hold(outgoing, limit_bytes, limit_s, keeps_rest)
+    return held
+
+
+def launch(
+    outgoing: Outgoing, flight: Flight, opened: Callable[[Head], None], asking: Flow[Head] | None = None
+) -> Flow[Head]:
     """Yield `Launch`; raises what the face's HTTP library raises."""
-    head: Head = yield Launch(outgoing, flight, opened)
+    head: Head = yield Launch(outgoing, flight, opened, asking)
     return head

@@ -76,6 +76,7 @@ class Ticket:
         encoding: The encoded question, where there was time.
         rivals: Pairs of backend and model that are good enough for it, where a route decided.
         foretold_tokens: Length of the answer as a head foretold it.
+        asked_s: Monotonic time when the model that answers was asked, where others were asked before it.
         recorder: What assembles the answer, once the upstream answers.
         head_headers: The upstream's response headers, likewise.
         entry: The answer as an entry, once it is settled and may be stored.
@@ -94,6 +95,7 @@ class Ticket:
     encoding: Encoding | None = None
     rivals: tuple[tuple[str, str], ...] = ()
     foretold_tokens: float | None = None
+    asked_s: float | None = None
     recorder: Recording | None = None
     head_headers: HeaderList = ()
     entry: Entry | None = None

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llm_proxy.observe.events import Troubles
     from llm_proxy.types import ChatRequest, Fingerprint, Head, Outgoing
 
+    from .cascade import Cascade
     from .flights import Flight
     from .outgoing import Dispatcher
     from .ports import Clock, QuestionEncoder
@@ -54,12 +55,13 @@ class Engine:
         dispatcher: Dispatcher,
         settler: Settler,
         checker: Checker,
+        cascade: Cascade,
         clock: Clock,
         troubles: Troubles,
     ) -> None:
         self._config = config
         self._cache, self._encoder = cache, encoder
-        self._dispatcher, self._settler, self._checker = dispatcher, settler, checker
+        self._dispatcher, self._settler, self._checker, self._cascade = dispatcher, settler, checker, cascade
         self._clock, self._troubles = clock, troubles
 
     @property
@@ -70,7 +72,7 @@ class Engine:
     def answer(self, request: ChatRequest) -> Flow[Answer]:
         """The life of a call: 1 fingerprint, 2 exact lookup, 3 in-flight, 4 encode, 5 neighbours, 6 route, 8 forward.
 
-        Step 9 is `Settler.settle`; step 7, drafting, will have flows of its own.
+        Step 9 is `Settler.settle`. Steps 6 to 8 of a route that asks one model after the other: `Cascade`.
 
         Raises:
             BackendUnavailable: No backend is configured for the model.
@@ -322,19 +324,21 @@ class Engine:
     # -- 6 to 8: from upstream -----------------------------------------------------------------------------------
 
     def _from_upstream(self, call: Call) -> Flow[Answer]:
-        outgoing = yield from self._route(call)
-        outcome, led = call.outcome, call.led
+        steps = self._cascade.steps(call)
+        outgoing = self._cascade.turn_to(call, steps[0]) if steps else (yield from self._route(call))
+        led, asking = call.led, self._cascade.asking(call, steps) if steps else None
         call.is_sent = True
-        self._settler.sent(outcome, call.sent)
+        if asking is None:
+            self._settler.sent(call.outcome, call.sent)
         if led is None:
-            head = yield from forward(outgoing)
+            head = yield from (forward(outgoing) if asking is None else asking)
         else:
-            led.ticket.outcome = outcome
-            head = yield from launch(outgoing, led, partial(self._opened, led))
+            led.ticket.outcome = call.outcome
+            head = yield from launch(outgoing, led, partial(self._opened, led), asking)
             if led.head is not None:
-                return Live(head, outcome, led, call.seat)
-        self._settler.passed(call.request, outcome, call.started_s, status=head.status, sent=call.sent)
-        return Live(head, outcome)
+                return Live(head, led.ticket.outcome, led, call.seat)
+        self._settler.passed(call.request, call.outcome, call.started_s, status=head.status, sent=call.sent)
+        return Live(head, call.outcome)
 
     def _route(self, call: Call) -> Flow[Outgoing]:
         if call.destination.route:

@@ -89,6 +89,14 @@ class Dispatcher:
         encoder.note_success()
         return encoding
 
+    def ladder(self, request: ChatRequest, destination: Destination) -> tuple[tuple[str, str], ...]:
+        """Candidates of a route that can take a request, weakest first; none where the router is in trouble."""
+        try:
+            return self._selector.ladder(request, destination)
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the strongest candidate is asked
+            self._troubles.note("router", exc)
+            return ()
+
     def request(self, request: ChatRequest, destination: Destination) -> Outgoing:
         """The request to send for a destination that is no route, or whose route has decided.
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llm_proxy.encode.base import Encoding
-    from llm_proxy.route.base import Decision, Destination, Expected, Finished
+    from llm_proxy.route.base import Decision, Destination, Expected, Finished, Reply
     from llm_proxy.types import JSON, ChatRequest, Head, HeaderList, Outcome, Usage
 
     from .flights import Flight, Seat
@@ -27,6 +27,8 @@ __all__ = [
     "Pricer",
     "QuestionEncoder",
     "Ready",
+    "Scorer",
+    "SecondOpinion",
     "Watch",
     "as_shared",
 ]
@@ -78,6 +80,9 @@ class Chooser(Protocol):
     def fallback(self, destination: Destination, why: str = "default") -> Decision:
         """The candidate that is asked when `decide` fails."""
 
+    def ladder(self, request: ChatRequest, destination: Destination) -> tuple[tuple[str, str], ...]:
+        """Pairs of backend and model of a route that can take a request, weakest first."""
+
 
 class Pricer(Protocol):
     """See `llm_proxy.backends.prices.Prices`."""
@@ -116,6 +121,30 @@ class Judge(Protocol):
 
     def compare(self, cached: str, fresh: str) -> bool | None:
         """Whether two answers say the same; None where that can't be told."""
+
+
+class Scorer(Protocol):
+    """See `llm_proxy.route.scorer.LazyScorer`."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it can score, as far as is known."""
+
+    def score(self, question: str, answer: Reply, encoding: Encoding | None) -> float:
+        """The probability that an answer is right, in [0, 1]; takes some milliseconds, may raise `LLMProxyError`."""
+
+
+class SecondOpinion(Protocol):
+    """See `llm_proxy.route.second.SecondOpinion`."""
+
+    def judging(self, model: str, question: str, answer: str) -> JSON:
+        """The chat request that asks a model whether an answer is right."""
+
+    def approves(self, said: str) -> bool:
+        """Whether a judging model takes the answer for right."""
+
+    def agree(self, one: str, other: str) -> bool:
+        """Whether two answers come to one result."""
 
 
 class Asker(Protocol):

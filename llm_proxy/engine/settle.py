@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -165,6 +166,29 @@ class Settler:
         if self._watch is not None:
             self._watch.ended(outcome.backend, outcome.model, call, is_well=is_well)
 
+    def given_up(self, outcome: Outcome, call: object, *, status: int) -> None:
+        """Have it known that a request is over, and that another is sent instead; its status, or 0 where none came."""
+        self._ended(outcome, call, is_well=_is_well(status, "failed"))
+
+    def tried(self, request: ChatRequest, asked: Outcome, completion: JSON, latency_s: float) -> float:
+        """Have the estimates learn from an answer that its caller does not get.
+
+        Args:
+            request: The call that was sent.
+            asked: Names the backend and the model.
+            completion: The answer.
+            latency_s: What it took, seconds.
+
+        Returns:
+            What it cost, dollars; 0 where that is not known.
+        """
+        usage = usage_of(completion)
+        if usage is not None and self._appraiser is not None:
+            counts = usage.prompt_tokens, usage.completion_tokens
+            self._appraiser.observe(Finished(asked.backend, asked.model, *counts, latency_s))
+        counted = usage or _estimate(request, json.dumps(completion).encode())
+        return self._prices.cost_usd(counted, model=asked.model, backend=asked.backend) or 0.0
+
     def _tend(self) -> None:
         try:
             if self._cache is not None:
@@ -219,7 +243,8 @@ class Settler:
         counts = usage or _estimate(request, raw)
         cost_usd = self._cost_usd(counts, model, ticket)
         worth = self._worth(ticket, counts, latency_s=latency_s, cost_usd=cost_usd)
-        ticket.outcome = outcome.with_changes(cost_usd=cost_usd or 0.0, model=model)
+        spent_usd = outcome.cost_usd or 0.0  # by a cascade, on answers that were given up
+        ticket.outcome = outcome.with_changes(cost_usd=(cost_usd or 0.0) + spent_usd, model=model)
         return Entry(
             key=print_.key,
             scope=narrowed(print_.scope, text, encoding.seen_chars) if encoding else print_.scope,
@@ -229,7 +254,7 @@ class Settler:
             expires_s=None if self._settings.ttl_s is None else now_s + self._settings.ttl_s,
             model=model,
             backend=outcome.backend,
-            cost_usd=worth.cost_usd,
+            cost_usd=worth.cost_usd + spent_usd,
             wait_usd=worth.wait_usd,
             latency_s=latency_s,
             has_usage=usage is not None or request.wants_usage,
@@ -248,7 +273,8 @@ class Settler:
     def _learn(self, ticket: Ticket, usage: Usage | None) -> None:
         """Have the estimates learn what the model that was asked has taken, whether its answer is stored or not."""
         if self._appraiser is not None and usage is not None:
-            self._appraiser.observe(_finished(ticket, usage, self._clock.monotonic() - ticket.started_s))
+            asked_s = ticket.started_s if ticket.asked_s is None else ticket.asked_s
+            self._appraiser.observe(_finished(ticket, usage, self._clock.monotonic() - asked_s))
 
     def _worth(self, ticket: Ticket, usage: Usage, *, latency_s: float, cost_usd: float | None) -> Expected:
         """What the answer spares when it is served: what asking again is expected to cost, not what asking did cost.

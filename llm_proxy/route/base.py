@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from llm_proxy.encode.base import Encoding
     from llm_proxy.types import ChatRequest
 
-__all__ = ["Decision", "Destination", "Expected", "Finished", "Head", "Prediction", "Router", "Score"]
+__all__ = ["Decision", "Destination", "Expected", "Finished", "Head", "Prediction", "Reply", "Router", "Score"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,23 @@ class Finished:
     completion_tokens: int
     latency_s: float
     foretold_tokens: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as the scorer of answers sees it.
+
+    Attributes:
+        text: What it says.
+        finish_reason: Why it ended, as the upstream says; empty where that is not known.
+        logprobs: Log-probabilities of its tokens, <= 0; empty where none were given.
+        p_good: What the question alone made a head expect of this model, in [0, 1]; None where no head knows it.
+    """
+
+    text: str
+    finish_reason: str = ""
+    logprobs: Sequence[float] = ()
+    p_good: float | None = None
 
 
 class Expected(NamedTuple):

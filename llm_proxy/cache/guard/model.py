@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_proxy.errors import CacheError, MissingDependencyError
-from llm_proxy.shipped import REINSTALL, model_folder, silence_onnxruntime
+from llm_proxy.shipped import REINSTALL, model_folder, onnxruntime_errors, silence_onnxruntime
 
 __all__ = ["WINDOW_TOKENS", "PairModel", "joined", "shipped_model"]
 
@@ -40,7 +40,7 @@ class PairModel:
         except ImportError as exc:
             raise MissingDependencyError(f'the pair model needs {exc.name}: pip install "llm-proxy[cpu]"') from exc
         self._np = numpy
-        self._foreign = _exceptions(onnxruntime)
+        self._foreign = onnxruntime_errors(onnxruntime)
         try:
             content, text = graph.read_bytes(), tokenizer.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as exc:
@@ -139,10 +139,3 @@ def _options(onnxruntime: Any) -> Any:
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     options.log_severity_level = 3
     return options
-
-
-def _exceptions(onnxruntime: Any) -> tuple[type[Exception], ...]:
-    """Everything that ONNX Runtime raises: its classes share no base but Exception."""
-    classes = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
-    own = [kind for kind in classes if isinstance(kind, type) and issubclass(kind, Exception)]
-    return (*own, RuntimeError, ValueError, MemoryError)

@@ -1,0 +1,1 @@
+"""How the scorer of answers is made."""
