@@ -4,6 +4,7 @@ BANKING77 = $(DATA)/intents_banking77/utterances.jsonl.gz
 CLINC150 = $(DATA)/intents_clinc150/utterances.jsonl.gz
 BING = $(DATA)/queries_bing_covid/by_country_2020-01.tsv.gz
 PAIRS = $(foreach name,pairs_negation slots_snips slots_hwu64 pairs_prompt_paraphrase pairs_qqp,$(DATA)/$(name)/pairs.jsonl.gz)
+PAIR = --weak gpt-4o-mini-2024-07-18 --strong o1-mini-2024-09-12
 INDEX_TEXTS = $(BANKING77) $(CLINC150) $(BING)
 
 .PHONY: help demo test lint test-local-model test-chaos test-soak test-sentence-transformers bench docs clean
@@ -60,6 +61,8 @@ bench:
 	@.venv-test/bin/python -m benchmarks.index --record --texts $(INDEX_TEXTS)
 	@.venv-test/bin/python -m benchmarks.semantic --record --pairs $(PAIRS)
 	@.venv-test/bin/python -m benchmarks.bound --record --seeds 20 --pairs $(wordlist 2,3,$(PAIRS))
+	@.venv-test/bin/python -m benchmarks.router --train $(DATA)/router_zeroeval/rows.jsonl.gz $(PAIR)
+	@.venv-test/bin/python -m benchmarks.length --train $(DATA)/router_zeroeval/rows.jsonl.gz --model gpt-4o-mini-2024-07-18
 	@.venv-test/bin/python -m benchmarks.end_to_end --record --queries $(BANKING77) $(BING)
 
 docs:

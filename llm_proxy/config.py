@@ -212,6 +212,11 @@ class RouteConfig(Frozen):
         lt=1,
         description="As `cache.max_error_rate`, for this route; none: the same.",
     )
+    head: str = Field(
+        "",
+        description="Folder of the head that decides, or of its versions; empty: `heads` in `cache.directory`, where "
+        "`llm-proxy route train` puts them, and the rules while there is none that knows all candidates.",
+    )
     known_as: Mapping[str, str] = Field(
         default_factory=dict,
         description="What a head calls a candidate, where it is not the model's name, e.g. "

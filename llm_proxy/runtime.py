@@ -30,7 +30,7 @@ from .forking import Workers, on_fork, working
 from .observe.events import CallEvent, Sink, Troubles
 from .route.base import Finished
 from .route.costs import CostEstimator
-from .route.lazy import LazyHeads
+from .route.lazy import LazyHeads, heads_for
 from .route.select import Selector
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ class Runtime:
     ) -> None:
         self.config = config
         self.clock = clock or SystemClock()
-        self._given_cache, self._given_sinks, self._heads = cache, sinks, heads
+        self._given_cache, self._given_sinks = cache, sinks
+        self._heads = self._open_heads() if heads is None else heads
         self._is_closed = False
         self._assemble(cache or self._open_cache(), encoder)
         _alive.add(self)
@@ -249,7 +250,7 @@ class Runtime:
             self._lock = threading.RLock()
             return
         if not is_quiet:
-            self._heads = None
+            self._heads = {}
             self._assemble(None, None)
             self.troubles.note("cache", CacheError("forked while llm-proxy was loading: make the client in the child"))
             return
@@ -274,6 +275,15 @@ class Runtime:
         from .cache.build import build
 
         return build(self.config.cache, clock=self.clock, routes=self.config.routes)
+
+    def _open_heads(self) -> LazyHeads:
+        return heads_for(
+            self.config,
+            encoder=lambda: self.encoder,
+            submit=self._in_background,
+            note=lambda part, exc: self.troubles.note(part, exc),
+            monotonic=self.clock.monotonic,
+        )
 
     def _open_encoder(self) -> LazyEncoder | None:
         if not self._heads and (self.cache is None or not self.config.cache.semantic):

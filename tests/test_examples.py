@@ -65,6 +65,18 @@ def test_async_client_shares_one_call(provider: Served, tmp_path: Path) -> None:
     assert len(provider.app.requests) == 1
 
 
+@pytest.mark.skipif(find_spec("sklearn") is None or find_spec("onnx") is None, reason="needs the extra train")
+def test_train_router(tmp_path: Path) -> None:
+    output = run([sys.executable, str(EXAMPLES / "train_router.py")], tmp_path)
+    assert "The head beats the length of the prompt and chance" in output
+    small, large = (
+        [float(p) for p in re.findall(rf"{model}: good with (0\.\d+)", output)] for model in ("small", "large")
+    )
+    assert small[0] > 0.8
+    assert small[1] < 0.4
+    assert min(large) > 0.8
+
+
 @pytest.mark.skipif(find_spec("langchain_openai") is None, reason="langchain-openai is not installed here")
 def test_langchain(provider: Served, tmp_path: Path) -> None:
     output = example("langchain_http_client.py", provider, tmp_path)

@@ -41,7 +41,17 @@ PURE = {
     "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "numpy", "typing",
     "weakref",
 }  # fmt: skip
-HEAVY = {"numpy", "faiss", "onnxruntime", "tokenizers", "genai_prices", "sentence_transformers", "torch"}
+HEAVY = {
+    "numpy",
+    "faiss",
+    "onnxruntime",
+    "tokenizers",
+    "genai_prices",
+    "sentence_transformers",
+    "torch",
+    "onnx",
+    "sklearn",
+}
 FACES_ONLY = {"starlette", "uvicorn", "typer", "rich", "diskcache", "IPython"}
 
 

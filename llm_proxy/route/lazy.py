@@ -8,14 +8,34 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from llm_proxy.errors import ConfigError
+
+from .versions import CURRENT, HeadFolder
 
 if TYPE_CHECKING:
+    from llm_proxy.config import Config
+    from llm_proxy.encode.base import Encoding
+
     from .base import Head
 
-__all__ = ["LazyHeads"]
+__all__ = ["HEADS_NAME", "LazyHeads", "heads_for", "load_head"]
 
 Submit = Callable[[Callable[[], None]], object]
+HEADS_NAME = "heads"
+"""The folder of trained heads in ``cache.directory``."""
+
+
+class Encodes(Protocol):
+    """See `llm_proxy.encode.lazy.LazyEncoder`."""
+
+    @property
+    def name(self) -> str:
+        """Identity of the weights."""
+
+    def encode(self, text: str) -> Encoding:
+        """Encode one text."""
 
 
 class LazyHeads:
@@ -28,6 +48,7 @@ class LazyHeads:
         folders: Of the heads, by route.
         load: Makes a head of a folder; may take seconds.
         note: Takes the name of a part and its trouble.
+        usual: A folder in which no head may be yet, which is no trouble: it is looked at again after a while.
         retry_after_s: Rest after a failed load, seconds, > 0.
         monotonic: Clock, seconds.
     """
@@ -38,10 +59,11 @@ class LazyHeads:
         load: Callable[[Path], Head],
         *,
         note: Callable[[str, Exception], None],
+        usual: Path | None = None,
         retry_after_s: float = 30.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folders, self._load, self._note = dict(folders), load, note
+        self._folders, self._usual, self._load, self._note = dict(folders), usual, load, note
         self._retry_after_s, self._monotonic = retry_after_s, monotonic
         self._heads: dict[str, Head] = {}
         self._retry_at_s: dict[str, float] = {}
@@ -55,9 +77,13 @@ class LazyHeads:
         """
         self._lock = RLock()
         self._loading: set[str] = set()
+        for head in self._heads.values():
+            if isinstance(head, HeadFolder):
+                head.after_fork()
 
     def __bool__(self) -> bool:
-        return bool(self._folders)
+        """Whether there is a head to load now."""
+        return any(self._is_due(folder) for folder in self._folders.values())
 
     def __call__(self, route: str) -> Head | None:
         """The head of a route; None where it has none, or where it has not loaded."""
@@ -83,8 +109,12 @@ class LazyHeads:
             LLMProxyError: One can't be loaded; the message says why.
         """
         for route, folder in self._folders.items():
-            if route not in self._heads:
+            if route not in self._heads and self._is_due(folder):
                 self._heads[route] = self._load(folder)
+
+    def _is_due(self, folder: Path) -> bool:
+        """Whether a head is in a folder, or should be."""
+        return folder != self._usual or any((folder / name).is_file() for name in (CURRENT, "config.json"))
 
     def _begin(self, route: str) -> None:
         with self._lock:
@@ -95,10 +125,63 @@ class LazyHeads:
 
     def _try(self, route: str) -> None:
         try:
-            self._heads[route] = self._load(self._folders[route])
+            if self._is_due(self._folders[route]):
+                self._heads[route] = self._load(self._folders[route])
         finally:  # counted here, also what nobody foresaw: the pool drops what is raised
             failure = sys.exc_info()[1]
             if isinstance(failure, Exception):
                 self._note("router", failure)
             self._retry_at_s[route] = self._monotonic() + self._retry_after_s
             self._loading.discard(route)
+
+
+def heads_for(
+    config: Config,
+    *,
+    encoder: Callable[[], Encodes | None],
+    submit: Submit,
+    note: Callable[[str, Exception], None],
+    monotonic: Callable[[], float],
+) -> LazyHeads:
+    """The heads of all routes that have something to choose; each follows its versions.
+
+    Args:
+        config: ``routes`` and ``cache.directory`` are read.
+        encoder: Gives what makes the vectors; None: there is none.
+        submit: Runs a function later in another thread.
+        note: Takes the name of a part and its trouble.
+        monotonic: Clock, seconds.
+    """
+    usual = config.cache.directory / HEADS_NAME
+    routes = {name: route for name, route in config.routes.items() if len(route.candidates) > 1}
+    folders = {name: Path(route.head).expanduser() if route.head else usual for name, route in routes.items()}
+
+    def load(folder: Path) -> Head:
+        return HeadFolder(folder, lambda version: load_head(version, encoder()), submit=submit, monotonic=monotonic)
+
+    return LazyHeads(folders, load, note=note, usual=usual, monotonic=monotonic)
+
+
+def load_head(folder: Path, encoder: Encodes | None) -> Head:
+    """The head in a folder.
+
+    Args:
+        folder: Of one version.
+        encoder: Whose vectors it will read; loaded here where it has not been. None: there is none.
+
+    Raises:
+        LLMProxyError: It can't be used, or was trained on another model's vectors.
+    """
+    from .heads import OnnxHead
+
+    head = OnnxHead(folder)
+    if encoder is not None:
+        encoder.encode("")
+        if _model_of(encoder.name) != _model_of(head.encoder):
+            raise ConfigError(f"the head in {folder} reads vectors of {head.encoder!r}, not of {encoder.name!r}")
+    return head
+
+
+def _model_of(encoder: str) -> str:
+    """The model in an encoder's name, without its arithmetic: a GPU's vectors are as good."""
+    return encoder.partition("@")[0].removesuffix("-int8").removesuffix("-float")

@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from llm_proxy.config import Config
 from llm_proxy.errors import ConfigError
-from llm_proxy.route.lazy import LazyHeads
+from llm_proxy.route.lazy import LazyHeads, heads_for
 from llm_proxy.testing import FakeClock, FakeHead
+from tests.route.test_heads import graph as graph
+from tests.route.test_heads import written as head_written
 
 FOLDERS = {"auto": Path("a"), "sure": Path("b")}
 
@@ -112,3 +115,78 @@ def test_a_child_keeps_what_has_loaded(bench: Bench) -> None:
     assert bench.names == ["a", None, None]
     bench.work()
     assert bench.names == ["a", "b", None], "the other one begins anew"
+
+
+def dropping(call: Callable[[], None]) -> None:
+    """Does it at once, as a pool does: what is raised is dropped."""
+    with suppress(Exception):
+        call()
+
+
+class Encoder:
+    """Names its vectors; counts what it encoded."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.texts = name, []
+
+    def encode(self, text: str) -> Any:
+        self.texts.append(text)
+
+
+class TestHeadsFor:
+    def heads(self, tmp_path: Path, encoder: Encoder | None = None, **route: Any) -> tuple[LazyHeads, list[Any], Any]:
+        config = Config(
+            cache={"directory": tmp_path},
+            backends={"one": {"base_url": "http://127.0.0.1:1/v1"}},
+            routes={"auto": {"candidates": ["one/m0", "one/m1"], **route}, "sure": {"candidates": ["one/m0"]}},
+        )
+        clock, troubles = FakeClock(), []
+        heads = heads_for(
+            config,
+            encoder=lambda: encoder,
+            submit=lambda call: call(),
+            note=lambda part, exc: troubles.append(str(exc)),
+            monotonic=clock.monotonic,
+        )
+        heads.start(dropping)
+        return heads, troubles, clock
+
+    def test_none_is_trained_yet_which_is_no_trouble(self, tmp_path: Path, graph: bytes) -> None:
+        heads, troubles, clock = self.heads(tmp_path)
+        assert (heads("auto"), heads("sure"), bool(heads), troubles) == (None, None, False, [])
+        head_written(tmp_path / "heads", graph)
+        heads.load()
+        clock.advance(31)
+        head = heads("auto")
+        assert head is not None
+        assert head.models == ("m0", "m1")
+        assert heads("sure") is None, "there is nothing to choose"
+
+    def test_it_is_found_by_a_later_call(self, tmp_path: Path, graph: bytes) -> None:
+        heads, troubles, clock = self.heads(tmp_path)
+        head_written(tmp_path / "heads", graph)
+        assert heads("auto") is None
+        clock.advance(31)
+        heads("auto")
+        assert heads("auto") is not None
+        assert bool(heads)
+        assert troubles == []
+        heads.after_fork()
+        assert heads("auto") is not None
+
+    def test_one_that_was_named_must_be_there(self, tmp_path: Path) -> None:
+        heads, troubles, _ = self.heads(tmp_path, head=str(tmp_path / "own"))
+        assert heads("auto") is None
+        assert len(troubles) == 1
+        assert "has no head" in troubles[0]
+        with pytest.raises(ConfigError, match="has no head"):
+            heads.load()
+
+    @pytest.mark.parametrize(
+        ("name", "is_used"), [("topics-float@12", True), ("topics", True), ("others-int8@1", False)]
+    )
+    def test_it_reads_the_vectors_of_one_model(self, tmp_path: Path, graph: bytes, name: str, is_used: bool) -> None:
+        head_written(tmp_path / "heads", graph)
+        heads, troubles, _ = self.heads(tmp_path, Encoder(name))
+        assert (heads("auto") is not None) is is_used
+        assert ("not of 'others-int8@1'" in "".join(troubles)) is not is_used

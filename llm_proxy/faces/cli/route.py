@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import typer
 
+from .route_calibrate import calibrate
+from .route_eval import evaluate
 from .route_explain import explain
+from .route_train import train
 
 __all__ = ["route_app"]
 
-route_app = typer.Typer(name="route", help="Explain how routes choose.", no_args_is_help=True)
+route_app = typer.Typer(name="route", help="Explain how routes choose, train and measure them.", no_args_is_help=True)
 route_app.command()(explain)
+route_app.command()(calibrate)
+route_app.command()(train)
+route_app.command("eval")(evaluate)

@@ -1,0 +1,62 @@
+"""Heads that benchmarks measure, as a proxy loads them: one that was just trained, and the one that ships."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llm_proxy.encode.base import Encoding
+from llm_proxy.route.heads import OnnxHead
+from llm_proxy.route.train.make import head_files
+from llm_proxy.shipped import model_folder
+
+if TYPE_CHECKING:
+    from llm_proxy.route.base import Head
+    from llm_proxy.route.train.evaluate import Encoded
+
+__all__ = ["call_times", "encodings", "shipped", "trained"]
+
+_CALLS, _WARM = 1000, 50
+
+
+def trained(log: Encoded, *models: str) -> OnnxHead:
+    """The head of some models that is learnt from a log, through its files.
+
+    Raises:
+        LLMProxyError: The extra ``train`` is not installed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in head_files(log, name="trained-here", encoder="", models=models).items():
+            Path(folder, name).write_bytes(content)
+        return OnnxHead(Path(folder))
+
+
+def shipped() -> OnnxHead:
+    """The head in router_models.
+
+    Raises:
+        LLMProxyError: It is not there.
+    """
+    return OnnxHead(model_folder("heads"))
+
+
+def encodings(rows: Encoded) -> list[Encoding]:
+    """What the encoder gave for each prompt."""
+    found = zip(rows.outcomes.prompts, rows.inputs.vectors, rows.inputs.layers, strict=True)
+    return [Encoding(vector, len(text), layers if len(layers) else None) for text, vector, layers in found]
+
+
+def call_times(head: Head, rows: Encoded) -> dict[str, float]:
+    """Microseconds from text and vector to what is expected of each model: ``p50`` and ``p99``."""
+    calls = list(zip(rows.outcomes.prompts, encodings(rows), strict=True))
+    times = []
+    for at in range(_WARM + _CALLS):
+        text, encoding = calls[at % len(calls)]
+        start = time.perf_counter_ns()
+        head.predict(text, encoding)
+        times.append((time.perf_counter_ns() - start) / 1000)
+    cuts = statistics.quantiles(times[_WARM:], n=100)
+    return {"p50": cuts[49], "p99": cuts[98]}

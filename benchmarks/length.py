@@ -1,0 +1,96 @@
+"""How well the order of answers by length is predicted: ``python -m benchmarks.length --train FILE --model NAME``.
+
+Kendall's tau-b between the predicted and the real length of the model's answers, on ``--test`` or on the fifth of the
+prompts of ``--train`` that is not learnt from; beside it the length of the prompt, and the same learner without the
+group of each question (``group_out_tau``).
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from llm_proxy.errors import LLMProxyError
+from llm_proxy.route.metrics import kendall_tau
+from llm_proxy.route.train.baselines import length_scores
+from llm_proxy.route.train.evaluate import Encoded, group_folds
+
+from ._heads import call_times, trained
+from ._outcomes import OPTIONS, finite, sides
+from ._report import arguments, report
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def main() -> None:
+    """Run and report."""
+    options = arguments("length", __doc__, **OPTIONS, model=(str, "", "the model whose answers are meant"))
+    try:
+        report("length", figures := finite(_measure(options)), options, table=_table(figures))
+    except LLMProxyError as exc:
+        sys.exit(str(exc))
+
+
+def _measure(options: Namespace) -> dict[str, Any]:
+    if not options.model:
+        sys.exit("name a model: --model NAME")
+    train, test = (_known(side, options.model) for side in sides(options, lengths_only=True))
+    if len(train.outcomes) < 2 or len(test.outcomes) < 2:
+        sys.exit(f"there are no two lengths of answers of {options.model} on either side")
+    real = test.outcomes.of(options.model).tokens[:, 0]
+    _, lengths = train.fit([options.model]).predict(test.inputs)
+    times = call_times(trained(train, options.model), test)
+    return {
+        "model": options.model,
+        "n_train": len(train.outcomes),
+        "n_test": len(test.outcomes),
+        "kendall_tau": kendall_tau(lengths[:, 0], real),
+        "length_of_prompt_tau": kendall_tau(length_scores(test.outcomes.prompts), real),
+        **_group_out(train, test, options.model, real),
+        "predict_us_p50": times["p50"],
+        "predict_us_p99": times["p99"],
+        "sha256_train": train.outcomes.sha256,
+        "sha256_test": test.outcomes.sha256,
+    }
+
+
+def _known(side: Encoded, model: str) -> Encoded:
+    """The rows in which the length of the model's answer is known."""
+    import numpy
+
+    return side.rows(numpy.flatnonzero(~numpy.isnan(side.outcomes.of(model).tokens[:, 0])))
+
+
+def _group_out(train: Encoded, test: Encoded, model: str, real: NDArray[np.float32]) -> dict[str, Any]:
+    import numpy
+
+    folds = group_folds(test.outcomes.groups)
+    predicted = numpy.zeros(len(test.outcomes))
+    for names in folds:
+        rows = numpy.flatnonzero([group in names for group in test.outcomes.groups])
+        others = train.rows(numpy.flatnonzero([group not in names for group in train.outcomes.groups]))
+        if not len(others.outcomes):
+            return {"group_out_tau": None, "groups": len(set(test.outcomes.groups))}
+        predicted[rows] = others.fit([model]).predict(test.inputs.rows(rows))[1][:, 0]
+    tau = kendall_tau(predicted, real) if folds else None
+    return {"group_out_tau": tau, "groups": len(set(test.outcomes.groups))}
+
+
+def _table(found: dict[str, Any]) -> list[list[str]]:
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    return [
+        [found["model"], f"{found['n_train']} to learn from, {found['n_test']} to measure on"],
+        ["Kendall tau of the length", shown(found["kendall_tau"])],
+        ["  group of the question not seen", shown(found["group_out_tau"])],
+        ["  prompt length", shown(found["length_of_prompt_tau"])],
+        ["time, us (p50)", f"{found['predict_us_p50']:.0f}"],
+    ]
+
+
+if __name__ == "__main__":
+    main()

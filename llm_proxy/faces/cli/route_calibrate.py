@@ -1,0 +1,150 @@
+"""``llm-proxy route calibrate``: the tolerance that does what one wants to reference traffic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llm_proxy.errors import ConfigError
+
+from ._entries import opened
+from ._format import amount, share
+from ._progress import progress
+from ._route_log import Prices, configured_prices, heads_of, known_to, load, open_encoder, plain, predictions
+from ._route_tables import number, show_rows
+from ._shared import Json, emit, settings, visible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llm_proxy.config import Config
+    from llm_proxy.route.calibrate import Calibrated, Setting
+
+__all__ = ["calibrate"]
+
+
+def calibrate(
+    context: typer.Context,
+    *,
+    strong_share: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Share of calls for the strongest candidate.")
+    ] = None,
+    quality_of_best: Annotated[
+        float | None,
+        typer.Option(min=0.01, max=1, metavar="SHARE", help="Share of the best candidate's quality to keep."),
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Reference traffic, .jsonl with prompts; otherwise the cached questions."),
+    ] = None,
+    route: Annotated[str, typer.Option(metavar="NAME", help="The route; the first one when there is no auto.")] = "",
+    head: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the head; otherwise heads in cache.directory.")
+    ] = None,
+    prices: Prices = "",
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Most questions to look at, evenly drawn.")] = 2_000,
+    as_json: Json = False,
+) -> None:
+    """Find the setting of a route that gives a share of strong calls, or keeps a share of the quality.
+
+    A route asks the cheapest candidate whose probability of a good answer is
+    at least quality times that of the best one; or, where usd_per_good_answer
+    is set, the one whose good answers are worth the most after costs. What a
+    value does depends on the questions: it is tried on reference traffic, by
+    the head's own predictions. Nobody is asked.
+
+    Examples:
+        llm-proxy route calibrate --strong-share 0.3
+        llm-proxy route calibrate --quality-of-best 0.95 --log outcomes.jsonl
+    """
+    if (strong_share is None) == (quality_of_best is None):
+        raise ConfigError("say one of --strong-share and --quality-of-best")
+    config = settings(context)
+    found = load(head or heads_of(config))
+    name, candidates = _candidates(config, route, found.models)
+    texts = _sampled(_texts(config, log), limit)
+    called = config.routes[name].known_as if name in config.routes else {}
+    columns = [found.models.index(known_to(found.models, called.get(one, one))) for one in candidates]
+    with progress("Encoding", len(texts)) as step:
+        p_good, log_tokens = predictions(found, open_encoder(config), texts, step)
+    p_good = p_good[:, columns]
+    usd = _usd(config, candidates, texts, log_tokens[:, columns], prices)
+
+    from llm_proxy.route.calibrate import for_score, for_share
+
+    settings_of: tuple[Setting, ...] = ("quality", "usd_per_good_answer")
+    if strong_share is not None:
+        ways = [for_share(p_good, usd, strong_share, by) for by in settings_of]
+    else:
+        ways = [for_score(p_good, usd, quality_of_best or 1.0, by) for by in settings_of]
+    if as_json:
+        found_by = {one.setting: plain(one) for one in ways}
+        emit({"route": name, "candidates": list(candidates), "questions": len(texts), **found_by})
+    else:
+        _show(name, candidates, len(texts), ways)
+
+
+def _show(name: str, candidates: Sequence[str], questions: int, ways: Sequence[Calibrated]) -> None:
+    heads = ("", *(f"{one.setting} = {one.value:g}" for one in ways))
+    rows = [(f"calls to {one}", *(f"{way.shares[at]:.1%}" for way in ways)) for at, one in enumerate(candidates)]
+    rows.append(("good answers a call, foreseen", *(number(way.score) for way in ways)))
+    rows.append(("  of the best candidate's", *(share(way.score, way.best_score) for way in ways)))
+    rows.append(("  of its cost", *(share(way.usd, way.best_usd) for way in ways)))
+    show_rows(heads, rows, title=f"By {amount(questions)} questions")
+    lines = (f"[routes.{name}]", f"quality = {ways[0].value:g}", f"# or: usd_per_good_answer = {ways[1].value:g}")
+    typer.echo(visible("\n" + "\n".join(lines), keep_lines=True))
+
+
+def _candidates(config: Config, route: str, models: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The route's name and candidates; without any route, all that the head knows."""
+    if route and route not in config.routes:
+        raise ConfigError(f"there is no route {route!r}; there is {', '.join(config.routes) or 'none'}")
+    if not config.routes:
+        return "auto", models
+    name = route or ("auto" if "auto" in config.routes else next(iter(config.routes)))
+    candidates = config.routes[name].candidates
+    if len(candidates) < 2:
+        raise ConfigError(f"route {name!r} has one candidate only: there is nothing to choose")
+    return name, candidates
+
+
+def _texts(config: Config, log: Path | None) -> list[str]:
+    if log is not None:
+        from llm_proxy.route.traffic import read_prompts
+
+        return read_prompts(log)
+    from llm_proxy.cache.entry import readable
+
+    with opened(config) as store:
+        entries = (readable(stored.record) for stored in store.scan()) if store is not None else ()
+        texts = list(dict.fromkeys(entry.text for entry in entries if entry is not None and entry.text.strip()))
+    if not texts:
+        raise ConfigError("no question is cached yet: name reference traffic with --log FILE")
+    return texts
+
+
+def _sampled(texts: list[str], limit: int) -> list[str]:
+    """At most so many, evenly out of all."""
+    return texts if len(texts) <= limit else [texts[at * len(texts) // limit] for at in range(limit)]
+
+
+def _usd(
+    config: Config, candidates: Sequence[str], texts: Sequence[str], log_tokens: NDArray[np.float32], typed: str
+) -> NDArray[np.float64]:
+    """What each candidate is expected to cost for each question."""
+    import numpy
+
+    from llm_proxy.route.calibrate import USUAL_TOKENS, expected_usd, read_prices
+    from llm_proxy.types import CHARS_PER_TOKEN
+
+    known = read_prices(typed, candidates) if typed else configured_prices(config, candidates)
+    if known is None:
+        raise ConfigError("not all prices are known: give them with --prices NAME=IN/OUT,… or backends.NAME.prices")
+    lengths = numpy.where(numpy.isnan(log_tokens), USUAL_TOKENS, numpy.exp(log_tokens))
+    prompt_tokens = numpy.array([max(1.0, len(text) / CHARS_PER_TOKEN) for text in texts], numpy.float32)
+    return expected_usd(prompt_tokens, lengths.astype(numpy.float32), known)

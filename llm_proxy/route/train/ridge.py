@@ -1,0 +1,85 @@
+"""Ridge regression for many targets and penalties, and what it says of each row without having seen that row.
+
+::
+
+    W       = (X'X + penalty I)^-1 X'(Y - mean Y), X centered
+    without = y - (y - X w) / (1 - leverage)
+    penalty: of each target, the one of least squared error of ``without``
+
+Source: Hoerl & Kennard 1970; leave-one-out in closed form: Golub, Heath & Wahba 1979, equation 2.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["Ridge", "RidgeFit"]
+
+_PENALTIES = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0, 100_000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RidgeFit:
+    """What was learnt of ``K`` targets from ``n`` rows of ``p`` numbers.
+
+    Attributes:
+        weights: Shape ``(p, K)``, float64.
+        bias: Shape ``(K,)``, float64.
+        without: Shape ``(n, K)``, float64: of each row, what is predicted by the others.
+    """
+
+    weights: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    without: NDArray[np.float64]
+
+    def __add__(self, other: RidgeFit) -> RidgeFit:
+        """Of the sum of two targets that were learnt apart."""
+        return RidgeFit(self.weights + other.weights, self.bias + other.bias, self.without + other.without)
+
+
+class Ridge:
+    """Rows, decomposed once for every penalty and target.
+
+    Args:
+        x: Shape ``(n, p)``, about of unit variance; not changed.
+    """
+
+    def __init__(self, x: NDArray[np.float32]) -> None:
+        import numpy
+
+        inputs = x.astype(numpy.float64)
+        self._center = inputs.mean(axis=0)
+        inputs -= self._center
+        values, self._basis = numpy.linalg.eigh(inputs.T @ inputs)
+        self._rotated = inputs @ self._basis
+        values = values.clip(0)
+        self._shrunk = [1 / (values + penalty) for penalty in _PENALTIES]
+        self._leverage = [((self._rotated**2) @ shrunk + 1 / len(x)).clip(max=1 - 1e-9) for shrunk in self._shrunk]
+
+    def fit(self, y: NDArray[np.float64]) -> RidgeFit:
+        """Learn targets.
+
+        Args:
+            y: Shape ``(n, K)``, finite.
+        """
+        import numpy
+
+        middle = y.mean(axis=0)
+        centered = y - middle
+        product = self._rotated.T @ centered
+        best, without = numpy.zeros_like(product), numpy.zeros_like(centered)
+        least = numpy.full(y.shape[1], numpy.inf)
+        for shrunk, leverage in zip(self._shrunk, self._leverage, strict=True):
+            found = product * shrunk[:, None]
+            left = (centered - self._rotated @ found) / (1 - leverage)[:, None]
+            error = (left**2).mean(axis=0)
+            is_better = error < least
+            best[:, is_better], without[:, is_better] = found[:, is_better], (centered - left)[:, is_better]
+            least = numpy.minimum(error, least)
+        weights = self._basis @ best
+        return RidgeFit(weights, middle - self._center @ weights, without + middle)
