@@ -5,11 +5,12 @@
     x        = vector * sqrt(dim), (layers, features - mean) / deviation, clipped to [-4, 4]
     kinds    = the first components of what all models scored, by ridge regression on x: what kind of question is it?
     linear   = ridge regression on x: of how hard the question is for all models, and of how far each model is off that
-    forest   = trees over features, kinds and linear, where what the regressions say of a row comes from other rows
-    score    = (linear + forest) / 2, clipped to [0, 1]
+    forest   = trees over features, kinds, linear and the first 24 principal components of x, where what the
+               regressions say of a row comes from other rows
+    score    = linear / 4 + forest * 3 / 4, clipped to [0, 1]
     length   = a larger forest, for the logarithm of the answer's length, in tokens, plus one
 
-Scores are noisy, and half of the regression steadies them; lengths are not, and it is an input of the trees already.
+Scores are noisy, and some of the regression steadies them; lengths are not, and it is an input of the trees already.
 
 All models of a log teach how hard a question is, also those that nobody will be sent to.
 
@@ -39,9 +40,9 @@ LIMIT = 4.0
 
 _LEAST_ROWS = 2
 _LEAST_FOREST_ROWS = 200  # below it trees follow single rows
-_LEAVES, _LEAF_ROWS, _MOST_LEAVES, _TRUST = 64, 5, 400, 0.5
+_LEAVES, _LEAF_ROWS, _MOST_LEAVES, _TRUST = 64, 15, 400, 0.75
 _LENGTH_LEAVES, _LENGTH_LEAF_ROWS = 300, 3
-_KINDS = 4
+_KINDS, _COMPONENTS = 4, 24
 _ROUNDS = 5
 _KEPT = 0.9  # of what was filled into a gap, in each round
 
@@ -73,8 +74,8 @@ class Side:
     """What was learnt of one thing, scores or lengths, of ``M`` models.
 
     Attributes:
-        weights: Shape ``(d + k + F, M + kinds)``, float32: of the models, then of the kinds of questions.
-        bias: Shape ``(M + kinds,)``, float32.
+        weights: Shape ``(d + k + F, K)``, float32: of the models, of the kinds of questions, of the components.
+        bias: Shape ``(K,)``, float32.
         forest: Over features and what the regressions say; None where there were too few rows.
         trust: How much of the prediction is the forest's, in (0, 1]; the rest is the regression's.
     """
@@ -204,11 +205,11 @@ def _side(
     asked: NDArray[np.bool_] = numpy.asarray(known.any(axis=1))
     kinds = ridges.of(asked).fit(_kinds(centered[asked]))
     size = len(places)
-    weights = numpy.zeros((ridges.x.shape[1], size + kinds.weights.shape[1]))
-    bias = numpy.zeros(weights.shape[1])
-    weights[:, size:], bias[size:] = kinds.weights, kinds.bias
+    shape, shift = ridges.of(asked).components(_COMPONENTS)
+    weights = numpy.concatenate([numpy.zeros((len(shape), size)), kinds.weights, shape], axis=1)
+    bias = numpy.concatenate([numpy.zeros(size), kinds.bias, shift])
     without = ridges.x @ weights + bias  # of the rows that a regression did not see, what it says of them
-    without[asked, size:] = kinds.without
+    without[asked, size : size + len(kinds.bias)] = kinds.without
     for rows, columns in _alike(known[:, places]):
         ridge, shared = ridges.of(rows), hardness[rows][:, None]
         own = ridge.fit(numpy.repeat(shared, len(columns), axis=1)) + ridge.fit(
@@ -222,10 +223,14 @@ def _side(
         seen = numpy.concatenate([features, without], axis=1, dtype=numpy.float32)
         filled = numpy.where(known, targets, 0.0)[:, places]
         filled = numpy.where(known[:, places], filled, without[:, :size])
-        least = max(_LEAF_ROWS, int(asked.sum()) // _MOST_LEAVES) if is_noisy else _LENGTH_LEAF_ROWS
-        leaves = _LEAVES if is_noisy else _LENGTH_LEAVES
-        forest = Forest(seen[asked], filled[asked], leaves=leaves, least_rows=least)
+        forest = _grown(seen[asked], filled[asked], is_noisy=is_noisy)
     return Side(weights.astype(numpy.float32), bias.astype(numpy.float32), forest, _TRUST if is_noisy else 1.0)
+
+
+def _grown(seen: NDArray[np.float32], targets: NDArray[np.float64], *, is_noisy: bool) -> Forest:
+    if is_noisy:
+        return Forest(seen, targets, leaves=_LEAVES, least_rows=max(_LEAF_ROWS, len(seen) // _MOST_LEAVES))
+    return Forest(seen, targets, leaves=_LENGTH_LEAVES, least_rows=_LENGTH_LEAF_ROWS)
 
 
 def _alike(known: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.intp]]]:

@@ -61,6 +61,19 @@ class Ridge:
         self._shrunk = [1 / (values + penalty) for penalty in _PENALTIES]
         self._leverage = [((self._rotated**2) @ shrunk + 1 / len(x)).clip(max=1 - 1e-9) for shrunk in self._shrunk]
 
+    def components(self, most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The directions in which the rows differ most.
+
+        Args:
+            most: How many, > 0.
+
+        Returns:
+            Weights, shape ``(p, k)``, and bias, shape ``(k,)``, float64: ``x @ weights + bias`` is where rows lie
+            along them. ``k`` is ``most``, or p where that is less.
+        """
+        weights = self._basis[:, ::-1][:, :most]
+        return weights, -self._center @ weights
+
     def fit(self, y: NDArray[np.float64]) -> RidgeFit:
         """Learn targets.
 
