@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["OPTIONS", "asked_all", "finite", "is_held_out", "sides"]
+__all__ = ["OPTIONS", "asked_all", "entry_of", "finite", "is_held_out", "sides"]
 
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "train": (
@@ -31,6 +31,12 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "models": (Path, None, "models.json that names the models of the lists; else the one beside each file"),
     "vectors_cache": (Path, None, "folder that keeps the vectors for the next run"),
 }
+
+
+def entry_of(options: Namespace, models: str) -> str:
+    """What a run is called among others in the file of record: the folder of its data, and the models."""
+    folder = options.train.resolve().parent.name if options.train is not None else ""
+    return f"{folder}: {models}"
 
 
 def is_held_out(prompt: str) -> bool:

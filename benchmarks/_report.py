@@ -43,7 +43,12 @@ def arguments(name: str, doc: str | None, /, **options: tuple[Any, ...]) -> argp
 
 
 def report(
-    name: str, figures: dict[str, Any], options: argparse.Namespace, *, table: Iterable[Sequence[object]]
+    name: str,
+    figures: dict[str, Any],
+    options: argparse.Namespace,
+    *,
+    table: Iterable[Sequence[object]],
+    entry: str = "",
 ) -> None:
     """Print the table; print and write the JSON object where asked to.
 
@@ -52,13 +57,18 @@ def report(
         figures: Its keys and values, as JSON takes them.
         options: From `arguments`.
         table: Rows of cells for people; numbers may come formatted.
+        entry: Under which the result is kept in the file of record, beside others; empty: it is the whole file.
     """
     print(_aligned([[str(cell) for cell in row] for row in table]))
     result = {"benchmark": name, **figures, "machine": machine()}
     if options.record:
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{name}.json"
-        path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        kept = result
+        if entry:
+            runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else {}
+            kept = {"benchmark": name, "runs": dict(sorted({**runs, entry: result}.items()))}
+        path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"recorded in benchmarks/results/{path.name}")
     if options.json:
         print(json.dumps(result, ensure_ascii=False))

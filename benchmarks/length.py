@@ -17,7 +17,7 @@ from llm_proxy.route.train.baselines import length_scores
 from llm_proxy.route.train.evaluate import Encoded, group_folds
 
 from ._heads import call_times, trained
-from ._outcomes import OPTIONS, finite, sides
+from ._outcomes import OPTIONS, entry_of, finite, sides
 from ._report import arguments, report
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def main() -> None:
     """Run and report."""
     options = arguments("length", __doc__, **OPTIONS, model=(str, "", "the model whose answers are meant"))
     try:
-        report("length", figures := finite(_measure(options)), options, table=_table(figures))
+        figures = finite(_measure(options))
+        report("length", figures, options, table=_table(figures), entry=entry_of(options, options.model))
     except LLMProxyError as exc:
         sys.exit(str(exc))
 

@@ -26,7 +26,7 @@ from ._candidates import OPTIONS as SEVERAL
 from ._candidates import several
 from ._candidates import table as several_table
 from ._heads import call_times, encodings, shipped, trained
-from ._outcomes import OPTIONS, asked_all, finite, sides
+from ._outcomes import OPTIONS, asked_all, entry_of, finite, sides
 from ._quality_cost import draw
 from ._report import arguments, report
 
@@ -58,9 +58,12 @@ def main() -> None:
             figures = finite(several(options))
             if options.plot:
                 draw(figures, options.plot)
-            report("router", figures, options, table=several_table(figures))
+            report(
+                "router", figures, options, table=several_table(figures), entry=entry_of(options, options.candidates)
+            )
         else:
-            report("router", figures := finite(_pair(options)), options, table=_table(figures))
+            entry = entry_of(options, f"{options.weak} or {options.strong}")
+            report("router", figures := finite(_pair(options)), options, table=_table(figures), entry=entry)
     except LLMProxyError as exc:
         sys.exit(str(exc))
 
