@@ -55,10 +55,13 @@ FEATURES: tuple[str, ...] = (
 )
 """Names of what `text_features` gives, in its order."""
 
+_COUNTED_BYTES = [marks.encode() for marks in _COUNTED.values()]
+_SHARES_BYTES = [marks.encode() for marks in _SHARES.values()]
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_FIRST_OPTIONS = ("A. ", "A) ", "A: ")
 _OPTION = re.compile(r"^\(?[A-J][.):] ", re.MULTILINE)
 _CODE = ("```", "def ", "[PYTHON]", "#include", "SELECT ", "function ")
-_LETTERS = re.compile(r"[a-z]+")
+_TO_SPACE = {code: " " for code in range(128) if not chr(code).isalpha()}
 
 
 def text_features(text: str) -> tuple[float, ...]:
@@ -71,10 +74,14 @@ def text_features(text: str) -> tuple[float, ...]:
         As many finite numbers as `FEATURES` has names, each between 0 and about 20.
     """
     size, text = len(text), text[:MOST_CHARS]
-    words = _LETTERS.findall(text.lower())
+    words = text.lower().translate(_TO_SPACE).split()
     different, count = set(words), len(words) + 1
-    numbers = _NUMBER.findall(text)
-    options = _OPTION.search(text)
+    raw = text.encode("utf-8", "surrogatepass")  # no byte of a longer character is an ASCII one
+    counted = [len(raw) - len(raw.translate(None, marks)) for marks in _COUNTED_BYTES]
+    shares = [(len(raw) - len(raw.translate(None, marks))) / (len(text) + 1) for marks in _SHARES_BYTES]
+    # Regular expressions look at every character: only where there is something to find.
+    numbers = _NUMBER.findall(text) if shares[0] else []
+    options = _OPTION.search(text) if any(mark in text for mark in _FIRST_OPTIONS) else None
     stem = len(text) if options is None else options.start()
     return (
         log1p(size),
@@ -88,8 +95,8 @@ def text_features(text: str) -> tuple[float, ...]:
         0.0 if options is None else log1p(len(_OPTION.findall(text))),
         float(any(mark in text for mark in _CODE)),
         0.0 if text.isascii() else log1p(sum(character > "\x7f" for character in text)),
-        *[log1p(sum(map(text.count, marks))) for marks in _COUNTED.values()],
-        *[sum(map(text.count, marks)) / (len(text) + 1) for marks in _SHARES.values()],
+        *map(log1p, counted),
+        *shares,
         *[float(word in different) for word in _WORDS],
         *[float(bool(words) and words[0] == word) for word in _BEGINNINGS],
     )
