@@ -216,8 +216,12 @@ for _ in range(600):  # one long sleep would miss a signal that comes just befor
         sent: list[int] = []
 
         class Child:
+            pid = None
+
             def __init__(self, *_: object, **__: object) -> None:
-                pass
+                signal.raise_signal(signal.SIGQUIT)
+                self.pid = 1
+                signal.raise_signal(signal.SIGINT)
 
             def send_signal(self, number: int) -> None:
                 sent.append(number)
@@ -230,7 +234,7 @@ for _ in range(600):  # one long sleep would miss a signal that comes just befor
         monkeypatch.setattr(module.subprocess, "Popen", Child)
         monkeypatch.setattr(module, "_is_foreground", lambda: True)
         assert module._child(["x"], {}) == 0
-        assert sent == [signal.SIGTERM]
+        assert sent == [signal.SIGQUIT, signal.SIGTERM], "one came before the program was there"
 
     @pytest.mark.parametrize("redirect", ["", "</dev/null"])
     def test_a_key_pressed_at_a_terminal(self, directory, redirect):

@@ -207,16 +207,17 @@ def _child(command: list[str], variables: Mapping[str, str]) -> int:
     from llm_proxy.config import environment_for_child
 
     early: list[int] = []
-    child: subprocess.Popen[bytes] | None = None
+    child: subprocess.Popen[bytes] = subprocess.Popen.__new__(subprocess.Popen)
 
     def forward(number: int, frame: FrameType | None) -> None:
-        if child is None:
+        # The program may be there, and get the keyboard's signals, long before Popen returns.
+        if getattr(child, "pid", None) is None:
             early.append(number)
         elif signal.Signals(number).name not in _KEYBOARD or not _is_foreground():
             child.send_signal(number)
 
     with _handled(forward):
-        child = subprocess.Popen(command, env=environment_for_child(variables))
+        subprocess.Popen.__init__(child, command, env=environment_for_child(variables))
         for number in early:
             child.send_signal(number)
         code = _exit_code(child)
