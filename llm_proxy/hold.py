@@ -22,20 +22,20 @@ def held(effect: Hold, send: Callable[[Outgoing], Head]) -> Held:
     until_s = time.monotonic() + effect.limit_s
     head = send(effect.outgoing)
     body: Iterator[bytes] = iter(head.body)
-    pieces: list[bytes] = []
+    pieces = _Pieces(effect, until_s)
     is_whole = False
     try:
-        while not (is_whole or _is_enough(pieces, effect, until_s)):
+        while not (is_whole or pieces.are_enough):
             piece = next(body, None)
             is_whole = piece is None
-            pieces += [] if piece is None else [piece]
+            pieces.add(piece)
     except BaseException:
         _close(head.body)
         raise
     if is_whole or head.status != 200 or not effect.keeps_rest:
         _close(head.body)
         body = iter(())
-    return Held(replace(head, body=_Again(pieces, body, head.body)), b"".join(pieces), is_whole)
+    return Held(replace(head, body=_Again(pieces.all, body, head.body)), b"".join(pieces.all), is_whole)
 
 
 async def held_async(effect: Hold, send: Callable[[Outgoing], Awaitable[Head]]) -> Held:
@@ -43,21 +43,38 @@ async def held_async(effect: Hold, send: Callable[[Outgoing], Awaitable[Head]]) 
     until_s = time.monotonic() + effect.limit_s
     head = await send(effect.outgoing)
     rest: AsyncIterator[bytes] = aiter(head.body)
-    pieces: list[bytes] = []
+    pieces = _Pieces(effect, until_s)
     is_whole = False
     try:
-        while not (is_whole or _is_enough(pieces, effect, until_s)):
+        while not (is_whole or pieces.are_enough):
             piece = await anext(rest, None)
             is_whole = piece is None
-            pieces += [] if piece is None else [piece]
+            pieces.add(piece)
     except BaseException:
         await _aclose(head.body)
         raise
     if is_whole or head.status != 200 or not effect.keeps_rest:
         await _aclose(rest)
         await _aclose(head.body)
-        return Held(replace(head, body=_AgainAsync(pieces, None, head.body)), b"".join(pieces), is_whole)
-    return Held(replace(head, body=_AgainAsync(pieces, rest, head.body)), b"".join(pieces), is_whole)
+        return Held(replace(head, body=_AgainAsync(pieces.all, None, head.body)), b"".join(pieces.all), is_whole)
+    return Held(replace(head, body=_AgainAsync(pieces.all, rest, head.body)), b"".join(pieces.all), is_whole)
+
+
+class _Pieces:
+    """What came of a body, and whether that is enough."""
+
+    def __init__(self, effect: Hold, until_s: float) -> None:
+        self.all: list[bytes] = []
+        self._size, self._effect, self._until_s = 0, effect, until_s
+
+    def add(self, piece: bytes | None) -> None:
+        if piece is not None:
+            self.all.append(piece)
+            self._size += len(piece)
+
+    @property
+    def are_enough(self) -> bool:
+        return bool(self.all) and (time.monotonic() > self._until_s or self._size > self._effect.limit_bytes)
 
 
 class _Again:
@@ -103,10 +120,6 @@ class _AgainAsync:
         if not self._is_pulling:  # an iterator that is running can't be closed
             await _aclose(self._rest)
         await _aclose(self._source)
-
-
-def _is_enough(pieces: list[bytes], effect: Hold, until_s: float) -> bool:
-    return bool(pieces) and (time.monotonic() > until_s or sum(map(len, pieces)) > effect.limit_bytes)
 
 
 def _close(source: Any) -> None:

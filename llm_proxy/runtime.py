@@ -167,10 +167,10 @@ class Runtime:
         self._in_background(self._learn_from_ledger)
         if self.cache is not None:
             self._in_background(self._open_in_background)
-        if self.encoder is not None:
+        if self.encoder is not None and (self._heads or self.config.cache.semantic):  # else a head loads it
             self.encoder.start(self._in_background)
         if isinstance(self._heads, LazyHeads):
-            self._heads.start(self._in_background)
+            self._heads.start(lambda call: self.pool().submit(call))
 
     def prepare(self) -> None:
         """Load now what routes decide by, instead of `start`: what earlier calls have taken, and the heads.
@@ -280,13 +280,14 @@ class Runtime:
         return heads_for(
             self.config,
             encoder=lambda: self.encoder,
-            submit=self._in_background,
+            submit=lambda call: self.pool().submit(call),
             note=lambda part, exc: self.troubles.note(part, exc),
             monotonic=self.clock.monotonic,
         )
 
     def _open_encoder(self) -> LazyEncoder | None:
-        if not self._heads and (self.cache is None or not self.config.cache.semantic):
+        may_have_heads = self._heads or getattr(self._heads, "has_routes", False)
+        if not may_have_heads and (self.cache is None or not self.config.cache.semantic):
             return None
         from .encode.extras import exact_only
         from .encode.lazy import build

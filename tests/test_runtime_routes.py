@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -126,7 +127,7 @@ def test_heads_load_in_the_background(bench: Bench) -> None:
     )
     client = bench.client(heads)
     (runtime,) = bench.runtimes
-    runtime._in_background = waiting.append  # type: ignore[method-assign]
+    runtime.pool = lambda: SimpleNamespace(submit=waiting.append)  # type: ignore[method-assign,assignment,return-value]
     runtime.start()
     assert bench.ask(client, "a hard one").model == "small"
     for call in waiting:
@@ -151,7 +152,7 @@ def test_an_encoder_is_opened_for_a_route_alone(tmp_path: Path) -> None:
         runtime = Runtime(config, heads=heads)
         found.append(runtime.encoder is not None)
         runtime.close()
-    assert found == [False, False, True]
+    assert found == [True, False, True], "one may be trained later"
 
 
 @pytest.mark.parametrize("is_quiet", [True, False])

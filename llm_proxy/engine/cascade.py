@@ -51,6 +51,7 @@ SCORING_S = 2.0
 BESIDE_S = 60.0
 """Longest time for the answer of a judging or an agreeing model."""
 
+_UNSEEN = "unseen"
 _STREAM_OVERHEAD = 16  # as in `llm_proxy.wire.recorder`
 _NOT_SENT = ("stream", "stream_options", "store", "metadata")
 _NOT_OURS = "idempotency-key"  # it stands for one request, and others are sent before it
@@ -114,7 +115,7 @@ class Cascade:
         started_s = self._clock.monotonic()
         held = yield from self._held(call, outgoing)
         took_s = self._clock.monotonic() - started_s
-        thought = _Thought(held is not None, "failed" if held is None else "unseen")
+        thought = _Thought(held is not None, "failed" if held is None else _UNSEEN)
         if held is not None and (held.is_whole or held.head.status != 200):
             completion = self._completion(held)
             thought = yield from self._thought_of(call, held.head.status, completion)
@@ -125,7 +126,7 @@ class Cascade:
             self._settler.given_up(call.outcome, sent, status=held.head.status if held is not None else 0)
             return None
         if call.ticket is not None:
-            call.ticket.outcome = call.outcome
+            call.ticket.outcome, call.ticket.is_storable = call.outcome, thought.words != _UNSEEN
         return held.head
 
     def _held(self, call: Call, outgoing: Outgoing) -> Flow[Held | None]:
@@ -161,7 +162,9 @@ class Cascade:
 
     def _agreed(self, call: Call, named: str, text: str) -> Flow[_Thought]:
         other = yield from self._asked(call, named, _plainly(call.request))
-        is_same = other is not None and self._opinion.agree(text, _text_of(other))
+        is_same = False
+        if other is not None:
+            is_same = yield from compute(partial(self._opinion.agree, text, _text_of(other)), SCORING_S)
         return _Thought(is_same, "agreed" if is_same else "alone")
 
     def _judged(self, call: Call, named: str, text: str) -> Flow[_Thought]:
@@ -174,6 +177,7 @@ class Cascade:
         """The whole answer of a model beside the cascade, which is booked; None where it gives none."""
         backend, _, model = named.partition("/")
         outgoing = self._dispatcher.request(request, Destination("", backend=backend, model=model))
+        outgoing = replace(outgoing, timeout_s=min(outgoing.timeout_s or BESIDE_S, BESIDE_S))
         started_s, limit_bytes = self._clock.monotonic(), self._config.cache.max_entry_bytes
         held = yield from hold(_without_key(outgoing), limit_bytes=limit_bytes, limit_s=BESIDE_S, keeps_rest=False)
         completion = self._completion(held) if held.head.status == 200 else None
@@ -189,6 +193,8 @@ class Cascade:
             call.spent_usd += yield from compute(partial(self._settler.tried, call.request, asked, completion, took_s))
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the call goes on
             self._troubles.note("cascade", exc)
+        if call.ticket is not None:  # booked from there if its caller leaves before the end
+            call.ticket.outcome = call.outcome
 
     def _completion(self, held: Held) -> JSON | None:
         recorder = recorder_for(held.head.headers, limit_bytes=self._config.cache.max_entry_bytes)
@@ -218,6 +224,8 @@ def _at_sight(request: ChatRequest, status: int, completion: JSON | None) -> _Th
     if completion is None or (rejection and not is_cut_as_asked):
         return _Thought(False, rejection)
     message = completion["choices"][0]["message"]
+    if is_cut_as_asked and (message.get("refusal") or not (_text_of(completion).strip() or message.get("tool_calls"))):
+        return _Thought(False, "refusal" if message.get("refusal") else "empty")
     calls = [call.get("function") for call in message.get("tool_calls") or ()] or [message.get("function_call")]
     if any(calls) or message.get("tool_calls"):
         is_sound = all(_is_json(call["arguments"]) for call in calls if call)

@@ -81,6 +81,7 @@ class Ticket:
         head_headers: The upstream's response headers, likewise.
         entry: The answer as an entry, once it is settled and may be stored.
         doubted: The entry that would have been served but for its evidence, where there is one.
+        is_storable: Whether it may be stored, as far as is known before it is complete.
         is_settled: Whether it is booked: `settle` or ``lost`` came.
         is_left: Whether its caller left before the upstream answered; the flight then books the call.
         error: Why it was lost; see `llm_proxy.engine.settle.Settler.lost`.
@@ -100,6 +101,7 @@ class Ticket:
     head_headers: HeaderList = ()
     entry: Entry | None = None
     doubted: Doubted | None = None
+    is_storable: bool = True
     is_settled: bool = False
     is_left: bool = False
     error: str = ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from llm_proxy.backends.openai_compatible import outgoing_for
 from llm_proxy.errors import LLMProxyError
+from llm_proxy.route.base import Decision
 from llm_proxy.types import Outgoing
 
 from .effects import Flow, Late, compute
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from llm_proxy.config import Config
     from llm_proxy.encode.base import Encoding
     from llm_proxy.observe.events import Troubles
-    from llm_proxy.route.base import Decision, Destination
+    from llm_proxy.route.base import Destination
     from llm_proxy.types import ChatRequest
 
     from .call import Call
@@ -97,6 +98,14 @@ class Dispatcher:
             self._troubles.note("router", exc)
             return ()
 
+    def _decided(self, request: ChatRequest, destination: Destination, encoding: Encoding | None) -> Decision:
+        """Who answers for a route in one call: of a cascade its last, whose answer nobody has to look at."""
+        route = self._config.routes.get(destination.route)
+        ladder = self._selector.ladder(request, destination) if route is not None and route.cascade else ()
+        if ladder:
+            return Decision(*ladder[-1], "the last of the cascade", 1.0)
+        return self.decide(request, destination, encoding)
+
     def request(self, request: ChatRequest, destination: Destination) -> Outgoing:
         """The request to send for a destination that is no route, or whose route has decided.
 
@@ -121,6 +130,6 @@ class Dispatcher:
         """
         destination = self.resolve(request)
         if destination.route:
-            decision = self.decide(request, destination, encoding)
+            decision = self._decided(request, destination, encoding)
             destination = replace(destination, backend=decision.backend, model=decision.model)
         return self.request(request, destination), destination

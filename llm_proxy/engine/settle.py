@@ -153,6 +153,8 @@ class Settler:
         """
         if sent is not None:
             self._ended(outcome, sent, is_well=_is_well(status, error))
+        if 200 <= status < 300:  # what this answer costs is not known, only what a cascade spent before it
+            outcome = outcome.with_changes(cost_usd=None)
         latency_s = self._clock.monotonic() - started_s
         self._sink(
             CallEvent(request.received_s, outcome, latency_s, 0.0, status, is_stream=request.is_stream, error=error)
@@ -212,8 +214,11 @@ class Settler:
     def _store(self, ticket: Ticket, completion: JSON | None) -> Flow[None]:
         choices = ticket.request.body.get("n")
         reason = admission.rejection(completion, choices=choices if isinstance(choices, int) else 1)
+        reason = reason or ("" if ticket.is_storable else "unseen")
         if completion is None or reason:
-            ticket.outcome = ticket.outcome.with_changes(is_stored=False, detail=ticket.outcome.detail or reason)
+            ticket.outcome = ticket.outcome.with_changes(
+                is_stored=False, detail=ticket.outcome.detail or reason, cost_usd=self._all_usd(ticket, completion)
+            )
             return
         if self._cache is None:
             return
@@ -222,6 +227,12 @@ class Settler:
         entry = ticket.entry
         if is_stored and entry is not None and entry.text and entry.vector is None and self._encoder is not None:
             yield from background(partial(self._attach, entry, self._cache, self._encoder))
+
+    def _all_usd(self, ticket: Ticket, completion: JSON | None) -> float | None:
+        """What a call cost whose answer is not stored, the tries of a cascade included; None where nobody knows."""
+        usage = usage_of(completion) if completion is not None else None
+        cost_usd = None if usage is None else self._cost_usd(usage, ticket.outcome.model, ticket)
+        return None if cost_usd is None else cost_usd + (ticket.outcome.cost_usd or 0.0)
 
     def _admit(self, ticket: Ticket, completion: JSON, cache: AnswerCache) -> bool:
         entry = ticket.entry = self._entry(ticket, completion)

@@ -84,6 +84,7 @@ class Adaptation:
         Raises:
             OSError: The file can't be written.
         """
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({**asdict(self), "features": list(FEATURES)}, indent=1) + "\n", encoding="utf-8")
 
     @classmethod

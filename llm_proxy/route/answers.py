@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .sums import sums_in
+from .sums import calm, sums_in
 
 if TYPE_CHECKING:
     from .base import Reply
@@ -27,7 +27,7 @@ MOST_CHARS = 16_384
 NAN = math.nan
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
 _WORD = re.compile(r"[a-z]{2,}|\d+(?:\.\d+)?")
-_FENCE = re.compile(r"```(?:json)?\s*(\{.*?\})\s*```", re.DOTALL)
+_FENCE = re.compile(r"```(?:json)?\s*(\{.{0,4000}?\})\s*```", re.DOTALL)
 _ANSWER = re.compile(
     r'"(?:final_)?(?:answer|result|output|value|label)"\s*:\s*("(?:[^"\\]|\\.)*"|[^,}\n]+)', re.IGNORECASE
 )
@@ -109,7 +109,9 @@ class _Parts:
 
 
 def _part(text: str) -> str:
-    return text if len(text) <= MOST_CHARS else text[: MOST_CHARS // 2] + "\n" + text[-MOST_CHARS // 2 :]
+    """What is looked at, without long runs of blanks, which would take the expressions above the square of the time."""
+    part = text if len(text) <= MOST_CHARS else text[: MOST_CHARS // 2] + "\n" + text[-MOST_CHARS // 2 :]
+    return calm(part)
 
 
 def _plain(value: str) -> str:

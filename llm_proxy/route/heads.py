@@ -76,7 +76,7 @@ class HeadConfig:
         try:
             found = json.loads((folder / "config.json").read_bytes())
             return cls._checked(found)
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, RecursionError) as exc:
             raise ConfigError(f"{str(folder)!r} is no usable head: config.json: {exc}") from exc
 
     @classmethod
@@ -132,8 +132,8 @@ class OnnxHead:
         self._foreign = onnxruntime_errors(onnxruntime)
         try:
             content = (folder / config.graph).read_bytes()
-        except OSError as exc:
-            raise _unusable(folder, f"{config.graph}: {exc.strerror}") from exc
+        except (OSError, ValueError) as exc:  # ValueError: a name that no file can have
+            raise _unusable(folder, f"{config.graph}: {getattr(exc, 'strerror', None) or exc}") from exc
         if hashlib.sha256(content).hexdigest() != config.sha256:
             raise _unusable(folder, f"{config.graph} is not the file that config.json describes")
         try:
@@ -143,6 +143,7 @@ class OnnxHead:
         except self._foreign as exc:
             raise _unusable(folder, f"{config.graph}: {exc}") from exc
         self._check_signature(folder)
+        self._try(folder)
         self._places = [FEATURES.index(name) for name in config.features]
 
     @property
@@ -203,6 +204,19 @@ class OnnxHead:
             raise RouterError(f"the head {self.name} gave shapes {good.shape} and {logs.shape}, not {shape}")
         return good, logs
 
+    def _try(self, folder: Path) -> None:
+        """Run it once: what loads and can't answer must not take the place of what can."""
+        numpy, config = self._np, self._config
+        sizes = (config.dim, len(config.features), config.layers)
+        vector, features, layers = (numpy.zeros((1, size), numpy.float32) for size in sizes)
+        try:
+            good, logs = self.run(vector, features, layers)
+            is_sound = numpy.isfinite(good).all() and good.dtype == logs.dtype == numpy.float32
+        except (RouterError, TypeError) as exc:
+            raise _unusable(folder, str(exc)) from exc
+        if not is_sound:
+            raise _unusable(folder, "it gives something else than numbers")
+
     def _check_signature(self, folder: Path) -> None:
         sides = self._session.get_inputs(), self._session.get_outputs()
         inputs, outputs = ({tensor.name for tensor in side} for side in sides)
@@ -211,7 +225,7 @@ class OnnxHead:
         wanted |= {"layers": config.layers} if config.layers else {}
         if inputs != set(wanted) or not outputs >= _OUTPUTS:
             raise _unusable(folder, f"its graph maps {sorted(inputs)} to {sorted(outputs)}")
-        widths = {tensor.name: tensor.shape[1] for tensor in sides[0]}
+        widths = {tensor.name: tensor.shape[-1] if tensor.shape else 0 for tensor in sides[0]}
         if widths != wanted:
             raise _unusable(folder, f"its graph reads {widths}, config.json says something else")
 

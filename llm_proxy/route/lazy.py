@@ -85,6 +85,11 @@ class LazyHeads:
         """Whether there is a head to load now."""
         return any(self._is_due(folder) for folder in self._folders.values())
 
+    @property
+    def has_routes(self) -> bool:
+        """Whether any route has something to choose, so that a head may come."""
+        return bool(self._folders)
+
     def __call__(self, route: str) -> Head | None:
         """The head of a route; None where it has none, or where it has not loaded."""
         head = self._heads.get(route)
@@ -96,7 +101,7 @@ class LazyHeads:
         """Load all of them in the background.
 
         Args:
-            submit: Runs a function later in another thread, e.g. ``pool.submit``.
+            submit: Runs a function later in another thread, e.g. ``pool.submit``; RuntimeError where it can't.
         """
         self._submit = submit
         for route in self._folders:
@@ -121,7 +126,12 @@ class LazyHeads:
             if self._submit is None or route in self._loading or route in self._heads:
                 return
             self._loading.add(route)
-        self._submit(partial(self._try, route))
+        try:
+            self._submit(partial(self._try, route))
+        except RuntimeError as exc:  # no thread to be had: a later call tries again
+            self._note("threads", exc)
+            self._retry_at_s[route] = self._monotonic() + self._retry_after_s
+            self._loading.discard(route)
 
     def _try(self, route: str) -> None:
         try:

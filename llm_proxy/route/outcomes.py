@@ -37,6 +37,7 @@ _MOST_TEXT_CHARS = 1 << 30
 _SHOWN_CHARS = 60
 _LISTS = {"score": "scores", "otok": "tokens", "cost": "usd"}
 _LENGTHS = ("tokens", "usd")
+_MOST = 1e9  # tokens or dollars of one answer: more is a mistake, and its square would drown the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +226,13 @@ def _row(found: Any, models: Sequence[str] | None, clip: bool) -> Graded:
     tables["scores"] = _scores(tables["scores"], clip)
     for name in _LENGTHS:
         for model, value in tables[name].items():
-            if not value >= 0:
-                raise ValueError(f"{name} of {_shown(model)} must be >= 0, not {value}")
+            if not 0 <= value <= _MOST:
+                raise ValueError(f"{name} of {_shown(model)} must be between 0 and {_MOST:g}, not {value}")
     tokens: Any = found.get("prompt_tokens", found.get("ptok"))
     return Graded(
         prompt=prompt.encode("utf-8", "replace").decode(),  # a lone surrogate is no text for an encoder
         **tables,
-        prompt_tokens=tokens if _is_number(tokens) and tokens > 0 else None,
+        prompt_tokens=tokens if _is_number(tokens) and 0 < tokens <= _MOST else None,
         group=str(found.get("group") or found.get("task") or ""),
     )
 
@@ -274,7 +275,10 @@ def _by_model(found: Mapping[str, Any], plain: str, models: Any) -> dict[str, An
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    try:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def _shown(value: Any) -> str:

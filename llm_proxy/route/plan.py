@@ -314,12 +314,13 @@ class Planner:
 
     def _known_to(self, route: Route, head: Head) -> tuple[str, tuple[str, ...], str]:
         """A head's name, what it calls the candidates, and whom it does not know; kept, as it seldom changes."""
+        name = head.name  # asked first: a head may be replaced by another while calls go on, also in between
         known = self._known.get(route.name)
-        if known is None or known[0] != head.name:  # a head may be replaced by another while calls go on
+        if known is None or known[0] != name:
             names = route.names_in(head.models)
             unknown = [candidate for candidate, name in zip(route.candidates, names, strict=True) if name is None]
-            lack = f"head {head.name!r} does not know {', '.join(unknown)}" if unknown else ""
-            known = self._known[route.name] = head.name, tuple(name or "" for name in names), lack
+            lack = f"head {name!r} does not know {', '.join(unknown)}" if unknown else ""
+            known = self._known[route.name] = name, tuple(name or "" for name in names), lack
         return known
 
 

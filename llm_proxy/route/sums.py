@@ -29,6 +29,8 @@ _SYMBOLS: dict[int, str] = {
     0x2248: "=",
     0x24: " ",
 }
+_MOST_BLANKS = 20
+_BLANKS = re.compile(r"\s{21,}")
 _COMMANDS = (
     (re.compile(r"\\(?:times|cdot)\b"), "*"),
     (re.compile(r"\\div\b"), "/"),
@@ -54,9 +56,14 @@ class Sum(NamedTuple):
     is_right: bool
 
 
+def calm(text: str) -> str:
+    """A text with no more than twenty blanks in a row: longer runs say nothing, and would take long to search."""
+    return _BLANKS.sub(lambda run: run[0][:_MOST_BLANKS], text)
+
+
 def sums_in(text: str) -> list[Sum]:
     """The equations between numbers in a text, in its order, 64 at most; linear in its length."""
-    text = text.translate(_SYMBOLS)
+    text = calm(text).translate(_SYMBOLS)
     for pattern, plain in _COMMANDS:
         text = pattern.sub(plain, text)
     sides = _UNITS.sub(" ", text).split("=")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +65,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
                     raise ConfigError(f"{path} line {number}: longer than {_MOST_LINE_BYTES >> 20} MiB")
                 if line.strip():
                     yield number, line
-    except (OSError, EOFError) as exc:
+    except (OSError, EOFError, zlib.error) as exc:
         raise ConfigError(f"{path} can't be read: {getattr(exc, 'strerror', None) or exc}") from exc
 
 

@@ -151,7 +151,9 @@ class HeadFolder:
 
     @property
     def name(self) -> str:
-        """Identity of the weights in use."""
+        """Identity of the weights in use; every call asks for it, so this looks for another version, too."""
+        if self._monotonic() >= self._look_at_s:
+            self._look()
         return self._head.name
 
     @property
@@ -194,7 +196,7 @@ class HeadFolder:
             version = current_version(self._directory)
             self._head = self._load(version)
             logger.info("routes use head %s of %s from now on", self._head.name, version)
-        except (LLMProxyError, OSError) as exc:
+        except (LLMProxyError, OSError, ValueError, RecursionError) as exc:
             logger.warning("the new head in %s can't be used, the one before goes on: %s", self._directory, exc)
         finally:
             self._is_loading = False

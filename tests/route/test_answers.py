@@ -149,3 +149,14 @@ def test_of_long_texts_both_ends_are_looked_at() -> None:
     found = shown("x" * (2 * MOST_CHARS) + "\nThe answer is 4")
     assert found["final_form"] == 1
     assert found["chars"] == pytest.approx(math.log1p(MOST_CHARS + 1))
+
+
+@pytest.mark.parametrize(
+    "text", ["\n" * 16_000, " \n" * 8_000, "```{ " * 4_000, ("\n" * 19 + "a") * 800, "\t" * 16_000]
+)
+def test_runs_of_blanks_take_no_time(text: str) -> None:
+    """A model that loops on line feeds, or a caller who sends them, must not keep the process busy."""
+    started_s = time.perf_counter()
+    features("q", Reply(text))
+    features(text, Reply("x"))
+    assert time.perf_counter() - started_s < 1.0

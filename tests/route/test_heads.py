@@ -90,8 +90,18 @@ class TestOnnxHead:
         assert found["m0"].completion_tokens == pytest.approx(math.exp(20))
 
     def test_a_graph_that_gives_another_shape(self, folder: Path, graph: bytes) -> None:
-        with pytest.raises(RouterError, match="gave shapes"):
-            OnnxHead(written(folder, graph, models=("m0", "m1", "m2"))).predict("hi", encoding())
+        with pytest.raises(ConfigError, match=r"no usable head: .* gave shapes"):
+            OnnxHead(written(folder, graph, models=("m0", "m1", "m2")))
+
+    def test_one_that_loads_and_can_not_answer(self, folder: Path) -> None:
+        fitted = fit(outcomes(np.eye(2).repeat(20, 0)), inputs(40))
+        broken = replace(fitted, scores=replace(fitted.scores, bias=np.full_like(fitted.scores.bias, np.nan)))
+        with pytest.raises(ConfigError, match="something else than numbers"):
+            OnnxHead(written(folder, to_onnx(broken, dim=_DIM, layers=_LAYERS)))
+
+    def test_a_name_that_no_file_can_have(self, folder: Path, graph: bytes) -> None:
+        with pytest.raises(ConfigError, match="no usable head"):
+            OnnxHead(written(folder, graph, graph="model\0.onnx"))
 
     @pytest.mark.parametrize(
         ("changes", "match"),

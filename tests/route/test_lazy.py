@@ -190,3 +190,16 @@ class TestHeadsFor:
         heads, troubles, _ = self.heads(tmp_path, Encoder(name))
         assert (heads("auto") is not None) is is_used
         assert ("not of 'others-int8@1'" in "".join(troubles)) is not is_used
+
+
+def test_without_a_thread_a_later_call_tries_again(bench: Bench) -> None:
+    def refuse(call: Callable[[], None]) -> None:
+        raise RuntimeError("can't start new thread")
+
+    bench.heads.start(refuse)
+    assert [part for part, _ in bench.troubles] == ["threads", "threads"]
+    bench.heads.start(bench.submit)
+    bench.clock.advance(31)
+    bench.heads("auto")
+    bench.work()
+    assert bench.names[0] == "a"

@@ -51,13 +51,21 @@ class TestRidge:
         y = x @ np.array([[1.0], [-2.0], [0.5]]) + random.normal(size=(60, 1)) * 0.1
         found = Ridge(x).fit(y)
         for row in (0, 17, 59):
-            others = np.arange(60) != row
+            others = np.arange(60) % 10 != row % 10
             middle_x, middle_y = x[others].mean(axis=0), y[others].mean(axis=0)
             gram = (x[others] - middle_x).T @ (x[others] - middle_x)
             # The penalty that was chosen is the smallest: the signal is strong.
             weights = np.linalg.solve(gram + 30.0 * np.eye(3), (x[others] - middle_x).T @ (y[others] - middle_y))
-            # The closed form keeps the means of all rows, hence not exactly.
+            # The closed form keeps the inputs' means of all rows, hence not exactly.
             assert found.without[row, 0] == pytest.approx((x[row] - middle_x) @ weights[:, 0] + middle_y[0], abs=0.02)
+
+    def test_what_has_no_signal_does_not_give_itself_away(self) -> None:
+        """A mean of all other rows is high where the one left out is low: trees would read the target from it."""
+        random = np.random.default_rng(5)
+        y = random.normal(size=(300, 1))
+        found = Ridge(random.normal(size=(300, 5)).astype(np.float32)).fit(y)
+        inside = [np.corrcoef(found.without[fold::10, 0], y[fold::10, 0])[0, 1] for fold in range(10)]
+        assert abs(np.mean(inside)) < 0.25
 
     def test_each_target_has_its_own_penalty(self) -> None:
         random = np.random.default_rng(2)

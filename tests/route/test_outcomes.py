@@ -111,7 +111,7 @@ class TestWrong:
             ('{"prompt": "p", "scores": {"a": NaN}}', "scores of 'a' must be a number, not nan"),
             ('{"prompt": "p", "scores": {"a": 1e999}}', "scores of 'a' must be a number, not inf"),
             ({"prompt": "p", "scores": {"a": "x" * 99}}, "must be a number, not 'xxx.*…"),
-            ({"prompt": "p", "scores": {"a": 1}, "tokens": {"a": -1}}, "tokens of 'a' must be >= 0"),
+            ({"prompt": "p", "scores": {"a": 1}, "tokens": {"a": -1}}, "tokens of 'a' must be between 0 and"),
             ({"prompt": "p", "score": [1]}, "name the models in models.json"),
             ({"prompt": "p", "score": [1], "models": [1]}, "name the models in models.json"),
             ({"prompt": "p", "score": [1], "models": ["a", "b"]}, '"score" has 1 values, but there are 2 models'),
@@ -216,3 +216,21 @@ class TestSource:
     def test_nothing_there(self) -> None:
         with pytest.raises(ConfigError, match="the ledger has no outcomes"):
             collect(self.Ledger(), "the ledger")
+
+
+@pytest.mark.parametrize("field", ['"scores": {"a": %s}', '"scores": {"a": 1}, "tokens": {"a": %s}'])
+@pytest.mark.parametrize("number", ["1" * 401, "1e300"])
+def test_numbers_that_nothing_can_hold(tmp_path: Path, field: str, number: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(f'{{"prompt": "p", {field % number}}}\n')
+    with pytest.raises(ConfigError, match="line 1"):
+        read_outcomes(path)
+
+
+def test_a_damaged_archive(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl.gz"
+    content = bytearray(gzip.compress(b'{"prompt": "p", "scores": {"a": 1}}\n' * 2_000))
+    content[40:60] = b"\xff" * 20
+    path.write_bytes(bytes(content))
+    with pytest.raises(ConfigError, match=r"can't be read|not JSON|not UTF"):
+        read_outcomes(path)

@@ -311,3 +311,28 @@ class TestPlot:
 
     def test_nothing_to_draw(self) -> None:
         assert ET.fromstring(reliability_svg({})).tag.endswith("svg")
+
+
+def test_a_model_that_was_hardly_asked_is_left_out(tmp_path: Path) -> None:
+    rows = [*lines(60), {"prompt": "easy once", "scores": {"weak": 1, "seldom": 1}}]
+    log = log_of(read_outcomes(written(tmp_path / "log.jsonl", rows)))
+    config = json.loads(head_files(log, name="own", encoder="topics-8")["config.json"])
+    assert config["models"] == ["weak", "strong"]
+
+
+def test_length_counts_in_the_direction_that_is_better(tmp_path: Path) -> None:
+    """Short questions may be the hard ones: a head that only says so is not worth having."""
+    rows = [
+        {
+            "prompt": "x" * (5 + at % 40 if at % 2 else 60 + at % 40) + f" {at}",
+            "scores": {"weak": 1 - at % 2, "strong": 1},
+        }
+        for at in range(200)
+    ]
+    read = read_outcomes(written(tmp_path / "log.jsonl", rows))
+    length = np.array([len(prompt) for prompt in read.prompts], np.float32)
+    noise = np.random.default_rng(0).normal(size=len(read)).astype(np.float32)
+    p_good = np.stack([length + noise * 40, np.full_like(length, 200.0)], axis=1)
+    found = pair_figures(read, p_good, "weak", "strong")
+    assert found.length_apgr < 0.5
+    assert not found.is_worth_it

@@ -227,3 +227,14 @@ class TestHeadFolder:
     def test_nothing_to_begin_with(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="has no head"):
             HeadFolder(tmp_path / "absent", NamedHead)
+
+
+def test_one_that_is_not_used_is_replaced_all_the_same(tmp_path: Path) -> None:
+    """A route passes a head over that lacks a candidate: then only its name is asked for."""
+    clock = FakeClock()
+    installed(tmp_path, "foreign")
+    head = HeadFolder(tmp_path, NamedHead, monotonic=clock.monotonic)
+    installed(tmp_path, "good")
+    assert head.name == "foreign"
+    clock.advance(1.5)
+    assert (head.name, head.models) == ("good", ("good",))

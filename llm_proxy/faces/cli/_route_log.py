@@ -162,7 +162,7 @@ def predictions(
         found = head.predict(text, encoder.encode(text))
         lengths = [found[model].completion_tokens for model in head.models]
         p_good.append([found[model].p_good for model in head.models])
-        log_tokens.append([math.nan if length is None else math.log(length) for length in lengths])
+        log_tokens.append([math.nan if length is None else math.log1p(length) for length in lengths])
         step(done)
     return numpy.array(p_good, numpy.float32), numpy.array(log_tokens, numpy.float32)
 

@@ -119,7 +119,7 @@ def foreseen_usd(
     """
     import numpy
 
-    lengths = numpy.exp(log_tokens.clip(0, _LONGEST_LOG))
+    lengths = numpy.expm1(log_tokens.clip(0, _LONGEST_LOG))
     tokens = numpy.where(numpy.isnan(lengths), mean_tokens(outcomes), lengths)
     return expected_usd(outcomes.prompt_tokens, tokens.astype(numpy.float32), prices)
 

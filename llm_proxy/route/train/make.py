@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Made", "encode", "ends", "head_files", "make", "ready"]
 
 _EVERY = 16
+_LEAST_ASKED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +171,13 @@ def head_files(log: Encoded, *, name: str, encoder: str, models: Sequence[str] =
         log: What to learn from.
         name: Of the head.
         encoder: Identity of the encoder that made the vectors.
-        models: Whom the head is to know; none for all models of the log.
+        models: Whom the head is to know; none for all models of the log that were asked 20 times or more. Of others
+            nothing can be learnt, and a route that has one as a candidate goes by the rules.
 
     Raises:
         MissingDependencyError: The extra ``train`` is not installed.
     """
-    fitted = log.fit(models)
+    fitted = log.fit(models or _often_asked(log.outcomes))
     dim, layers = log.inputs.vectors.shape[1], log.inputs.layers.shape[1]
     graph = to_onnx(fitted, dim=dim, layers=layers)
     config = HeadConfig(
@@ -191,3 +193,11 @@ def head_files(log: Encoded, *, name: str, encoder: str, models: Sequence[str] =
     source = {"sha256": log.outcomes.sha256, "rows": len(log.outcomes)}
     settings = {"format": FORMAT, **asdict(config), "trained_on": source}
     return {"model.onnx": graph, "config.json": (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode()}
+
+
+def _often_asked(outcomes: Outcomes) -> tuple[str, ...]:
+    import numpy
+
+    asked = (~numpy.isnan(outcomes.scores)).sum(axis=0)
+    often = tuple(name for name, times in zip(outcomes.models, asked.tolist(), strict=True) if times >= _LEAST_ASKED)
+    return often or outcomes.models

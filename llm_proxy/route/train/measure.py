@@ -59,7 +59,8 @@ class PairFigures:
         tfidf_apgr: Of TF-IDF with a logistic regression; NaN where it was not measured.
         random_apgr: Of chance.
         group_out_apgr: Of the head on kinds of questions that it did not see; NaN where the log has no groups.
-        beats_length: Share of bootstrap draws in which the head has more than length and chance, in [0, 1].
+        beats_length: Share of bootstrap draws in which the head has more than length and chance, in [0, 1]; of length
+            in the direction that is better here.
     """
 
     weak: str
@@ -202,6 +203,7 @@ def pair_figures(
     at = [outcomes.models.index(name) for name in (weak, strong)]
     prompts = [outcomes.prompts[row] for row in rows]
     length = length_scores(prompts)
+    rival = length if not metrics.apgr(length, weak_scores, strong_scores) < 0.5 else -length
     words = None if fold is None else _words(prompts, strong_scores - weak_scores, fold[rows])
     unseen = None if apart is None else _need(apart[rows], at)
 
@@ -227,7 +229,7 @@ def pair_figures(
         tfidf_apgr=area(words),
         random_apgr=area(numpy.zeros(len(rows))),
         group_out_apgr=area(unseen),
-        beats_length=metrics.share_above(score, length, weak_scores, strong_scores, draws=_DRAWS),
+        beats_length=metrics.share_above(score, rival, weak_scores, strong_scores, draws=_DRAWS),
     )
 
 

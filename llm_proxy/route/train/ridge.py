@@ -3,8 +3,11 @@
 ::
 
     W       = (X'X + penalty I)^-1 X'(Y - mean Y), X centered
-    without = y - (y - X w) / (1 - leverage)
-    penalty: of each target, the one of least squared error of ``without``
+    alone   = y - (y - X w) / (1 - leverage)              what is predicted of a row by all others
+    penalty: of each target, the one of least squared error of ``alone``
+    without = y - (I - X_f (X'X + penalty I)^-1 X_f')^-1 (y_f - X_f w)    by the rows of the other folds f of ten
+
+Learners on top read ``without``: the mean of the others' targets gives away the one that was left out, if it is one.
 
 Source: Hoerl & Kennard 1970; leave-one-out in closed form: Golub, Heath & Wahba 1979, equation 2.1.
 """
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ridge", "RidgeFit"]
 
+_FOLDS = 10
 _PENALTIES = (30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0, 30_000.0, 100_000.0)
 
 
@@ -30,7 +34,7 @@ class RidgeFit:
     Attributes:
         weights: Shape ``(p, K)``, float64.
         bias: Shape ``(K,)``, float64.
-        without: Shape ``(n, K)``, float64: of each row, what is predicted by the others.
+        without: Shape ``(n, K)``, float64: of each row, what is predicted by the rows of the nine other folds.
     """
 
     weights: NDArray[np.float64]
@@ -85,14 +89,29 @@ class Ridge:
         middle = y.mean(axis=0)
         centered = y - middle
         product = self._rotated.T @ centered
-        best, without = numpy.zeros_like(product), numpy.zeros_like(centered)
+        best, chosen = numpy.zeros_like(product), numpy.zeros(y.shape[1], numpy.intp)
         least = numpy.full(y.shape[1], numpy.inf)
-        for shrunk, leverage in zip(self._shrunk, self._leverage, strict=True):
+        for place, (shrunk, leverage) in enumerate(zip(self._shrunk, self._leverage, strict=True)):
             found = product * shrunk[:, None]
             left = (centered - self._rotated @ found) / (1 - leverage)[:, None]
             error = (left**2).mean(axis=0)
             is_better = error < least
-            best[:, is_better], without[:, is_better] = found[:, is_better], (centered - left)[:, is_better]
+            best[:, is_better], chosen[is_better] = found[:, is_better], place
             least = numpy.minimum(error, least)
         weights = self._basis @ best
-        return RidgeFit(weights, middle - self._center @ weights, without + middle)
+        off = centered - self._rotated @ best
+        for place in numpy.unique(chosen).tolist():
+            off[:, chosen == place] = self._left_out(off[:, chosen == place], place)
+        return RidgeFit(weights, middle - self._center @ weights, y - off)
+
+    def _left_out(self, off: NDArray[np.float64], place: int) -> NDArray[np.float64]:
+        """What rows are off by where their fold was left out, of what they are off by where it was not."""
+        import numpy
+
+        found = numpy.empty_like(off)
+        folds = min(_FOLDS, len(off))
+        for fold in range(folds):
+            rows = self._rotated[fold::folds]
+            kept = numpy.eye(len(rows)) - (rows * self._shrunk[place]) @ rows.T - 1 / len(off)
+            found[fold::folds] = numpy.linalg.solve(kept + 1e-9 * numpy.eye(len(rows)), off[fold::folds])
+        return found
