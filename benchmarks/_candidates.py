@@ -156,11 +156,17 @@ def _knobs(learnt: _Side) -> dict[str, Knob]:
 
 
 def _operating_point(knob: Knob, learnt: _Side, measured: _Side, best: int, share: float) -> dict[str, Any]:
-    """The cheapest setting that keeps the share of accuracy on the training part, and what it does on the test part."""
+    """The cheapest setting that keeps the share of accuracy on the training part, and what it does on the test part.
+
+    Kept is the share where it is reached even with one standard error less: of settings that reach it by luck, the
+    cheapest would be taken.
+    """
     choose, settings = knob
     usd_best, score_best = _mean(learnt, best)
     seen = [(*learnt.result(choose(learnt.p_good, learnt.expected, value)), value) for value in settings]
-    enough = [one for one in seen if one[1] >= share * score_best] or [max(seen, key=lambda one: one[1])]
+    enough = [
+        one for one in seen if _surely(learnt, choose(learnt.p_good, learnt.expected, one[2]), best, share) >= 0.0
+    ] or [max(seen, key=lambda one: one[1])]
     seen_usd, seen_score, setting = min(enough)
     chosen = choose(measured.p_good, measured.expected, setting)
     usd, score = measured.result(chosen)
@@ -178,6 +184,12 @@ def _operating_point(knob: Knob, learnt: _Side, measured: _Side, best: int, shar
         "cost_share_in_training": seen_usd / usd_best,
         "cost_share_in_hindsight": min(shares) if shares else None,
     }
+
+
+def _surely(side: _Side, chosen: NDArray[np.intp], best: int, share: float) -> float:
+    """How much a choice scores beyond a share of the best model's score, one standard error less, by row."""
+    more = side.scores[range(len(chosen)), chosen] - share * side.scores[:, best]
+    return float(more.mean() - more.std() / len(more) ** 0.5)
 
 
 def _beside(knobs: dict[str, Knob], measured: _Side, names: Sequence[str]) -> dict[str, Any]:
