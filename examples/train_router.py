@@ -23,9 +23,9 @@ EASY = [
     "My bus leaves in {} minutes and takes {} minutes: when am I there?",
 ]
 HARD = [
-    "Prove that {} divides n^{} - n for every n.",
-    "Show that the root of {} + x^{} is no fraction.",
-    "Prove that {} is no power of {}.",
+    "Prove that {} divides n^{} - n for every whole number n that is odd, or find one n where not.",
+    "Show that the root of {} + x^{} is no fraction for x = 1.",
+    "Prove that {} is no power of {}, nor of any number in between them.",
 ]
 
 random.seed(0)
