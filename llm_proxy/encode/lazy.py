@@ -17,6 +17,8 @@ from .base import Encoder, Encoding
 if TYPE_CHECKING:
     from llm_proxy.config import EncoderConfig
 
+    from .fallback import Note
+
 __all__ = ["LazyEncoder", "build"]
 
 _WINDOWFUL = "a text that fills the window " * 100
@@ -50,6 +52,7 @@ class LazyEncoder:
         self._failure: LLMProxyError | None = None
         self._retry_at_s = self._open_until_s = -float("inf")
         self._late_in_a_row, self._is_started = 0, False
+        self._submit: Callable[[Callable[[], None]], object] | None = None
         self._window_s, self._recent_s = float("inf"), 0.0
         self.after_fork()
 
@@ -59,6 +62,9 @@ class LazyEncoder:
         # Both reentrant: the garbage collector may end another call, on the same thread, at any place.
         self._state = RLock()
         self._is_started = self._is_started and self.is_ready
+        forget = getattr(self._encoder, "after_fork", None)
+        if forget is not None:
+            forget()
 
     @property
     def name(self) -> str:
@@ -111,13 +117,21 @@ class LazyEncoder:
         """Load in the background.
 
         Args:
-            submit: Runs a function later in another thread, e.g. ``pool.submit``; called at most once in all.
+            submit: Runs a function later in another thread, e.g. ``pool.submit``; called once, and for each `later`.
         """
         with self._state:
             if self._is_started:
                 return
-            self._is_started = True
+            self._is_started, self._submit = True, submit
         submit(self._warm)
+
+    def later(self, job: Callable[[], None]) -> None:
+        """Run a job of the encoder in another thread; at once, where `start` was not called."""
+        submit = self._submit
+        if submit is None:
+            job()
+        else:
+            submit(job)
 
     def encode(self, text: str) -> Encoding:
         """Encode one text, loading first where that has not been done; see `llm_proxy.encode.base.Encoder.encode`.
@@ -187,17 +201,30 @@ class LazyEncoder:
             self._failure = CacheError(f"the encoder could not be loaded: {type(failure).__name__}: {failure}")
 
 
-def build(config: EncoderConfig, *, monotonic: Callable[[], float] = time.monotonic) -> LazyEncoder:
-    """The encoder that a configuration asks for; nothing is loaded or imported yet."""
+def build(
+    config: EncoderConfig,
+    *,
+    monotonic: Callable[[], float] = time.monotonic,
+    note: Note = lambda part, exc: None,
+) -> LazyEncoder:
+    """The encoder that a configuration asks for; nothing is loaded or imported yet.
+
+    Args:
+        config: The settings.
+        monotonic: Clock, seconds.
+        note: Counts each time that an accelerator fails and the processor takes over.
+    """
     if config.kind == "sentence-transformers":
         return LazyEncoder(partial(_sentence_transformers, config.model), monotonic=monotonic)
-    return LazyEncoder(partial(_onnx, config.model), monotonic=monotonic)
 
+    def load() -> Encoder:
+        from .onnx import OnnxEncoder
 
-def _onnx(model: str) -> Encoder:
-    from .onnx import OnnxEncoder
+        folder = Path(config.model).expanduser() if config.model else None
+        return OnnxEncoder(folder, device=config.device, note=note, later=made.later, monotonic=monotonic)
 
-    return OnnxEncoder(Path(model).expanduser() if model else None)
+    made = LazyEncoder(load, monotonic=monotonic)
+    return made
 
 
 def _sentence_transformers(model: str) -> Encoder:

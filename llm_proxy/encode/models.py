@@ -27,6 +27,8 @@ class ModelFolder:
         unknown_token: The token that stands for what the vocabulary lacks; empty for none.
         graphs: File of each graph by its precision: ``int8`` for processors, ``float`` for accelerators.
         sha256: Hash of each file, 64 hex digits.
+        vectors: Hash that stands for a graph's vectors, by precision: of the graph that first gave them, bit for bit.
+            Where there is none it is the graph's own.
     """
 
     path: Path
@@ -37,6 +39,7 @@ class ModelFolder:
     unknown_token: str
     graphs: dict[str, str]
     sha256: dict[str, str]
+    vectors: dict[str, str]
 
     @classmethod
     def read(cls, path: Path | None) -> ModelFolder:
@@ -55,7 +58,16 @@ class ModelFolder:
             _check(settings)
         except (OSError, ValueError) as exc:
             raise unusable(folder, f"config.json: {exc}", is_shipped=is_shipped) from exc
-        return cls(folder, is_shipped, **{name: settings[name] for name in _FIELDS})
+        values = {name: settings[name] for name in _FIELDS}
+        return cls(folder, is_shipped, vectors=settings.get("vectors", {}), **values)
+
+    def identity(self, precision: str) -> str:
+        """Hash that names the vectors of a graph: a faster graph for the same bits keeps the name of its predecessor.
+
+        Args:
+            precision: Which of `graphs`.
+        """
+        return self.vectors.get(precision, self.sha256[self.graphs[precision]])
 
     def file(self, name: str) -> Path:
         """Path of a file whose bytes are what ``config.json`` says.
@@ -96,6 +108,9 @@ def _check(settings: Any) -> None:
     if wrong or settings["dim"] < 1 or settings["window_tokens"] < 3 or "int8" not in settings["graphs"]:
         names = ", ".join(wrong) or "dim, window_tokens or graphs"
         raise ValueError(f"{names}: absent or out of range; see router_models/encoder/config.json for an example")
+    vectors = settings.get("vectors", {})
+    if not isinstance(vectors, dict) or any(not isinstance(one, str) for one in vectors.values()):
+        raise ValueError("vectors must give hashes by precision")
     files = (*settings["graphs"].values(), *settings["sha256"])
     if any(not isinstance(name, str) or Path(name).name != name for name in files):
         raise ValueError("graphs and sha256 must name files of the folder itself")

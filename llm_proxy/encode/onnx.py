@@ -1,18 +1,23 @@
-"""The shipped encoder: ONNX Runtime runs the graph, ``tokenizers`` cuts the text, on one thread."""
+"""The shipped encoder: ``tokenizers`` cuts the text, ONNX Runtime runs the graph where it works best."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_proxy.errors import CacheError, ConfigError, MissingDependencyError
-from llm_proxy.shipped import onnxruntime_errors, silence_onnxruntime
+from llm_proxy.errors import ConfigError
+from llm_proxy.shipped import CPU, libraries
 
 from ._text import MOST_CHARS_PER_TOKEN, readable, seen_chars
 from .base import Encoding
+from .batching import Batcher
+from .fallback import FallbackGraph, Note
+from .graph import EncoderGraph
 from .models import ModelFolder
+from .providers import DEVICES, Choice, choose, compared
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,23 +25,28 @@ if TYPE_CHECKING:
 
 __all__ = ["OnnxEncoder"]
 
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _BATCH = 64
+_PROBE = "Which of these few words tell whether the vectors come out right? "
 
 
 class OnnxEncoder:
     """An `llm_proxy.encode.base.Encoder` on ONNX Runtime; loads when constructed, takes about 70 MB.
 
-    On processors it runs the int8 graph. Activations are quantised by the range of their whole tensor there, so
-    texts are run one by one: the vector of a text never depends on its neighbours in a batch, and on one thread a
-    batch would save nothing. On accelerators it runs the float graph over the same weights, in batches.
+    On processors it runs the int8 graph. Activations are quantised by the range of their whole tensor there, so texts
+    are run one by one: the vector of a text never depends on its neighbours in a batch. On accelerators it runs the
+    float graph over the same weights; texts that come at the same time are run together (`llm_proxy.encode.batching`),
+    and the processor takes over when the accelerator fails (`llm_proxy.encode.fallback`).
 
     Args:
         folder: Folder with ``config.json``, ``tokenizer.json`` and the graphs, as ``router_models/encoder``; None for
             the one that ships with llm-proxy.
-        providers: Execution providers in order of preference, by ONNX Runtime's names; None for CUDA where it works,
-            else the processor.
+        providers: The one execution provider to use, by ONNX Runtime's name, whatever happens; of several the first.
+            None: as ``device`` says.
         precision: ``int8`` or ``float``; None for what suits the provider.
+        device: See `llm_proxy.config.EncoderConfig`.
+        note: Counts each time that an accelerator is left.
+        later: Runs a job beside the calls; a job is run at once where there is none.
+        monotonic: Clock, seconds.
 
     Raises:
         MissingDependencyError: ONNX Runtime, tokenizers or numpy is not installed, or the shipped model is damaged.
@@ -44,29 +54,41 @@ class OnnxEncoder:
     """
 
     def __init__(
-        self, folder: Path | None = None, providers: Sequence[str] | None = None, *, precision: str | None = None
+        self,
+        folder: Path | None = None,
+        providers: Sequence[str] | None = None,
+        *,
+        precision: str | None = None,
+        device: str = "auto",
+        note: Note = lambda part, exc: None,
+        later: Callable[[Callable[[], None]], object] = lambda job: job(),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        silence_onnxruntime()
-        try:
-            import numpy
-            import onnxruntime
-            import tokenizers
-        except ImportError as exc:
-            raise MissingDependencyError(f'the encoder needs {exc.name}: pip install "llm-proxy[cpu]"') from exc
-        self._np, self._ort = numpy, onnxruntime
-        model = ModelFolder.read(folder)
-        self._foreign = onnxruntime_errors(onnxruntime)
-        self._session, chosen = self._open(model, providers, precision)
-        self._has_batches = chosen != "int8"
-        self._dim, self._window = model.dim, model.window_tokens
-        self._layers_dim = _layers_dim(self._session)
-        self._outputs = ["vector", "layers"] if self._layers_dim else ["vector"]
-        self._name = f"{model.name}-{chosen}@{model.sha256[model.graphs[chosen]][:12]}"
-        text = model.file("tokenizer.json").read_text(encoding="utf-8")
+        self._np, self._ort, tokenizers = libraries("the encoder", "numpy", "onnxruntime", "tokenizers")
+        if device not in DEVICES and device != "auto":
+            raise ConfigError(f"device {device!r} must be auto or one of {', '.join(DEVICES)}")
+        self._model, self._precision = ModelFolder.read(folder), precision
+        self._window = self._model.window_tokens
+        text = self._model.file("tokenizer.json").read_text(encoding="utf-8")
         self._tokenizer = tokenizers.Tokenizer.from_str(text)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self._window)
-        self._unknown = self._tokenizer.token_to_id(model.unknown_token)
+        self._unknown = self._tokenizer.token_to_id(self._model.unknown_token)
+        self._note, self._later, self._monotonic = note, later, monotonic
+        choice = self._pinned(providers) if providers is not None else self._chosen(device)
+        self._name, self._dim, self._layers_dim = choice.graph.name, choice.graph.dim, choice.graph.layers_dim
+        # Whether a text's vector is the same beside others, up to rounding.
+        self._has_batches = self._precision_on(choice.graph.provider) != "int8"
+        self.passed_over = choice.passed_over
+        """Providers that were tried and are not used, each with the reason."""
+        self._graph, self._batcher = self._made_safe(choice, must_be_quick=device == "auto")
+
+    def after_fork(self) -> None:
+        """In a child: leave the accelerator, which does not survive a fork, and forget the parent's callers."""
+        if isinstance(self._graph, FallbackGraph):
+            self._graph.after_fork()
+        if self._batcher is not None:
+            self._batcher.after_fork()
 
     @property
     def name(self) -> str:
@@ -86,7 +108,7 @@ class OnnxEncoder:
     @property
     def provider(self) -> str:
         """The execution provider that is really in use, e.g. ``CPUExecutionProvider``."""
-        return str(self._session.get_providers()[0])
+        return self._graph.provider
 
     @property
     def layers_dim(self) -> int:
@@ -104,8 +126,12 @@ class OnnxEncoder:
             CacheError: ONNX Runtime failed, or gave something else than a unit vector.
         """
         ids, seen = self._tokens(text)
-        vectors, layers = self._run([ids])
-        return Encoding(vectors[0], seen, layers[0] if self._layers_dim else None)
+        batcher = self._batcher
+        if batcher is not None and isinstance(self._graph, FallbackGraph) and self._graph.is_accelerated:
+            vector, layers = batcher(ids)
+        else:
+            vector, layers = self._singly([ids])[0]
+        return Encoding(vector, seen, layers if self.layers_dim else None)
 
     def encode_batch(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of many texts, the same as one by one (on accelerators up to rounding).
@@ -130,8 +156,8 @@ class OnnxEncoder:
         """
         size = _BATCH if self._has_batches else 1
         parts = [texts[start : start + size] for start in range(0, len(texts), size)]
-        rows = [self._run([self._tokens(text)[0] for text in part]) for part in parts]
-        empty = (self._np.empty((0, width), self._np.float32) for width in (self._dim, self._layers_dim))
+        rows = [self._graph.run([self._tokens(text)[0] for text in part]) for part in parts]
+        empty = (self._np.empty((0, width), self._np.float32) for width in (self.dim, self.layers_dim))
         vectors, layers = (self._np.concatenate(found) for found in zip(empty, *rows, strict=True))
         return vectors, layers
 
@@ -144,75 +170,49 @@ class OnnxEncoder:
             return ids, sound
         return ids, min(sound, seen_chars(ids, found.offsets, self._unknown))
 
-    def _run(self, rows: list[list[int]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        numpy, most = self._np, max(map(len, rows))
-        feed = {
-            "input_ids": numpy.array([row + [0] * (most - len(row)) for row in rows], numpy.int64),
-            "attention_mask": numpy.array([[1] * len(row) + [0] * (most - len(row)) for row in rows], numpy.int64),
-        }
-        try:
-            vectors, *others = self._session.run(self._outputs, feed)
-        except self._foreign as exc:
-            raise CacheError(f"the encoder {self._name} could not run: {exc}") from exc
-        if vectors.shape != (len(rows), self._dim):
-            raise CacheError(f"the encoder {self._name} gave shape {vectors.shape}, not {(len(rows), self._dim)}")
-        lengths = numpy.einsum("ij,ij->i", vectors, vectors)
-        if not all(math.isclose(length, 1.0, abs_tol=1e-3) for length in lengths.tolist()):  # false for NaN too
-            raise CacheError(f"the encoder {self._name} gave a vector that is not of unit length")
-        return vectors, others[0] if others else numpy.empty((len(rows), 0), numpy.float32)
+    def _singly(self, rows: Sequence[list[int]]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        return list(zip(*self._graph.run(rows), strict=True))
 
-    def _open(self, model: ModelFolder, providers: Sequence[str] | None, precision: str | None) -> tuple[Any, str]:
-        """A session and its precision: with the providers named or none; else with what starts, the processor last."""
+    def _precision_on(self, provider: str) -> str:
+        chosen = self._precision or ("int8" if provider == CPU or "float" not in self._model.graphs else "float")
+        if chosen not in self._model.graphs:
+            raise ConfigError(f"precision {chosen!r} is not among {sorted(self._model.graphs)} of {self._model.path}")
+        return chosen
+
+    def _start(self, provider: str, precision: str | None = None) -> EncoderGraph:
+        chosen = precision or self._precision_on(provider)
+        return EncoderGraph(self._model, provider, chosen, (self._np, self._ort))
+
+    def _pinned(self, providers: Sequence[str]) -> Choice[EncoderGraph]:
         there = self._ort.get_available_providers()
-        wanted = list(providers) if providers is not None else [name for name in (_CUDA, _CPU) if name in there]
-        missing = [name for name in wanted if name not in there]
-        if missing or not wanted:
+        missing = [name for name in providers if name not in there]
+        if missing or not providers:
             names = ", ".join(missing) or "to use"
             raise ConfigError(f"ONNX Runtime has no provider {names}; it has {', '.join(there)}")
-        chosen = precision or ("int8" if wanted[0] == _CPU or "float" not in model.graphs else "float")
-        if chosen not in model.graphs:
-            raise ConfigError(f"precision {chosen!r} is not among {sorted(model.graphs)} of {model.path}")
-        for name in {model.graphs["int8"], model.graphs[chosen]}:  # the float graph reads its weights from the other
-            model.file(name)
-        try:
-            session = self._start(model.path / model.graphs[chosen], wanted)
-        except self._foreign as exc:
-            if providers is None and wanted[0] != _CPU:
-                return self._open(model, [_CPU], precision)
-            raise model.unusable(f"{model.graphs[chosen]}: {exc}") from exc
-        if session.get_providers()[0] != wanted[0]:
-            if providers is None:
-                return self._open(model, [_CPU], precision)
-            raise ConfigError(f"{wanted[0]} did not start; are its libraries installed?")
-        _check_signature(model, session)
-        return session, chosen
+        return Choice(self._start(providers[0]), None, ())
 
-    def _start(self, path: Path, providers: list[str]) -> Any:
-        if _CUDA in providers and hasattr(self._ort, "preload_dlls"):
-            self._ort.preload_dlls()  # finds the CUDA libraries that the gpu extra brings as packages
-        options = self._options()  # without the fallback of ONNX Runtime, which prints
-        return self._ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+    def _chosen(self, device: str) -> Choice[EncoderGraph]:
+        return choose(device, self._ort.get_available_providers(), self._start, self._probes())
 
-    def _options(self) -> Any:
-        options = self._ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        # The graph is fused as it should be; further fusions pick a slower kernel for Add and LayerNormalization.
-        options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        # Texts of every length come by: an arena keeps the largest buffers for ever and saves no time here.
-        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-        options.log_severity_level = 3
-        return options
+    def _probes(self) -> list[list[int]]:
+        return [self._tokens(_PROBE * times)[0] for times in (1, self._window)]
 
-
-def _check_signature(model: ModelFolder, session: Any) -> None:
-    inputs, outputs = ({tensor.name for tensor in side} for side in (session.get_inputs(), session.get_outputs()))
-    if inputs != {"input_ids", "attention_mask"} or "vector" not in outputs:
-        raise model.unusable(
-            f"the graph maps {sorted(inputs)} to {sorted(outputs)}, not input_ids and attention_mask to vector"
+    def _made_safe(
+        self, choice: Choice[EncoderGraph], *, must_be_quick: bool
+    ) -> tuple[EncoderGraph | FallbackGraph, Batcher[Any] | None]:
+        """The graph with the processor behind it, and what batches its texts, where it is on an accelerator."""
+        graph = choice.graph
+        if choice.pace is None:
+            return graph, None
+        precision = self._precision_on(graph.provider)
+        made = FallbackGraph(
+            graph,
+            start=partial(self._start, graph.provider),
+            processor=partial(self._start, CPU, precision),
+            compare=partial(compared, probes=self._probes(), must_be_quick=must_be_quick),
+            pace=choice.pace,
+            note=self._note,
+            later=self._later,
+            monotonic=self._monotonic,
         )
-
-
-def _layers_dim(session: Any) -> int:
-    """Length of the inner layers' means; 0 for a graph that shows none, or none of a fixed length."""
-    width = next((tensor.shape[-1] for tensor in session.get_outputs() if tensor.name == "layers"), 0)
-    return width if isinstance(width, int) else 0
+        return made, Batcher(self._singly) if self._has_batches else None

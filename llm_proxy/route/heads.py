@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llm_proxy.errors import ConfigError, MissingDependencyError, RouterError
-from llm_proxy.shipped import onnxruntime_errors, silence_onnxruntime
+from llm_proxy.errors import ConfigError, RouterError
+from llm_proxy.shipped import libraries, onnxruntime_errors, session
 
 from .base import Prediction
 from .features import FEATURES, text_features
@@ -121,13 +121,7 @@ class OnnxHead:
     """
 
     def __init__(self, folder: Path) -> None:
-        silence_onnxruntime()
-        try:
-            import numpy
-            import onnxruntime
-        except ImportError as exc:
-            raise MissingDependencyError(f'routing by a head needs {exc.name}: pip install "llm-proxy[cpu]"') from exc
-        self._np = numpy
+        self._np, onnxruntime = libraries("routing by a head", "numpy", "onnxruntime")
         self._config = config = HeadConfig.read(folder)
         self._foreign = onnxruntime_errors(onnxruntime)
         try:
@@ -137,14 +131,12 @@ class OnnxHead:
         if hashlib.sha256(content).hexdigest() != config.sha256:
             raise _unusable(folder, f"{config.graph} is not the file that config.json describes")
         try:
-            self._session = onnxruntime.InferenceSession(
-                content, _options(onnxruntime), providers=["CPUExecutionProvider"]
-            )
+            self._session = session(onnxruntime, content)
         except self._foreign as exc:
             raise _unusable(folder, f"{config.graph}: {exc}") from exc
         self._check_signature(folder)
         self._try(folder)
-        self._places = [FEATURES.index(name) for name in config.features]
+        self._places = None if config.features == FEATURES else [FEATURES.index(name) for name in config.features]
 
     @property
     def name(self) -> str:
@@ -168,15 +160,19 @@ class OnnxHead:
             RouterError: The vector is of another length, or the graph failed or gave something else than numbers.
         """
         features = text_features(text)
-        row = self._np.array([[features[place] for place in self._places]], self._np.float32)
+        if self._places is not None:
+            features = tuple(features[place] for place in self._places)
         layers = encoding.layers
         if self._config.layers and layers is None:
             raise RouterError(f"the head {self.name} reads inner layers, which this encoder does not show")
+        row = self._np.array([features], self._np.float32)
         good, logs = self.run(encoding.vector[None], row, None if layers is None else layers[None])
-        if not self._np.isfinite(good).all():
-            raise RouterError(f"the head {self.name} gave something else than numbers")
-        rows = zip(self.models, good[0].tolist(), logs[0].tolist(), strict=True)
-        return {model: Prediction(min(max(p, 0.0), 1.0), _tokens(log)) for model, p, log in rows}
+        found = {}
+        for model, p, log in zip(self.models, good[0].tolist(), logs[0].tolist(), strict=True):
+            if not math.isfinite(p):
+                raise RouterError(f"the head {self.name} gave something else than numbers")
+            found[model] = Prediction(min(max(p, 0.0), 1.0), _tokens(log))
+        return found
 
     def run(
         self, vectors: NDArray[np.float32], features: NDArray[np.float32], layers: NDArray[np.float32] | None = None
@@ -240,11 +236,3 @@ def _is_texts(value: Any) -> bool:
 
 def _unusable(folder: Path, why: str) -> ConfigError:
     return ConfigError(f"{str(folder)!r} is no usable head: {why}")
-
-
-def _options(onnxruntime: Any) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-    options.log_severity_level = 3
-    return options

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_proxy.errors import ConfigError, LLMProxyError, MissingDependencyError, RouterError
-from llm_proxy.shipped import REINSTALL, model_folder, onnxruntime_errors, silence_onnxruntime
+from llm_proxy.shipped import REINSTALL, libraries, model_folder, onnxruntime_errors, session
 
 from .answers import FEATURES, features
 
@@ -46,13 +46,7 @@ class AnswerScorer:
     """
 
     def __init__(self, folder: Path | None = None, own: Adaptation | None = None) -> None:
-        silence_onnxruntime()
-        try:
-            import numpy
-            import onnxruntime
-        except ImportError as exc:
-            raise MissingDependencyError(f'the scorer needs {exc.name}: pip install "llm-proxy[cpu]"') from exc
-        self._np = numpy
+        self._np, onnxruntime = libraries("the scorer", "numpy", "onnxruntime")
         self._foreign: tuple[type[Exception], ...] = (OSError, *onnxruntime_errors(onnxruntime))
         place = folder or model_folder("answers")
         try:
@@ -60,9 +54,7 @@ class AnswerScorer:
             content = (place / settings["graph"]).read_bytes()
             if hashlib.sha256(content).hexdigest() != settings["sha256"].get(settings["graph"]):
                 raise ValueError(f"{settings['graph']} is not the file that config.json describes")
-            self._session = onnxruntime.InferenceSession(
-                content, _options(onnxruntime), providers=["CPUExecutionProvider"]
-            )
+            self._session = session(onnxruntime, content)
             _check_signature(self._session)
         except self._foreign as exc:  # ValueError is among them
             raise _unusable(place, str(exc), is_shipped=folder is None) from exc
@@ -223,10 +215,3 @@ def _unusable(folder: Path, why: str, *, is_shipped: bool) -> ConfigError | Miss
     if is_shipped:
         return MissingDependencyError(f"the scorer of this installation is damaged ({why}); {REINSTALL}")
     return ConfigError(f"{str(folder)!r} holds no usable scorer: {why}")
-
-
-def _options(onnxruntime: Any) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return options

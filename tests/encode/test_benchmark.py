@@ -7,9 +7,11 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import _report
+from benchmarks import encoder as benchmark
 from benchmarks._queries import read_texts, sample
 
 ROOT = Path(__file__).parents[2]
@@ -99,3 +101,27 @@ def test_a_provider_that_is_not_there_ends_the_run(provider: str) -> None:
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode != 0
     assert provider.upper() in run.stderr.upper()
+
+
+def test_decisions_are_the_nearest_text_and_the_first_model_that_is_good_enough() -> None:
+    vectors = np.array([[1, 0], [0.8, 0.6], [0, 1], [0.6, 0.8]], np.float32)
+    assert benchmark.hits(vectors, 0.9).tolist() == [[1, 0], [3, 1], [3, 0], [1, 1]]
+    p_good = np.array([[0.5, 0.6], [0.58, 0.6], [0.6, 0.1]], np.float32)
+    assert benchmark.choices(p_good).tolist() == [1, 0, 0]
+
+
+def test_an_accelerator_s_decisions_are_counted_against_the_processor_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The processor plays the accelerator, so all are equal."""
+    queries = tmp_path / "a.txt"
+    queries.write_text("\n".join(f"question number {number} about the sea" for number in range(12)))
+    monkeypatch.setattr(benchmark, "_provider", lambda name: "CPUExecutionProvider")
+    monkeypatch.setattr(benchmark, "_CALLS", 1)
+    monkeypatch.setattr(
+        sys, "argv", ["encoder", "--provider", "cuda", "--queries", str(queries), "--runs", "1", "--json"]
+    )
+    benchmark.main()
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (figures["decisions"], figures["decisions_equal"]) == (12, 12)
+    assert "routes_equal" not in figures

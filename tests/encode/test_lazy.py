@@ -305,3 +305,43 @@ class TestBuild:
         encoder = build(EncoderConfig(kind="sentence-transformers", model=model))
         with pytest.raises(MissingDependencyError, match=r"llm-proxy\[sentence-transformers\]"):
             encoder.encode("hello")
+
+
+class TestParts:
+    def test_jobs_of_the_encoder_go_where_it_was_loaded(self) -> None:
+        encoder, jobs, done = lazy(Loader()), list[Callable[[], None]](), list[int]()
+        encoder.later(lambda: done.append(1))
+        assert done == [1], "at once, before it was started"
+        encoder.start(jobs.append)
+        encoder.later(lambda: done.append(2))
+        assert (len(jobs), done) == (2, [1])
+        jobs[1]()
+        assert done == [1, 2]
+
+    def test_a_child_tells_the_encoder(self) -> None:
+        loader, forks = Loader(), list[str]()
+        loader.encoder.after_fork = lambda: forks.append("forked")  # type: ignore[method-assign]
+        encoder = lazy(loader)
+        encoder.after_fork()
+        assert forks == []
+        encoder.encode("hello")
+        encoder.after_fork()
+        assert forks == ["forked"]
+
+    def test_an_accelerator_s_trouble_is_noted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from llm_proxy.encode import onnx
+
+        given: dict[str, object] = {}
+
+        def made(folder: object, **settings: object) -> Encoder:
+            given.update(settings, folder=folder)
+            return FakeEncoder()
+
+        def note(part: str, exc: Exception) -> None:
+            """Counts nothing."""
+
+        monkeypatch.setattr(onnx, "OnnxEncoder", made)
+        encoder = build(EncoderConfig(device="cuda"), note=note)
+        encoder.encode("hello")
+        assert (given["folder"], given["device"], given["note"]) == (None, "cuda", note)
+        assert given["later"] == encoder.later

@@ -118,3 +118,14 @@ def test_damage_to_the_shipped_model_asks_for_a_new_installation(
     with pytest.raises(MissingDependencyError, match=r"damaged.*pip install --force-reinstall") as caught:
         model.file("model.onnx")
     assert isinstance(caught.value, LLMProxyError)
+
+
+@pytest.mark.parametrize("vectors", ["int8", ["a"], {"int8": 1}])
+def test_names_of_vectors_that_are_none(tmp_path: Path, vectors: Any) -> None:
+    with pytest.raises(ConfigError, match="vectors must give hashes by precision"):
+        ModelFolder.read(folder_of(tmp_path, vectors=vectors))
+
+
+def test_a_faster_graph_may_keep_the_name_of_its_vectors(tmp_path: Path) -> None:
+    assert ModelFolder.read(folder_of(tmp_path, vectors={"int8": "ab" * 32})).identity("int8") == "ab" * 32
+    assert ModelFolder.read(folder_of(tmp_path)).identity("int8") == SETTINGS["sha256"]["model.onnx"]

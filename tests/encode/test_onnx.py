@@ -80,13 +80,21 @@ class TestReference:
 
 class TestContract:
     def test_name_and_dim(self, encoder: OnnxEncoder) -> None:
-        digest = sha256((SHIPPED / "model.onnx").read_bytes()).hexdigest()
-        assert encoder.name == f"all-MiniLM-L6-v2-int8@{digest[:12]}"
+        named = json.loads((SHIPPED / "config.json").read_bytes())["vectors"]["int8"]
+        assert encoder.name == f"all-MiniLM-L6-v2-int8@{named[:12]}"
         assert (encoder.dim, encoder.window_tokens, encoder.provider) == (384, 256, "CPUExecutionProvider")
 
     def test_other_arithmetic_has_another_name(self, floating: OnnxEncoder) -> None:
-        digest = sha256((SHIPPED / "model-float.onnx").read_bytes()).hexdigest()
-        assert floating.name == f"all-MiniLM-L6-v2-float@{digest[:12]}"
+        named = json.loads((SHIPPED / "config.json").read_bytes())["vectors"]["float"]
+        assert floating.name == f"all-MiniLM-L6-v2-float@{named[:12]}"
+
+    def test_a_graph_that_names_no_vectors_is_named_by_itself(self, copy: Path) -> None:
+        config = json.loads((copy / "config.json").read_bytes())
+        del config["vectors"]
+        (copy / "config.json").unlink()
+        (copy / "config.json").write_text(json.dumps(config))
+        digest = sha256((SHIPPED / "model.onnx").read_bytes()).hexdigest()
+        assert OnnxEncoder(copy).name == f"all-MiniLM-L6-v2-int8@{digest[:12]}"
 
     def test_a_short_text_is_seen_whole(self, encoder: OnnxEncoder) -> None:
         encoding = encoder.encode(QUESTION)
@@ -202,7 +210,8 @@ class TestBatch:
 
     def test_a_graph_without_inner_layers(self, encoder: OnnxEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
         vector = encoder.encode("hi").vector[None]
-        monkeypatch.setattr(encoder, "_session", Session(lambda: [vector]))
+        monkeypatch.setattr(encoder._graph, "_session", Session(lambda: [vector]))
+        monkeypatch.setattr(encoder._graph, "layers_dim", 0)
         monkeypatch.setattr(encoder, "_layers_dim", 0)
         assert encoder.encode("hi").layers is None
         assert encoder.encode_layers(["hi"])[1].shape == (1, 0)
@@ -256,7 +265,7 @@ class TestTrouble:
     def test_a_vector_that_is_none(
         self, encoder: OnnxEncoder, monkeypatch: pytest.MonkeyPatch, output: Any, message: str
     ) -> None:
-        monkeypatch.setattr(encoder, "_session", Session(lambda: [output]))
+        monkeypatch.setattr(encoder._graph, "_session", Session(lambda: [output]))
         with pytest.raises(CacheError, match=message):
             encoder.encode(QUESTION)
 
@@ -266,7 +275,7 @@ class TestTrouble:
         def fail() -> list[Any]:
             raise RuntimeException("no memory for you")
 
-        monkeypatch.setattr(encoder, "_session", Session(fail))
+        monkeypatch.setattr(encoder._graph, "_session", Session(fail))
         with pytest.raises(CacheError, match="could not run: no memory for you"):
             encoder.encode(QUESTION)
 
@@ -279,59 +288,6 @@ class Session:
 
     def run(self, names: list[str], feed: dict[str, Any]) -> list[Any]:
         return self._outcome()
-
-
-class TestProviders:
-    def test_pinned(self) -> None:
-        assert OnnxEncoder(providers=["CPUExecutionProvider"]).provider == "CPUExecutionProvider"
-
-    @pytest.mark.parametrize("providers", [["TpuExecutionProvider"], []])
-    def test_one_that_is_not_there(self, providers: list[str]) -> None:
-        with pytest.raises(ConfigError, match=r"it has .*CPUExecutionProvider"):
-            OnnxEncoder(providers=providers)
-
-    def test_cuda_that_is_offered_but_does_not_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As with a GPU build on a machine without driver: the processor takes over, in its own precision."""
-        self.offer_cuda(monkeypatch)
-        encoder = OnnxEncoder()
-        assert encoder.provider == "CPUExecutionProvider"
-        assert "-int8@" in encoder.name
-
-    def test_cuda_that_is_pinned_but_does_not_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.offer_cuda(monkeypatch)
-        with pytest.raises(ConfigError, match="CUDAExecutionProvider did not start"):
-            OnnxEncoder(providers=["CUDAExecutionProvider"])
-
-    def test_cuda_that_fails_at_the_start(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import onnxruntime
-
-        start = onnxruntime.InferenceSession
-
-        def session(path: str, options: Any, *, providers: list[str], **more: Any) -> Any:
-            if "CUDAExecutionProvider" in providers:
-                raise RuntimeError("libcudart.so.12: cannot open shared object file")
-            return start(path, options, providers=providers, **more)
-
-        self.offer_cuda(monkeypatch)
-        monkeypatch.setattr(onnxruntime, "InferenceSession", session)
-        assert OnnxEncoder().provider == "CPUExecutionProvider"
-        with pytest.raises(MissingDependencyError, match="libcudart"):
-            OnnxEncoder(providers=["CUDAExecutionProvider"])
-
-    @staticmethod
-    def offer_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-        import onnxruntime
-
-        start = onnxruntime.InferenceSession
-
-        def session(path: str, options: Any, *, providers: list[str], **more: Any) -> Any:
-            known = [name for name in providers if name != "CUDAExecutionProvider"]
-            return start(path, options, providers=known or ["CPUExecutionProvider"], **more)
-
-        there = ["CUDAExecutionProvider", "CPUExecutionProvider"]
-        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: there)
-        monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
-        monkeypatch.setattr(onnxruntime, "InferenceSession", session)
 
 
 def test_a_question_takes_about_a_millisecond(encoder: OnnxEncoder) -> None:

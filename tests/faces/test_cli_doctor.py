@@ -211,16 +211,17 @@ class TestEncoder:
 
     def test_a_folder_that_holds_no_model(self, directory):
         config = load(encoder={"model": str(directory / "nowhere")})
-        (finding,) = [row for row in cache_checks.encoder(config) if "CPUExecutionProvider" in row.message]
+        (finding,) = cache_checks.encoder(config)
         assert (finding.state, finding.remedy) == ("problem", "correct encoder.model")
 
-    def test_an_accelerator_that_does_not_start(self, monkeypatch):
+    def test_accelerators_that_are_not_used(self, monkeypatch):
         from llm_proxy.encode import onnx
 
         class Fallen:
             provider, name = "CPUExecutionProvider", "fallen"
+            passed_over = (("CUDAExecutionProvider", "it did not start"), ("DmlExecutionProvider", "it is slower"))
 
-            def __init__(self, folder: object, providers: object) -> None:
+            def __init__(self, folder: object, *, device: str) -> None:
                 pass
 
             def encode(self, text: str) -> None:
@@ -229,9 +230,14 @@ class TestEncoder:
         providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
         monkeypatch.setattr("onnxruntime.get_available_providers", lambda: providers)
         monkeypatch.setattr(onnx, "OnnxEncoder", Fallen)
-        first, second = cache_checks.encoder(load())
-        assert (first.state, second.state) == ("warning", "ok")
-        assert first.message == "CUDAExecutionProvider is installed and does not start; CPUExecutionProvider is used"
+        used, cuda, directml, tensorrt = cache_checks.encoder(load())
+        assert [one.state for one in (used, cuda, directml, tensorrt)] == ["ok", "warning", "warning", "ok"]
+        assert used.message.startswith("fallen on CPUExecutionProvider: ")
+        assert cuda.message == "CUDAExecutionProvider is not used: it did not start"
+        assert 'pip install "llm-proxy[gpu]"' in cuda.remedy
+        assert directml.message == "DmlExecutionProvider is not used: it is slower"
+        assert 'only where encoder.device = "tensorrt"' in tensorrt.message
+        assert len(list(cache_checks.encoder(load(encoder={"device": "cuda"})))) == 3
 
     @pytest.mark.parametrize(
         ("error", "remedy"),
@@ -241,7 +247,7 @@ class TestEncoder:
         import llm_proxy
         from llm_proxy.encode import onnx
 
-        def broken(folder: object, providers: object) -> None:
+        def broken(folder: object, *, device: str) -> None:
             raise getattr(llm_proxy, error)("it fails")
 
         monkeypatch.setattr(onnx, "OnnxEncoder", broken)

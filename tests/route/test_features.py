@@ -3,13 +3,50 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_proxy.route import features
 from llm_proxy.route.features import FEATURES, MOST_CHARS, text_features
+
+_PARTS = [
+    *"AaBJjz.,:;)( \n\t\r\x0b\x1c\x85\u2028\xa0ßİéЖ٣12345 0?!\"'`$=\\+-_[]{}\ud800🎉中",
+    *("what", "is ", " in ", "A. ", "\nB) ", "\n(C: ", "def ", "```", "1,2", "3..4", ",5,", "\u017f", "\u212a"),
+]  # fmt: skip
+TEXTS = st.lists(st.sampled_from(_PARTS), max_size=60).map("".join)
+
+
+def plainly(text: str) -> tuple[float, ...]:
+    """The features as their names say them, one after the other: what heads were trained on."""
+    size, text = len(text), text[:MOST_CHARS]
+    words = re.findall(r"\S+", "".join(one if one > "\x7f" or one.isalpha() else " " for one in text.lower()))
+    count = len(words) + 1
+    share = [sum(map(text.count, marks)) / (len(text) + 1) for marks in features._SHARES.values()]
+    numbers = re.findall(r"\d+(?:[.,]\d+)*", text) if share[0] else []
+    options = list(re.finditer(r"^\(?[A-J][.):] ", text, re.MULTILINE))
+    if not any(mark in text for mark in ("A. ", "A) ", "A: ")):
+        options = []
+    return (
+        math.log1p(size),
+        math.log1p(options[0].start() if options else len(text)),
+        math.log1p(count),
+        sum(map(len, words)) / count,
+        len(set(words)) / count,
+        math.log1p(count / (text.count(".") + text.count("?") + 1)),
+        math.log1p(len(numbers)),
+        math.log1p(max(map(len, numbers), default=0)),
+        math.log1p(len(options)),
+        float(any(code in text for code in ("```", "def ", "[PYTHON]", "#include", "SELECT ", "function "))),
+        math.log1p(sum(one > "\x7f" for one in text)),
+        *(math.log1p(sum(map(text.count, marks))) for marks in features._COUNTED.values()),
+        *share,
+        *(float(word in words) for word in features._WORDS),
+        *(float(words[:1] == [word]) for word in features._BEGINNINGS),
+    )
 
 
 def value(name: str, text: str) -> float:
@@ -22,6 +59,17 @@ class TestTextFeatures:
         found = text_features(text)
         assert len(found) == len(FEATURES)
         assert all(math.isfinite(one) and 0 <= one <= 25 for one in found)
+
+    @given(TEXTS)
+    def test_they_are_what_their_names_say_to_the_last_bit(self, text: str) -> None:
+        assert text_features(text) == plainly(text)
+        ascii_only = text.encode("ascii", "ignore").decode()
+        assert text_features(ascii_only) == plainly(ascii_only)
+
+    def test_no_character_is_counted_twice(self) -> None:
+        marks = "".join(features._CLASSES.values())
+        assert len(set(marks)) == len(marks)
+        assert marks.isascii()
 
     def test_names_are_different(self) -> None:
         assert len(set(FEATURES)) == len(FEATURES)

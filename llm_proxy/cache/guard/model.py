@@ -6,10 +6,9 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from llm_proxy.errors import CacheError, MissingDependencyError
-from llm_proxy.shipped import REINSTALL, model_folder, onnxruntime_errors, silence_onnxruntime
+from llm_proxy.shipped import REINSTALL, libraries, model_folder, onnxruntime_errors, session
 
 __all__ = ["WINDOW_TOKENS", "PairModel", "joined", "shipped_model"]
 
@@ -32,14 +31,7 @@ class PairModel:
     """
 
     def __init__(self, graph: Path, tokenizer: Path, *, sha256: str | None = None) -> None:
-        silence_onnxruntime()
-        try:
-            import numpy
-            import onnxruntime
-            import tokenizers
-        except ImportError as exc:
-            raise MissingDependencyError(f'the pair model needs {exc.name}: pip install "llm-proxy[cpu]"') from exc
-        self._np = numpy
+        self._np, onnxruntime, tokenizers = libraries("the pair model", "numpy", "onnxruntime", "tokenizers")
         self._foreign = onnxruntime_errors(onnxruntime)
         try:
             content, text = graph.read_bytes(), tokenizer.read_text(encoding="utf-8")
@@ -48,9 +40,7 @@ class PairModel:
         if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
             raise _damaged(f"{graph.name} is another file")
         try:
-            self._session = onnxruntime.InferenceSession(
-                content, _options(onnxruntime), providers=["CPUExecutionProvider"]
-            )
+            self._session = session(onnxruntime, content, is_fused=True)
         except self._foreign as exc:
             raise _damaged(str(exc)) from exc
         try:
@@ -129,13 +119,3 @@ def joined(a: list[int], b: list[int]) -> tuple[list[int], list[int]]:
 
 def _damaged(why: str) -> MissingDependencyError:
     return MissingDependencyError(f"the pair model of this installation is damaged ({why}); {REINSTALL}")
-
-
-def _options(onnxruntime: Any) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    # The graph is fused as it should be; see `llm_proxy.encode.onnx`.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-    options.log_severity_level = 3
-    return options

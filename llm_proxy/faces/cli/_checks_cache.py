@@ -26,6 +26,11 @@ __all__ = ["cache", "encoder", "guard", "ledger"]
 
 _SAMPLE = "Which of the two is the larger one?"
 _OTHER_SAMPLE = "Which one of the two is larger?"
+_REMEDIES = {
+    "CUDAExecutionProvider": 'install a driver and libraries that it finds: pip install "llm-proxy[gpu]"; or set '
+    'encoder.device = "cpu"'
+}
+_NO_REMEDY = 'update its driver, or set encoder.device = "cpu"'
 _ENOUGH = 10_000  # entries to count: the doctor is quick
 _REMEDY = "llm-proxy cache check --repair; or remove the folder: the cache begins anew"
 
@@ -63,27 +68,25 @@ def guard(config: Config) -> Iterator[Finding]:
 
 def _providers(settings: EncoderConfig) -> Iterator[Finding]:
     from llm_proxy.encode.onnx import OnnxEncoder
-    from llm_proxy.shipped import silence_onnxruntime
+    from llm_proxy.encode.providers import AUTOMATIC, DEVICES
+    from llm_proxy.shipped import CPU, libraries
 
-    silence_onnxruntime()
-    import onnxruntime
-
-    there = onnxruntime.get_available_providers()
+    there = libraries("the encoder", "onnxruntime")[0].get_available_providers()
     folder = Path(settings.model).expanduser() if settings.model else None
-    for provider in ("CUDAExecutionProvider", "CPUExecutionProvider"):
-        if provider not in there:
-            continue
-        try:
-            made = OnnxEncoder(folder, [provider])
-            used, latency_s = made.provider, _timed(made)
-        except LLMProxyError as exc:
-            yield _broken(f"{provider}: {exc}", exc)
-            continue
-        if used == provider:
-            yield Finding("encoder", "ok", f"{made.name} on {provider}: {milliseconds(latency_s)} a text")
-        else:
-            remedy = 'install a driver and libraries that it finds: pip install "llm-proxy[gpu]"'
-            yield Finding("encoder", "warning", f"{provider} is installed and does not start; {used} is used", remedy)
+    try:
+        made = OnnxEncoder(folder, device=settings.device)
+        latency_s = _timed(made)
+    except LLMProxyError as exc:
+        yield _broken(str(exc), exc)
+        return
+    yield Finding("encoder", "ok", f"{made.name} on {made.provider}: {milliseconds(latency_s)} a text")
+    for provider, why in made.passed_over:
+        yield Finding("encoder", "warning", f"{provider} is not used: {why}", _REMEDIES.get(provider, _NO_REMEDY))
+    if settings.device != "auto":
+        return
+    for name, provider in DEVICES.items():
+        if provider in there and provider not in (*AUTOMATIC, CPU):
+            yield Finding("encoder", "ok", f'{provider} is there, and used only where encoder.device = "{name}"')
 
 
 def _tried(settings: EncoderConfig) -> Finding:

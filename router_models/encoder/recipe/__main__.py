@@ -95,14 +95,19 @@ def cosines(run: ort.InferenceSession, inputs: list[dict[str, Array]], wanted: A
     return np.asarray((made * wanted).sum(axis=1))
 
 
+def serialised(model: onnx.ModelProto) -> bytes:
+    """The same bytes for the same model."""
+    return bytes(model.SerializeToString(deterministic=True))
+
+
 def build() -> None:
     """Write all files of this folder but the card, the recipe and the texts; check the limits."""
     weights = load_file(str(get_model_path() / "model.safetensors"))
     split, seen = split_neurons(weights, calibrate(weights))
-    model = transformer(split, int8_product(seen)).model()
-    data = model.SerializeToString(deterministic=True)
+    data = serialised(transformer(split, int8_product(seen), has_padding=False).model())
+    padded = transformer(split, int8_product(seen)).model()
     (FOLDER / "model.onnx").write_bytes(data)
-    (FOLDER / "model-float.onnx").write_bytes(float_twin(model, data).SerializeToString(deterministic=True))
+    (FOLDER / "model-float.onnx").write_bytes(serialised(float_twin(padded, data)))
     (FOLDER / "tokenizer.json").write_text(tokenizer().to_str(pretty=False), encoding="utf-8")
     names = ("model.onnx", "model-float.onnx", "tokenizer.json")
     hashes = {name: hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() for name in names}
@@ -113,6 +118,10 @@ def build() -> None:
         "unknown_token": "[UNK]",
         "graphs": {"int8": "model.onnx", "float": "model-float.onnx"},
         "sha256": hashes,
+        "vectors": {  # those of the graphs with padding, whose vectors these are, bit for bit
+            "int8": hashlib.sha256(whole := serialised(padded)).hexdigest(),
+            "float": hashlib.sha256(serialised(float_twin(padded, whole))).hexdigest(),
+        },
     }
     (FOLDER / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     texts = json.loads((FOLDER / "reference.json").read_text(encoding="utf-8"))
