@@ -21,9 +21,11 @@ if TYPE_CHECKING:
         LLMProxyError,
         MissingDependencyError,
         RouterError,
+        UnknownCallError,
         WireError,
     )
     from .faces.client import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI, wrap
+    from .faces.feedback import feedback
     from .faces.transport import AsyncProxyTransport, ProxyTransport
     from .runtime import Runtime
     from .types import Outcome
@@ -47,8 +49,10 @@ __all__ = [
     "ProxyTransport",
     "RouterError",
     "Runtime",
+    "UnknownCallError",
     "WireError",
     "__version__",
+    "feedback",
     "wrap",
 ]
 
@@ -64,6 +68,7 @@ _HOME = {
     "AsyncOpenAI": "faces.client",
     "AzureOpenAI": "faces.client",
     "OpenAI": "faces.client",
+    "feedback": "faces.feedback",
     "wrap": "faces.client",
 }
 

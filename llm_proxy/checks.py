@@ -114,5 +114,5 @@ def hit_named(config: Config, hit_id: str, ledger: Ledger | None = None) -> Outc
     from .observe.verdicts import served_hit
 
     if ledger is not None:
-        ledger.flush()
+        ledger.drain()
     return served_hit(config.cache.directory / LEDGER_NAME, hit_id)

@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 
 from . import _values
 from ._encoder import EncoderConfig
+from ._learn_sections import CompareSettings, OutcomeSettings
 from ._sections import Frozen, LimitConfig, PriceConfig
 from ._sentences import sentence
 from ._tables import from_file, leaves, merged
@@ -192,7 +193,7 @@ class BackendConfig(Frozen):
         return environment(self.api_key_env) if self.api_key_env else None
 
 
-class RouteConfig(Frozen):
+class RouteConfig(CompareSettings):
     """A choice between models, used when a request names the route as its model."""
 
     candidates: tuple[str, ...] = Field(min_length=1, description="`BACKEND/MODEL` names, weakest and cheapest first.")
@@ -278,7 +279,7 @@ class ServerConfig(Frozen):
     max_body_bytes: int = Field(32 << 20, gt=0, description="A larger chat request is refused with 413.")
 
 
-class ObserveConfig(Frozen):
+class ObserveConfig(OutcomeSettings):
     """What is written down about calls."""
 
     ledger: bool = Field(True, description="Keep one row a call (no prompts, no keys) for `llm-proxy stats`.")
@@ -332,7 +333,7 @@ class Config(Frozen):
                 raise ValueError(
                     f"routes.{route}.known_as must name one of {list(settings.candidates)}, not {strangers[0]!r}"
                 )
-            lack = settings.cascade_lack(self.backends, known)
+            lack = settings.cascade_lack(self.backends, known) or settings.compare_lack(self.backends, known)
             if lack:
                 raise ValueError(f"routes.{route}.{lack}")
         for name, target in self.aliases.items():

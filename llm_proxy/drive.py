@@ -197,7 +197,8 @@ class Driver:
                 return self._background(call)
             case Board(ticket, is_shareable):
                 domain = "threads" if is_shareable else None
-                return self._flights.board(domain, ticket, lambda on_over: SyncFlight(ticket, on_over, self.run))
+                run = partial(self.run, send=send)  # what settles an answer may ask on, beside the call
+                return self._flights.board(domain, ticket, lambda on_over: SyncFlight(ticket, on_over, run))
             case Await(flight, to_the_end, wait_s):
                 return _sync(flight).wait(wait_s, to_the_end=to_the_end)
             case Forward(outgoing):
@@ -270,7 +271,8 @@ class AsyncDriver:
             case Board(ticket, is_shareable):
                 loop = _asyncio_loop() if is_shareable else None
                 kind = AsyncFlight if loop is None else SharedFlight
-                return self._flights.board(loop, ticket, lambda on_over: kind(ticket, on_over, self.run))
+                run = partial(self.run, send=send)  # what settles an answer may ask on, beside the call
+                return self._flights.board(loop, ticket, lambda on_over: kind(ticket, on_over, run))
             case Await(flight, to_the_end, wait_s):
                 return await _async(flight).wait(wait_s, to_the_end=to_the_end)
             case Forward(outgoing):

@@ -8,6 +8,7 @@
     ├── CacheError                                the cache could not do its work: counted, logged, call forwarded
     │   └── CacheCorruptError                     stored bytes are not what was written: counted, treated as a miss
     ├── RouterError                               a router could not decide: counted, logged, the default is used
+    ├── UnknownCallError (also LookupError)       feedback on an id that is not known, or somebody else's
     └── BackendError                              the upstream could not answer
         ├── BackendUnavailable                    refused, reset, or no backend is configured: the proxy says 503
         ├── BackendTimeout                        no answer in time: the proxy says 504
@@ -28,6 +29,7 @@ __all__ = [
     "LLMProxyError",
     "MissingDependencyError",
     "RouterError",
+    "UnknownCallError",
     "WireError",
 ]
 
@@ -54,6 +56,10 @@ class CacheCorruptError(CacheError):
 
 class RouterError(LLMProxyError):
     """A router could not decide; the route's default candidate is used."""
+
+
+class UnknownCallError(LLMProxyError, LookupError):
+    """Feedback names no answer that is known here, or one that somebody else got; see `x-llm-proxy-id`."""
 
 
 class BackendError(LLMProxyError):

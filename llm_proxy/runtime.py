@@ -10,12 +10,12 @@ import atexit
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from ._clock import SystemClock
 from .backends.prices import Prices
 from .backfill import Backfill
 from .cache.resting import RestingCache
@@ -27,8 +27,8 @@ from .engine.outgoing import Dispatcher
 from .engine.settle import Settler
 from .errors import CacheError, LLMProxyError
 from .forking import Workers, on_fork, working
+from .learning import Learning, learn_from_ledger
 from .observe.events import CallEvent, Sink, Troubles
-from .route.base import Finished
 from .route.costs import CostEstimator
 from .route.lazy import LazyHeads, heads_for
 from .route.select import Selector
@@ -44,23 +44,10 @@ if TYPE_CHECKING:
     from .route.plan import Heads
     from .types import Outcome
 
-__all__ = ["LEDGER_NAME", "Runtime", "Settings", "SystemClock", "close_all", "runtime_for"]
+__all__ = ["LEDGER_NAME", "Runtime", "Settings", "SystemClock", "alive", "close_all", "runtime_for"]
 
 logger = logging.getLogger("llm_proxy")
 _MAINTAIN_EVERY_S = 60.0
-_LEARN_CALLS = 20_000  # of the ledger's newest, in a tenth of a second
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    def time(self) -> float:
-        """Unix time, seconds."""
-        return time.time()
-
-    def monotonic(self) -> float:
-        """Seconds since some moment; never goes back."""
-        return time.perf_counter()
 
 
 class Runtime:
@@ -116,15 +103,14 @@ class Runtime:
         self._backfill = Backfill(self.troubles)
         self.ledger = self._open_ledger()
         self._sinks: tuple[Sink, ...] = (*self._given_sinks, *([self.ledger] if self.ledger else []))
-        self._assemble_engine(cache)
+        # The command line and the background work use the cache itself; calls use it through its rests.
+        self._assemble_engine(RestingCache(cache, monotonic=self.clock.monotonic) if cache is not None else None)
         flights = Flights()
         self.driver = Driver(flights, self.pool, self._in_background)
         self.async_driver = AsyncDriver(flights, self.pool, self._in_background)
 
-    def _assemble_engine(self, cache: Cache | None) -> None:
+    def _assemble_engine(self, answers: RestingCache | None) -> None:
         config = self.config
-        # The command line and the background work use the cache itself; calls use it through its rests.
-        answers = RestingCache(cache, monotonic=self.clock.monotonic) if cache is not None else None
         encoder = self.encoder if config.cache.semantic else None  # else it serves routes alone
         settler = Settler(
             config.cache,
@@ -149,6 +135,9 @@ class Runtime:
             troubles=self.troubles,
             ledger=self.ledger,
         )
+        self.learning = Learning(
+            config, dispatcher, self.encoder, self.undo, prices=self.prices, clock=self.clock, troubles=self.troubles
+        )
         self.engine = Engine(
             config,
             cache=answers,
@@ -157,6 +146,7 @@ class Runtime:
             settler=settler,
             checker=self.checker,
             cascade=cascade_for(config, dispatcher, settler, self.clock, encoder=self.encoder, troubles=self.troubles),
+            learner=self.learning.learner,
             clock=self.clock,
             troubles=self.troubles,
         )
@@ -220,6 +210,15 @@ class Runtime:
         """
         return self.checker.undo(hit_named(self.config, hit, self.ledger) if isinstance(hit, str) else hit)
 
+    def feedback(self, call: Outcome | str, good: float) -> None:
+        """Say how good an answer was; see `llm_proxy.learning.Feedback.give`.
+
+        Args:
+            call: ``response.extensions["llm_proxy"]``, or its header ``x-llm-proxy-id``.
+            good: True, false, or a score in [0, 1].
+        """
+        self.learning.feedback.give(call if isinstance(call, str) else call.id, good)
+
     def close(self) -> None:
         """Write what is pending and release files and threads; calling it again is safe."""
         self.driver.close()
@@ -235,6 +234,7 @@ class Runtime:
                 self.cache.close()
             except LLMProxyError as exc:
                 self.troubles.note("cache", exc)
+        self.learning.close()
         if self.ledger is not None:
             self.ledger.close()
 
@@ -245,7 +245,9 @@ class Runtime:
             is_quiet: No other thread was inside llm-proxy at the fork. Else modules may be half imported for ever,
                 and calls are passed on without cache and encoder.
         """
-        _inherited.append((self.cache, self.encoder, self.ledger, self.driver, self.async_driver, self._pool))
+        _inherited.append(
+            (self.cache, self.encoder, self.ledger, self.learning, self.driver, self.async_driver, self._pool)
+        )
         if self._is_closed:
             self._lock = threading.RLock()
             return
@@ -320,16 +322,8 @@ class Runtime:
 
     def _learn_from_ledger(self) -> None:
         """Have the estimates begin with what earlier calls have taken; does nothing where no ledger is kept."""
-        if self.ledger is None:
-            return
-        from .observe.totals import latest_calls
-
-        try:
-            calls = latest_calls(self.config.cache.directory / LEDGER_NAME, most=_LEARN_CALLS)
-        except CacheError as exc:
-            self.troubles.note("ledger", exc)
-            return
-        self.costs.observe_all(Finished(*call) for call in calls)
+        if self.ledger is not None:
+            learn_from_ledger(self.costs, self.config.cache.directory / LEDGER_NAME, self.troubles)
 
     def _maintain(self) -> None:
         """Do what waits in the cache, and encode entries that have no vector of this encoder."""
@@ -347,6 +341,11 @@ class Runtime:
 _alive: WeakSet[Runtime] = WeakSet()
 _inherited: list[Any] = []
 """What a child has of its parent: connections that it must not close, locks that may be held for ever."""
+
+
+def alive() -> list[Runtime]:
+    """Every runtime of this process that is not closed."""
+    return [runtime for runtime in list(_alive) if not runtime._is_closed]
 
 
 def _in_child(is_quiet: bool) -> None:

@@ -244,6 +244,7 @@ class Outcome:
             found. None where it is no semantic hit.
         reason: Why this model was asked, in a few words, where a route decided.
         cascade: What became of each candidate that a cascade asked, e.g. ``small 0.31, large``; empty without one.
+        call_id: What names a call that a route decided, for feedback; empty where it is not kept.
     """
 
     status: Literal["hit", "miss", "bypass"]
@@ -265,6 +266,12 @@ class Outcome:
     p_wrong: float | None = None
     reason: str = ""
     cascade: str = ""
+    call_id: str = ""
+
+    @property
+    def id(self) -> str:
+        """What feedback names this answer by, the header ``x-llm-proxy-id``; empty where none can be given."""
+        return self.asked[:HIT_ID_CHARS] if self.kind == "semantic" else self.call_id
 
     def with_changes(self, **changes: Any) -> Outcome:
         """A copy with some fields replaced."""
@@ -296,8 +303,8 @@ class Outcome:
         rows = [("cache-status", self.cache_status)]
         if self.status == "hit":
             rows += [("age", str(int(self.age_s))), ("x-llm-proxy-saved-usd", f"{self.saved_usd:.8f}")]
-        if self.kind == "semantic" and self.asked:
-            rows.append(("x-llm-proxy-id", self.asked[:HIT_ID_CHARS]))
+        if self.id:
+            rows.append(("x-llm-proxy-id", self.id))
         if self.backend:
             rows.append(("x-llm-proxy-backend", self.backend))
         if self.route:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Mapping
@@ -15,14 +16,16 @@ from llm_proxy.cache.judge import ModelJudge, Normalised, normalised
 from llm_proxy.cache.weighed import Decision, Weighed
 from llm_proxy.config import Config
 from llm_proxy.engine.allowance import Allowance
+from llm_proxy.engine.asking import Asking
 from llm_proxy.engine.cascade import Cascade
 from llm_proxy.engine.flow import Engine
+from llm_proxy.engine.learn import Learner, Way
 from llm_proxy.engine.outgoing import Dispatcher
 from llm_proxy.engine.settle import Settler
 from llm_proxy.engine.shadow import Checker
 from llm_proxy.errors import CacheError
 from llm_proxy.observe.events import CallEvent, CheckEvent, Troubles
-from llm_proxy.route.second import SecondOpinion
+from llm_proxy.route.second import AsGood, SecondOpinion
 from llm_proxy.route.select import Selector
 from llm_proxy.testing import FakeClock, FakeEncoder
 from llm_proxy.types import ChatRequest, Head
@@ -159,6 +162,9 @@ class Rig:
     spent_usd: float = 0.0
     heads: Any = None
     """As `Selector`'s."""
+    noted: list[Any] = field(default_factory=list)
+    """What went to the log of outcomes."""
+    keeps_outcomes: bool = True
 
     def __post_init__(self) -> None:
         self.config = Config(**self.sections)
@@ -205,6 +211,7 @@ class Rig:
             clock=self.clock,
             troubles=self.troubles,
         )
+        self.learner = self._learner()
         self.engine = Engine(
             self.config,
             cache=self.cache,
@@ -213,8 +220,46 @@ class Rig:
             settler=self.settler,
             checker=self.checker,
             cascade=self.cascade,
+            learner=self.learner,
             clock=self.clock,
             troubles=self.troubles,
+        )
+
+    def _learner(self) -> Learner:
+        """Every route that is compared has an allowance of its own; ids are numbers."""
+        self.allowances = {
+            name: Allowance(
+                route.compare_usd_per_day,
+                clock=self.clock,
+                spent_since=lambda at_s: self.spent_usd,
+                lock=threading.Lock(),
+            )
+            for name, route in self.config.routes.items()
+        }
+        asker = self.judge if isinstance(self.judge, ModelJudge | AsGood) else None
+        limit_bytes = self.config.cache.max_entry_bytes
+        ways = {
+            name: Way(
+                route.compare_share,
+                self.judge,
+                asker,
+                self.allowances[name],
+                Asking(limit_bytes, allowance=self.allowances[name], prices=self.prices, clock=self.clock),
+            )
+            for name, route in self.config.routes.items()
+            if route.compare_share
+        }
+        self.ids = (f"r{number}" for number in itertools.count(1))
+        return Learner(
+            self.config,
+            log=self.noted.append if self.keeps_outcomes else None,
+            ways=ways,
+            new_id=lambda: next(self.ids),
+            dispatcher=self.dispatcher,
+            encoder=lambda: "fake",
+            clock=self.clock,
+            troubles=self.troubles,
+            chance=lambda: self.chance,
         )
 
     @property

@@ -114,6 +114,8 @@ def _samples() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
         "cache.context": ("similar", "similar"), "cache.max_error_rate": ("0.02", 0.02), "server.port": ("0", 0),
         "server.keys": ("one, two,", (SecretStr("one"), SecretStr("two"))),
         "server.max_body_bytes": ("9", 9), "observe.ledger": ("no", False), "observe.ledger_rows": ("10", 10),
+        "observe.outcomes": ("false", False), "observe.outcome_rows": ("11", 11), "observe.outcome_days": ("1.5", 1.5),
+        "observe.outcome_bytes": ("2000000", 2_000_000), "observe.prompts": ("true", True),
         "aliases": ('{"gpt-4o": "a/m"}', {"gpt-4o": "a/m"}),
     }  # fmt: skip
     for path, (text, value) in values.items():
@@ -449,3 +451,16 @@ def test_tables_whose_names_the_user_chooses():
     assert set(tables_of(Config)) == {"backends", "routes"}
     assert kind_of(Config, ("cache", "nothing")) is None
     assert kind_of(Config, ("cache", "store", "more")) is None
+
+
+class TestCompareJudge:
+    @pytest.mark.parametrize("judge", ["exact", "normalised", "similar", "a/judge"])
+    def test_is_a_way_or_a_model(self, judge):
+        route = {"candidates": ["a/m"], "compare_judge": judge}
+        assert load(backends={"a": LOCAL}, routes={"auto": route}).routes["auto"].compare_judge == judge
+
+    @pytest.mark.parametrize("judge", ["", "gpt-4o", "b/judge", "a/"])
+    def test_is_nothing_else(self, judge):
+        route = {"candidates": ["a/m"], "compare_judge": judge}
+        with pytest.raises(ConfigError, match=r"routes\.auto\.compare_judge must be exact, normalised, similar or"):
+            load(backends={"a": LOCAL}, routes={"auto": route})

@@ -18,16 +18,16 @@ PACKAGE = Path(llm_proxy.__file__).parent
 
 # Each layer sees those above it; parts of one line see each other nowhere but where `BESIDE` says so.
 LAYERS = [
-    {"types", "errors", "forking", "__version__"},
+    {"types", "errors", "forking", "_clock", "__version__"},
     {"shipped"},
     {"_variables", "_values"},
     {"_sentences", "_sections", "_tables"},
-    {"_encoder"},
+    {"_encoder", "_learn_sections"},
     {"config"},
     {"cache", "route", "encode", "backends", "draft", "wire", "observe"},
     {"engine"},
     {"pull", "beside", "hold"},
-    {"drive", "checks", "backfill"},
+    {"drive", "checks", "backfill", "learning", "logged"},
     {"runtime"},
     {"faces", "testing"},
     {"__init__", "__main__"},

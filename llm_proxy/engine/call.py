@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llm_proxy.types import Forward, Outcome
 
 if TYPE_CHECKING:
+    from llm_proxy.observe.events import GradeSource
     from llm_proxy.route.base import Destination
     from llm_proxy.types import ChatRequest
 
     from .flights import Flight, Seat, Ticket
     from .shadow import Hit
 
-__all__ = ["Call"]
+__all__ = ["Call", "Grade"]
+
+
+class Grade(NamedTuple):
+    """How good one model's answer was found to be, in [0, 1], and who says so; ``completion_tokens`` where known."""
+
+    backend: str
+    model: str
+    source: GradeSource
+    score: float
+    completion_tokens: int | None = None
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Call:
     """One call on its way through `Engine.answer`.
 
-    Of a cascade, ``spent_usd`` is what was paid for answers that nobody gets, and ``tried`` what was thought of those
-    that were looked at.
+    Of a cascade, ``spent_usd`` is what was paid for answers that nobody gets, ``tried`` what was thought of those that
+    were looked at, and ``grades`` the same for the log of outcomes, where ``call_id`` names the call.
     """
 
     request: ChatRequest
@@ -41,6 +52,8 @@ class Call:
     served: Hit | None = None
     spent_usd: float = 0.0
     tried: tuple[str, ...] = ()
+    grades: tuple[Grade, ...] = ()
+    call_id: str = ""
 
     @property
     def outcome(self) -> Outcome:
@@ -56,6 +69,7 @@ class Call:
             reason=self.reason,
             cost_usd=self.spent_usd or None,
             cascade=", ".join(self.tried),
+            call_id=self.call_id,
         )
 
     @property

@@ -28,14 +28,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llm_proxy.route.base import Destination, Reply
 from llm_proxy.types import JSON, Outcome, texts_of
+from llm_proxy.wire.chat import usage_of
 from llm_proxy.wire.recorder import recorder_for
 
 from . import admission
+from .call import Grade
 from .effects import Flow, Held, compute, forward, hold
 
 if TYPE_CHECKING:
     from llm_proxy.config import Config, RouteConfig
-    from llm_proxy.observe.events import Troubles
+    from llm_proxy.observe.events import GradeSource, Troubles
     from llm_proxy.types import ChatRequest, Head, Outgoing
 
     from .call import Call
@@ -91,6 +93,7 @@ class Cascade:
         call.destination = replace(call.destination, backend=backend, model=model)
         if call.ticket is not None:
             call.ticket.asked_s, call.ticket.outcome = self._clock.monotonic(), call.outcome
+            call.ticket.grades = call.grades
         return self._dispatcher.request(call.request, call.destination)
 
     def asking(self, call: Call, steps: tuple[tuple[str, str], ...]) -> Flow[Head]:
@@ -122,11 +125,14 @@ class Cascade:
             if not thought.is_good and completion is not None:
                 yield from self._book(call, outgoing, completion, took_s)
         call.tried += (f"{outgoing.model} {thought.words}",)
+        if thought.source is not None:
+            call.grades += (Grade(outgoing.backend, outgoing.model, thought.source, thought.score, thought.tokens),)
         if held is None or not thought.is_good:
             self._settler.given_up(call.outcome, sent, status=held.head.status if held is not None else 0)
             return None
         if call.ticket is not None:
             call.ticket.outcome, call.ticket.is_storable = call.outcome, thought.words != _UNSEEN
+            call.ticket.grades = call.grades
         return held.head
 
     def _held(self, call: Call, outgoing: Outgoing) -> Flow[Held | None]:
@@ -144,12 +150,14 @@ class Cascade:
             said = _at_sight(call.request, status, completion)
             if said is not None or completion is None:
                 return said or _Thought(False, "no-answer")
-            route, text = self._route(call), _text_of(completion)
+            route, text, usage = self._route(call), _text_of(completion), usage_of(completion)
             if route.cascade_agree_with:
-                return (yield from self._agreed(call, route.cascade_agree_with, text))
-            if route.cascade_judge:
-                return (yield from self._judged(call, route.cascade_judge, text))
-            return (yield from self._scored(call, route.cascade_bar, _answer_of(completion, text)))
+                thought = yield from self._agreed(call, route.cascade_agree_with, text)
+            elif route.cascade_judge:
+                thought = yield from self._judged(call, route.cascade_judge, text)
+            else:
+                thought = yield from self._scored(call, route.cascade_bar, _answer_of(completion, text))
+            return thought._replace(tokens=usage.completion_tokens if usage else None)
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the next candidate is asked
             self._troubles.note("cascade", exc)
             return _Thought(False, "trouble")
@@ -158,20 +166,22 @@ class Cascade:
         encoding = call.ticket.encoding if call.ticket is not None else None
         score = partial(self._scorer.score, call.request.question, answer, encoding)
         p_right = yield from compute(score, SCORING_S)
-        return _Thought(p_right >= bar, f"{p_right:.2f}")
+        return _Thought(p_right >= bar, f"{p_right:.2f}", "score", p_right)
 
     def _agreed(self, call: Call, named: str, text: str) -> Flow[_Thought]:
         other = yield from self._asked(call, named, _plainly(call.request))
-        is_same = False
-        if other is not None:
-            is_same = yield from compute(partial(self._opinion.agree, text, _text_of(other)), SCORING_S)
-        return _Thought(is_same, "agreed" if is_same else "alone")
+        if other is None:
+            return _Thought(False, "alone")
+        is_same = yield from compute(partial(self._opinion.agree, text, _text_of(other)), SCORING_S)
+        return _Thought(is_same, "agreed" if is_same else "alone", "agreement", float(is_same))
 
     def _judged(self, call: Call, named: str, text: str) -> Flow[_Thought]:
         body = self._opinion.judging(named.partition("/")[2], call.request.question, text)
         said = yield from self._asked(call, named, replace(call.request, body=body, raw=_raw(body)))
-        is_right = said is not None and self._opinion.approves(_text_of(said))
-        return _Thought(is_right, "approved" if is_right else "doubted")
+        if said is None:
+            return _Thought(False, "doubted")
+        is_right = self._opinion.approves(_text_of(said))
+        return _Thought(is_right, "approved" if is_right else "doubted", "judge", float(is_right))
 
     def _asked(self, call: Call, named: str, request: ChatRequest) -> Flow[JSON | None]:
         """The whole answer of a model beside the cascade, which is booked; None where it gives none."""
@@ -209,10 +219,16 @@ class Cascade:
 
 
 class _Thought(NamedTuple):
-    """Whether an answer is good enough, and why in a word; a number is the probability that it is right."""
+    """Whether an answer is good enough, and why in a word; a number is the probability that it is right.
+
+    Where somebody looked at what it says: who, what came of it in [0, 1], and how long the answer is.
+    """
 
     is_good: bool
     words: str
+    source: GradeSource | None = None
+    score: float = 0.0
+    tokens: int | None = None
 
 
 def _at_sight(request: ChatRequest, status: int, completion: JSON | None) -> _Thought | None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llm_proxy.config import CacheConfig
     from llm_proxy.types import ChatRequest
 
-__all__ = ["conversation_of", "fingerprint", "narrowed", "tenant_of"]
+__all__ = ["conversation_of", "fingerprint", "narrowed", "owner_of", "tenant_of"]
 
 # These fields name the caller, the transport or the bill; the model's answer does not depend on them.
 _NOT_IN_SCOPE = frozenset({
@@ -90,6 +90,11 @@ def tenant_of(request: ChatRequest, rule: str) -> str:
         return f"header:{request.headers.get(name.lower(), '')}"
     accounts = [request.headers.get(name, "") for name in ACCOUNT_HEADERS]
     return "key:" + _digest([credentials_of(request.headers), accounts])[:32]
+
+
+def owner_of(call_id: str, tenant: str) -> str:
+    """Who may give feedback on an answer, as a hash: it tells nothing of the tenant, and is another for each answer."""
+    return _digest([call_id, tenant])[:32]
 
 
 def conversation_of(request: ChatRequest, tenant: str) -> str:

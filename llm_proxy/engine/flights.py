@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llm_proxy.encode.base import Encoding
     from llm_proxy.types import JSON, ChatRequest, Fingerprint, Head, HeaderList, Outcome
 
+    from .call import Grade
     from .effects import Flow
     from .shadow import Doubted
 
@@ -81,6 +82,7 @@ class Ticket:
         head_headers: The upstream's response headers, likewise.
         entry: The answer as an entry, once it is settled and may be stored.
         doubted: The entry that would have been served but for its evidence, where there is one.
+        grades: What was found of answers to it, by a cascade.
         is_storable: Whether it may be stored, as far as is known before it is complete.
         is_settled: Whether it is booked: `settle` or ``lost`` came.
         is_left: Whether its caller left before the upstream answered; the flight then books the call.
@@ -101,6 +103,7 @@ class Ticket:
     head_headers: HeaderList = ()
     entry: Entry | None = None
     doubted: Doubted | None = None
+    grades: tuple[Grade, ...] = ()
     is_storable: bool = True
     is_settled: bool = False
     is_left: bool = False

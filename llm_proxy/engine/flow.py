@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from .cascade import Cascade
     from .flights import Flight
+    from .learn import Learner
     from .outgoing import Dispatcher
     from .ports import Clock, QuestionEncoder
     from .settle import Settler
@@ -56,12 +57,14 @@ class Engine:
         settler: Settler,
         checker: Checker,
         cascade: Cascade,
+        learner: Learner,
         clock: Clock,
         troubles: Troubles,
     ) -> None:
         self._config = config
         self._cache, self._encoder = cache, encoder
         self._dispatcher, self._settler, self._checker, self._cascade = dispatcher, settler, checker, cascade
+        self._learner = learner
         self._clock, self._troubles = clock, troubles
 
     @property
@@ -87,6 +90,7 @@ class Engine:
                 if call.is_tending_due:
                     yield from self._settler.tend()
                 if call.served is not None:
+                    self._learner.served(call.served)
                     yield from self._checker.begin(call.served)
         except BaseException as exc:
             self._give_up(call, exc)
@@ -324,6 +328,7 @@ class Engine:
     # -- 6 to 8: from upstream -----------------------------------------------------------------------------------
 
     def _from_upstream(self, call: Call) -> Flow[Answer]:
+        call.call_id = self._learner.id_for(call)
         steps = self._cascade.steps(call)
         outgoing = self._cascade.turn_to(call, steps[0]) if steps else (yield from self._route(call))
         led, asking = call.led, self._cascade.asking(call, steps) if steps else None
@@ -338,6 +343,7 @@ class Engine:
             if led.head is not None:
                 return Live(head, led.ticket.outcome, led, call.seat)
         self._settler.passed(call.request, call.outcome, call.started_s, status=head.status, sent=call.sent)
+        self._learner.passed(call, head.status)
         return Live(head, call.outcome)
 
     def _route(self, call: Call) -> Flow[Outgoing]:
@@ -361,8 +367,10 @@ class Engine:
 
     def _settle(self, ticket: Ticket) -> Flow[None]:
         """Step 9; the answer also tells of an entry that was passed over because of its evidence."""
+        asked = ticket.outcome
         yield from self._settler.settle(ticket)
         yield from self._checker.explore(ticket)
+        yield from self._learner.settled(ticket, asked)
 
     def _new_ticket(self, call: Call, found: Fingerprint) -> Ticket:
         request = call.request

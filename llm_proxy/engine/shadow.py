@@ -22,12 +22,10 @@ from llm_proxy.cache.evidence import Observation
 from llm_proxy.cache.weighed import Decision, Weighed
 from llm_proxy.errors import ConfigError
 from llm_proxy.observe.events import CheckEvent
-from llm_proxy.types import CHARS_PER_TOKEN, ChatRequest, Outcome, Usage
-from llm_proxy.wire.chat import usage_of
-from llm_proxy.wire.recorder import recorder_for
+from llm_proxy.types import ChatRequest, Outcome
 
-from . import admission
-from .effects import Flow, aside, background, compute, fetch
+from .asking import LIMIT_S, Asking, Bill, Fresh, is_plain, plainly, raw, says, without_key
+from .effects import Flow, aside, background, compute
 from .flights import Ticket
 
 if TYPE_CHECKING:
@@ -39,21 +37,15 @@ if TYPE_CHECKING:
     from llm_proxy.config import CacheConfig
     from llm_proxy.encode.base import Encoding
     from llm_proxy.observe.events import Troubles
-    from llm_proxy.types import JSON, Fingerprint, HeaderList, Outgoing
+    from llm_proxy.types import JSON, Fingerprint
 
     from .allowance import Allowance
-    from .flights import Recording
     from .outgoing import Dispatcher
     from .ports import Asker, Clock, Judge, Pricer
     from .settle import Settler
 
-__all__ = ["Checker", "Doubted", "Hit", "weighed_of"]
+__all__ = ["LIMIT_S", "Checker", "Doubted", "Hit", "weighed_of"]
 
-LIMIT_S = 60.0
-"""Longest time that one request of a check may take; where a thread reads, what it waits for last comes on top."""
-
-_NOT_SENT = ("stream", "stream_options", "store", "metadata")
-_NOT_OURS = "idempotency-key"  # it stands for the caller's own request
 _NAMES_A_MODEL = "/deployments/"  # Azure's addresses: another model can't be asked there
 
 
@@ -91,24 +83,6 @@ class Doubted:
         return self.weighed.decision.reason == "explored"
 
 
-@dataclass(slots=True)
-class _Bill:
-    """What a check took so far, dollars; None before anything was sent, and once it is booked."""
-
-    usd: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Fresh:
-    """A whole answer, and how it came."""
-
-    completion: JSON
-    recorder: Recording
-    headers: HeaderList
-    outgoing: Outgoing
-    took_s: float
-
-
 class Checker:
     """Checks semantic hits. One a runtime; thread-safe as far as its parts are."""
 
@@ -129,9 +103,10 @@ class Checker:
         chance: Callable[[], float],
     ) -> None:
         self._settings, self._cache, self._dispatcher, self._settler = settings, cache, dispatcher, settler
-        self._judge, self._asker, self._allowance, self._prices = judge, asker, allowance, prices
+        self._judge, self._asker, self._allowance = judge, asker, allowance
+        self._asking = Asking(settings.max_entry_bytes, allowance=allowance, prices=prices, clock=clock)
         self._clock, self._troubles, self._book, self._chance = clock, troubles, book, chance
-        self._bills: dict[int, tuple[Outcome, _Bill]] = {}
+        self._bills: dict[int, tuple[Outcome, Bill]] = {}
 
     def begin(self, hit: Hit) -> Flow[None]:
         """Take a hit into account, and have it checked beside the call if it is drawn and may be asked upstream."""
@@ -139,7 +114,7 @@ class Checker:
         try:
             if self._cache is not None:
                 self._cache.note_served(hit.weighed)
-            if share and self._chance() < share and _is_plain(hit.request) and self._allowance.sit():
+            if share and self._chance() < share and is_plain(hit.request) and self._allowance.sit():
                 yield from aside(self._check(hit), self._allowance.leave)
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the caller has its answer
             self._troubles.note("check", exc)
@@ -178,7 +153,7 @@ class Checker:
     # -- beside the call -----------------------------------------------------------------------------------------
 
     def _check(self, hit: Hit) -> Flow[None]:
-        bill, is_same = _Bill(), None
+        bill, is_same = Bill(), None
         self._bills[id(bill)] = hit.outcome, bill
         try:
             is_same = yield from self._compared(hit, bill)
@@ -187,15 +162,15 @@ class Checker:
         finally:  # it may be cut off, and what was asked was paid for even so
             self._settle_bill(hit.outcome, bill, is_same)
 
-    def _settle_bill(self, outcome: Outcome, bill: _Bill, is_same: bool | None) -> None:
+    def _settle_bill(self, outcome: Outcome, bill: Bill, is_same: bool | None) -> None:
         if self._bills.pop(id(bill), None) is not None and bill.usd is not None:
             self._note(outcome, "shadow", is_same, bill.usd)
 
-    def _compared(self, hit: Hit, bill: _Bill) -> Flow[bool | None]:
+    def _compared(self, hit: Hit, bill: Bill) -> Flow[bool | None]:
         """Whether the question's own answer says the same; None where it is not asked, or nobody can tell."""
-        request = _plainly(hit.request)
+        request = plainly(hit.request)
         outgoing, destination = self._dispatcher.routed(request, hit.encoding)
-        fresh = yield from self._asked(request, outgoing, bill, expected=hit.entry.completion)
+        fresh = yield from self._asking.answer(request, outgoing, bill, expected=hit.entry.completion)
         if fresh is None:
             return None
         said = _both_said(hit.entry, fresh.completion)
@@ -210,50 +185,16 @@ class Checker:
             yield from compute(partial(self._learn, hit, ticket, fresh.completion, is_same))
         return is_same
 
-    def _asked_model(self, asker: Asker, body: JSON, request: ChatRequest, bill: _Bill) -> Flow[bool | None]:
+    def _asked_model(self, asker: Asker, body: JSON, request: ChatRequest, bill: Bill) -> Flow[bool | None]:
         if _NAMES_A_MODEL in request.endpoint:
             raise ConfigError(f"the judge {body['model']!r} can't be asked at an address that names another model")
-        asking = _without_key(replace(request, body=body, raw=_raw(body)))
+        asking = without_key(replace(request, body=body, raw=raw(body)))
         outgoing, _ = self._dispatcher.routed(asking)
-        answer = yield from self._asked(asking, outgoing, bill, expected=b"")
-        said = None if answer is None else _said(answer.completion)
+        answer = yield from self._asking.answer(asking, outgoing, bill, expected=b"")
+        said = None if answer is None else says(answer.completion)
         return None if said is None else asker.verdict(said)
 
-    def _asked(self, request: ChatRequest, outgoing: Outgoing, bill: _Bill, *, expected: bytes) -> Flow[_Fresh | None]:
-        """The answer to a request, where it may be paid for, comes, and is whole."""
-        cost_usd = partial(self._cost_usd, request, outgoing)
-        guess_usd = yield from compute(partial(cost_usd, _guess(outgoing.body, expected)))
-        if guess_usd is None:
-            raise ConfigError(f"no price is known for {outgoing.model!r}, so what checks cost can't be bounded: set it")
-        if not (yield from compute(partial(self._allowance.spend, guess_usd))):
-            return None
-        bill.usd = (bill.usd or 0.0) + guess_usd
-        limit_bytes, wait_s = self._settings.max_entry_bytes, min(outgoing.timeout_s or LIMIT_S, LIMIT_S)
-        started_s = self._clock.monotonic()
-        try:
-            answer = yield from fetch(replace(outgoing, timeout_s=wait_s), limit_bytes=limit_bytes, limit_s=LIMIT_S)
-        except Exception:  # noqa: BLE001 - of any HTTP library: an upstream's trouble is none of ours
-            return None
-        recorder = recorder_for(answer.headers, limit_bytes=limit_bytes) if answer.status == 200 else None
-        if recorder is None:
-            return None
-        recorder.feed(answer.body)
-        recorder.end()
-        completion = recorder.completion()
-        usage = usage_of(completion) if completion is not None else None
-        took_usd = yield from compute(partial(cost_usd, usage or _guess(outgoing.body, answer.body)))
-        self._correct(bill, (took_usd or 0.0) - guess_usd, is_known=usage is not None)
-        if completion is None or admission.rejection(completion):
-            return None
-        return _Fresh(completion, recorder, answer.headers, outgoing, self._clock.monotonic() - started_s)
-
-    def _correct(self, bill: _Bill, further_usd: float, *, is_known: bool) -> None:
-        """Count what an answer took beyond the guess; it took less only where it says so itself."""
-        if is_known or further_usd > 0:
-            self._allowance.correct(further_usd)
-            bill.usd = (bill.usd or 0.0) + further_usd
-
-    def _ticket(self, hit: Hit, request: ChatRequest, fresh: _Fresh, *, route: str) -> Ticket:
+    def _ticket(self, hit: Hit, request: ChatRequest, fresh: Fresh, *, route: str) -> Ticket:
         """The ticket of an answer that no caller waits for, to keep it by."""
         sent = fresh.outgoing
         return Ticket(
@@ -267,9 +208,6 @@ class Checker:
             recorder=fresh.recorder,
             head_headers=fresh.headers,
         )
-
-    def _cost_usd(self, request: ChatRequest, outgoing: Outgoing, usage: Usage) -> float | None:
-        return self._prices.cost_usd(usage, model=outgoing.model, backend=outgoing.backend, base_url=request.base_url)
 
     # -- what was found ------------------------------------------------------------------------------------------
 
@@ -291,7 +229,7 @@ class Checker:
 
     def _explored_by(self, asker: Asker, doubted: Doubted, ticket: Ticket, entry: Entry) -> Flow[None]:
         """As `_explored`, beside the call; the judging model is asked where the answers are not plainly the same."""
-        bill, is_same = _Bill(), None
+        bill, is_same = Bill(), None
         try:
             said = _both_said(doubted.entry, json.loads(entry.completion))
             is_same = None if said is None else (yield from compute(partial(self._judge.compare, *said)))
@@ -346,33 +284,6 @@ class Checker:
         )
 
 
-def _is_plain(request: ChatRequest) -> bool:
-    """Whether a request may be asked once more: it can have no effect, and its caller did not forbid it."""
-    has_tools = any(request.body.get(name) for name in ("tools", "functions", "web_search_options"))
-    return not has_tools and not request.controls.only_if_cached
-
-
-def _plainly(request: ChatRequest) -> ChatRequest:
-    """The same request for an answer in one piece, that leaves nothing behind upstream."""
-    request = _without_key(request)
-    if not any(name in request.body for name in _NOT_SENT):
-        return request
-    body = {name: value for name, value in request.body.items() if name not in _NOT_SENT}
-    return replace(request, body=body, raw=_raw(body))
-
-
-def _without_key(request: ChatRequest) -> ChatRequest:
-    return replace(request, headers={name: value for name, value in request.headers.items() if name != _NOT_OURS})
-
-
-def _raw(body: JSON) -> bytes:
-    return json.dumps(body, separators=(",", ":")).encode()
-
-
-def _guess(body: bytes, expected: bytes) -> Usage:
-    return Usage(len(body) // CHARS_PER_TOKEN, len(expected) // CHARS_PER_TOKEN)
-
-
 def weighed_of(hit: Outcome) -> Weighed:
     """What was decided on a semantic hit, as far as what was said of it tells."""
     p_wrong = hit.p_wrong or 0.0
@@ -381,12 +292,5 @@ def weighed_of(hit: Outcome) -> Weighed:
 
 def _both_said(cached: Entry, fresh: JSON) -> tuple[str, str] | None:
     """What both answers say, where both are text."""
-    one, other = _said(json.loads(cached.completion)), _said(fresh)
+    one, other = says(json.loads(cached.completion)), says(fresh)
     return None if one is None or other is None else (one, other)
-
-
-def _said(completion: JSON) -> str | None:
-    """What an answer says in its first choice, where that is text."""
-    message = completion["choices"][0]["message"]
-    content = message.get("content")
-    return content if isinstance(content, str) and not message.get("tool_calls") else None

@@ -4,6 +4,7 @@
 
     POST /v1/chat/completions   the engine
     GET  /v1/models             models of all backends, routes and aliases
+    POST /llm-proxy/feedback    how good an answer was
     *    /healthz  /readyz      alive; able to serve
     *                           passed to the default backend, streaming both ways
 """
@@ -23,6 +24,7 @@ from llm_proxy.errors import BackendError, BackendTimeout, BackendUnavailable, C
 from llm_proxy.types import Head, Outcome, Outgoing
 from llm_proxy.wire.chat import error_body, parse_request
 
+from . import feedback
 from ._asgi_io import BROKEN, Caller, Refused, is_foreign_page, relay
 from ._headers import decoded, merged
 from ._http import httpx
@@ -97,11 +99,17 @@ class ProxyApp:
             return self._readiness()
         passed = merged(end_to_end(scope["headers"]))
         self._admit(headers, passed)
+        if feedback.HEADER in headers:
+            return await self._with_feedback(scope, headers, caller)
         if method in {"CONNECT", "TRACE"}:
             raise Refused(405, f"{method} is not for this proxy")
         if "content-length" in headers and "transfer-encoding" in headers:
             # A server in front may see the request end elsewhere and smuggle another one. Source: RFC 9112 section 6.1.
             raise Refused(400, "a request has content-length or transfer-encoding, not both", must_close=True)
+        if path == feedback.PATH and method == "POST":
+            raw = await caller.body(limit_bytes=feedback.MOST_BYTES, announced=headers.get("content-length", ""))
+            status, body = await asyncio.to_thread(feedback.answer, self._runtime, raw, passed)
+            return Served(status, [_JSON], Outcome("bypass"), body)
         # This proxy does not decode bodies, so a coded one is passed on: the backend may know the coding.
         if path == _CHAT_PATH and method == "POST" and "content-encoding" not in headers:
             return await self._chat(scope, passed, caller, announced=headers.get("content-length", ""))
@@ -111,6 +119,14 @@ class ProxyApp:
             if served is not None:
                 return served
         return await self._pass(scope, headers, caller)
+
+    async def _with_feedback(self, scope: Scope, headers: Mapping[str, str], caller: Caller) -> Served:
+        """Take the feedback out of a request, which is for nobody further on, and answer what is left."""
+        said = await feedback.heard_async(self._runtime, headers[feedback.HEADER], merged(end_to_end(scope["headers"])))
+        name = feedback.HEADER.encode()
+        bare = {**scope, "headers": [row for row in scope["headers"] if row[0].lower() != name]}
+        served = await self._answer(bare, merged(decoded(bare["headers"])), caller)
+        return replace(served, headers=[*served.headers, (feedback.HEADER, said)])
 
     def _admit(self, headers: Mapping[str, str], passed: Mapping[str, str]) -> None:
         """Refuse who may not come in.

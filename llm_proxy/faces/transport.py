@@ -16,6 +16,7 @@ from llm_proxy.runtime import Settings, runtime_for
 from llm_proxy.types import Head
 from llm_proxy.wire.chat import parse_request
 
+from . import feedback
 from ._headers import decoded, merged
 from ._http import byte_streams, httpx, module_of
 
@@ -50,6 +51,9 @@ class ProxyTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer or forward one request; the outcome is in ``response.extensions["llm_proxy"]``."""
         inner = self.inner = self.inner or module_of(request).HTTPTransport()
+        if feedback.HEADER in request.headers:
+            said = feedback.heard(self.runtime, *_taken(request))
+            return _told(self.handle_request(request), said)
         call = _parsed(request, request.read(), self.runtime) if _is_chat(request) else None
         if call is None:
             response: httpx.Response = inner.handle_request(request)
@@ -86,6 +90,9 @@ class AsyncProxyTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer or forward one request; the outcome is in ``response.extensions["llm_proxy"]``."""
         inner = self.inner = self.inner or module_of(request).AsyncHTTPTransport()
+        if feedback.HEADER in request.headers:
+            said = await feedback.heard_async(self.runtime, *_taken(request))
+            return _told(await self.handle_async_request(request), said)
         call = _parsed(request, await request.aread(), self.runtime) if _is_chat(request) else None
         if call is None:
             response: httpx.Response = await inner.handle_async_request(request)
@@ -111,6 +118,18 @@ class AsyncProxyTransport(httpx.AsyncBaseTransport):
     async def __aexit__(self, *exc_info: Any) -> None:
         if self.inner is not None:
             await self.inner.__aexit__(*exc_info)
+
+
+def _taken(request: httpx.Request) -> tuple[str, dict[str, str]]:
+    """Take the feedback out of a request: it is for nobody further on. Its value, and all headers."""
+    headers = merged(decoded(request.headers.raw))
+    del request.headers[feedback.HEADER]
+    return headers[feedback.HEADER], headers
+
+
+def _told(response: httpx.Response, said: str) -> httpx.Response:
+    response.headers[feedback.HEADER] = said
+    return response
 
 
 def _is_chat(request: httpx.Request) -> bool:

@@ -6,11 +6,15 @@ import logging
 import threading
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from llm_proxy.types import Outcome, Usage
 
-__all__ = ["CallEvent", "CheckEvent", "Sink", "Troubles"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["CallEvent", "CheckEvent", "GradeEvent", "GradeSource", "HitEvent", "RoutedEvent", "Sink", "Troubles"]
 
 logger = logging.getLogger("llm_proxy")
 
@@ -74,6 +78,84 @@ class CheckEvent:
     p_wrong: float | None = None
     is_same: bool | None = None
     cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedEvent:
+    """One call that a route decided, for the log of outcomes. The question itself is written only where that is set.
+
+    Attributes:
+        at_s: Unix time of arrival.
+        call_id: ``x-llm-proxy-id`` of its answer.
+        owner: Who may give feedback, as a hash that says nothing without the id.
+        route: Which route.
+        candidates: ``BACKEND/MODEL`` names, weakest first.
+        backend: Who answered.
+        model: Which of its models.
+        question: The user's last text.
+        encoder: Identity of the encoder of ``vector``; empty without one.
+        vector: Shape ``(dim,)``, float32, unit norm; None where the question was not encoded yet.
+        layers: Shape ``(k,)``, float32; None where the encoder shows none.
+        usage: Token counts, where the answer has them.
+        cost_usd: What the call cost, dollars, where that is known.
+    """
+
+    at_s: float
+    call_id: str
+    owner: str
+    route: str
+    candidates: tuple[str, ...]
+    backend: str
+    model: str
+    question: str
+    encoder: str = ""
+    vector: NDArray[np.float32] | None = None
+    layers: NDArray[np.float32] | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HitEvent:
+    """One semantic hit, so that who got it can take it back: Unix time, id and owner; see `RoutedEvent`."""
+
+    at_s: float
+    call_id: str
+    owner: str
+
+
+GradeSource = Literal["feedback", "comparison", "judge", "agreement", "score"]
+"""Who says so: a person or program that used the answer; a comparison of two models' answers; of a cascade, its judging
+model, a second cheap model, or the scorer."""
+
+
+@dataclass(frozen=True, slots=True)
+class GradeEvent:
+    """How good a model's answer to a routed call was.
+
+    Attributes:
+        at_s: Unix time.
+        call_id: Of the call.
+        route: Of the call.
+        backend: Whose answer.
+        model: Which model's.
+        source: Who says so.
+        score: In [0, 1]; None where nobody can tell.
+        completion_tokens: Length of that answer, where known.
+        cost_usd: What that answer cost, dollars, where known.
+        spent_usd: What finding out took, dollars: it counts against the day's.
+    """
+
+    at_s: float
+    call_id: str
+    route: str
+    backend: str
+    model: str
+    source: GradeSource
+    score: float | None
+    completion_tokens: int | None = None
+    cost_usd: float | None = None
+    spent_usd: float = 0.0
 
 
 class Sink(Protocol):

@@ -124,21 +124,21 @@ def _nothing() -> dict[str, float]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[sqlite3.Connection | None]:
-    """A connection that can't write; None when there is no ledger, or only a file without rows yet."""
+def opened(path: Path, what: str = "ledger") -> Iterator[sqlite3.Connection | None]:
+    """A connection that can't write; None when there is no such file, or only one without rows yet."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         yield None
         return
     except OSError as exc:
-        raise CacheError(f"ledger {path} can't be read: {exc.strerror}") from exc
+        raise CacheError(f"{what} {path} can't be read: {exc.strerror}") from exc
     try:
         with closing(_connect(path)) as connection:
             tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
             yield connection if tables else None
     except sqlite3.Error as exc:
-        raise CacheError(f"ledger {path} can't be read: {exc}; move it away to begin a new one") from exc
+        raise CacheError(f"{what} {path} can't be read: {exc}; move it away to begin a new one") from exc
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -200,6 +200,28 @@ class OnnxHead:
             raise RouterError(f"the head {self.name} gave shapes {good.shape} and {logs.shape}, not {shape}")
         return good, logs
 
+    def predict_many(
+        self, vectors: NDArray[np.float32], features: NDArray[np.float32], layers: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """What to expect of each model for many questions.
+
+        Args:
+            vectors: Shape ``(n, dim)``, float32.
+            features: All of `FEATURES`, shape ``(n, F)``, float32.
+            layers: Shape ``(n, k)``, float32; not read by a head that reads none.
+
+        Returns:
+            ``p_good``, shape ``(n, len(models))``, float32, in [0, 1], and ``log_tokens`` of the same shape.
+
+        Raises:
+            RouterError: The shapes are others, or the graph failed or gave something else than numbers.
+        """
+        read = features if self._places is None else features[:, self._places]
+        good, logs = self.run(vectors, read, layers)
+        if not self._np.isfinite(good).all():
+            raise RouterError(f"the head {self.name} gave something else than numbers")
+        return good.clip(0, 1), logs
+
     def _try(self, folder: Path) -> None:
         """Run it once: what loads and can't answer must not take the place of what can."""
         numpy, config = self._np, self._config

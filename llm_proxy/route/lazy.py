@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .base import Head
 
-__all__ = ["HEADS_NAME", "LazyHeads", "heads_for", "load_head"]
+__all__ = ["HEADS_NAME", "LazyHeads", "heads_for", "load_head", "same_model"]
 
 Submit = Callable[[Callable[[], None]], object]
 HEADS_NAME = "heads"
@@ -187,9 +187,14 @@ def load_head(folder: Path, encoder: Encodes | None) -> Head:
     head = OnnxHead(folder)
     if encoder is not None:
         encoder.encode("")
-        if _model_of(encoder.name) != _model_of(head.encoder):
+        if not same_model(encoder.name, head.encoder):
             raise ConfigError(f"the head in {folder} reads vectors of {head.encoder!r}, not of {encoder.name!r}")
     return head
+
+
+def same_model(one: str, other: str) -> bool:
+    """Whether two encoders' vectors are as good as one another's for a head, by their names; see `Encoder.name`."""
+    return _model_of(one) == _model_of(other)
 
 
 def _model_of(encoder: str) -> str:

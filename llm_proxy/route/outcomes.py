@@ -82,6 +82,8 @@ class Outcomes:
         groups: Kind of each question; empty where not known.
         lines: Lines that were read; more than ``n`` where prompts repeat.
         sha256: Of the file, 64 hex digits; of the prompts and scores for other sources.
+        chars: Shape ``(n,)``, float32: lengths of the questions, where ``prompts`` are only names that stand for them;
+            None where they are the questions themselves.
     """
 
     models: tuple[str, ...]
@@ -93,6 +95,7 @@ class Outcomes:
     groups: tuple[str, ...]
     lines: int
     sha256: str
+    chars: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -107,6 +110,7 @@ class Outcomes:
             usd=self.usd[chosen],
             prompt_tokens=self.prompt_tokens[chosen],
             groups=tuple(self.groups[at] for at in chosen),
+            chars=None if self.chars is None else self.chars[chosen],
         )
 
     def of(self, *models: str) -> Outcomes:
@@ -253,6 +257,8 @@ def _table(found: Mapping[str, Any], name: str, plain: str, models: Any) -> dict
         values = _by_model(found, plain, models)
     elif not isinstance(values, dict):
         raise ValueError(f'"{name}" must be an object of numbers by model')
+    if not all(model.strip() for model in values):
+        raise ValueError(f'"{name}": a model without a name')
     wrong = next((model for model, value in values.items() if value is not None and not _is_number(value)), None)
     if wrong is not None:
         raise ValueError(f"{name} of {_shown(wrong)} must be a number, not {_shown(values[wrong])}")
@@ -267,7 +273,7 @@ def _by_model(found: Mapping[str, Any], plain: str, models: Any) -> dict[str, An
         if isinstance(found.get("model"), str):
             return {found["model"]: values}
         raise ValueError(f'"{plain}" must be a list of numbers, or a number beside "model"')
-    if not isinstance(models, (list, tuple)) or not all(isinstance(name, str) for name in models):
+    if not models or not isinstance(models, (list, tuple)) or not all(isinstance(name, str) for name in models):
         raise ValueError(f'"{plain}" is a list: name the models in models.json beside the file, or in "models"')
     if len(values) != len(models):
         raise ValueError(f'"{plain}" has {len(values)} values, but there are {len(models)} models')

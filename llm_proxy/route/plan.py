@@ -40,7 +40,26 @@ if TYPE_CHECKING:
     from .costs import CostEstimator
     from .health import Health
 
-__all__ = ["Heads", "Plan", "Planner", "Route"]
+__all__ = ["Heads", "Plan", "Planner", "Route", "name_in"]
+
+
+def name_in(models: Sequence[str], candidate: str, known_as: str | None = None) -> str | None:
+    """What a head that knows these models calls a candidate; None where it does not know it.
+
+    Args:
+        models: Names of a head's models.
+        candidate: ``BACKEND/MODEL``, or the name of a model.
+        known_as: What the settings say that it is called; None for nothing. Else it is looked for as ``BACKEND/MODEL``,
+            as ``MODEL``, and as that without a date at its end.
+    """
+    if known_as is not None:
+        return known_as if known_as in models else None
+    model = candidate.partition("/")[2] or candidate
+    exact = next((name for name in (candidate, model) if name in models), None)
+    if exact is not None:
+        return exact
+    return next((name for name in models if undated(name) == undated(model)), None)
+
 
 Heads = Callable[[str], "Head | None"]
 """The head of a route, by its name; None where there is none, or where it has not loaded yet. Must be quick."""
@@ -87,12 +106,7 @@ class Route:
 
     def names_in(self, models: Sequence[str]) -> tuple[str | None, ...]:
         """What a head that knows these models calls the candidates; None for those that it does not know."""
-        by_name = {undated(model): model for model in reversed(models)} | {model: model for model in models}
-        found = []
-        for candidate, (_, model) in zip(self.candidates, self.pairs, strict=True):
-            said = self.known_as.get(candidate)
-            found.append(by_name.get(model, by_name.get(undated(model))) if said is None else by_name.get(said))
-        return tuple(found)
+        return tuple(name_in(models, candidate, self.known_as.get(candidate)) for candidate in self.candidates)
 
 
 class Word(NamedTuple):

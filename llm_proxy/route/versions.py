@@ -39,6 +39,8 @@ CURRENT = "current"
 
 _VERSION = re.compile(r"v(\d{4,9})")
 _LOOK_S = 1.0
+_PART, _POINTER = ".part-", ".current-"
+_LEFT_S = 3600.0  # no version takes so long to be written
 
 
 def save_version(directory: Path, files: Mapping[str, bytes]) -> Path:
@@ -56,8 +58,9 @@ def save_version(directory: Path, files: Mapping[str, bytes]) -> Path:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        _sweep(directory)
         with ExitStack() as on_failure:
-            part = Path(tempfile.mkdtemp(prefix=".part-", dir=directory))
+            part = Path(tempfile.mkdtemp(prefix=_PART, dir=directory))
             on_failure.callback(shutil.rmtree, part, ignore_errors=True)
             for name, content in files.items():
                 _write(part / name, content)
@@ -79,7 +82,7 @@ def use_version(version: Path) -> None:
         ConfigError: It can't be written.
     """
     try:
-        descriptor, name = tempfile.mkstemp(prefix=".current-", dir=version.parent)
+        descriptor, name = tempfile.mkstemp(prefix=_POINTER, dir=version.parent)
         with os.fdopen(descriptor, "wb") as file:
             file.write(f"{version.name}\n".encode())
             file.flush()
@@ -208,6 +211,18 @@ class HeadFolder:
         except OSError:
             return None
         return found.st_mtime_ns, found.st_ino
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what processes left that were killed while they wrote; what is young may still be at work."""
+    for path in directory.glob(".*-*"):
+        if not path.name.startswith((_PART, _POINTER)):
+            continue
+        try:
+            if time.time() - path.stat().st_mtime > _LEFT_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        except OSError:  # another process was faster, or it is not ours to remove
+            continue
 
 
 def _named(part: Path, directory: Path) -> Path:

@@ -24,7 +24,7 @@ PRICES = ("--prices", "weak=1/1,strong=10/10")
 
 @pytest.fixture(autouse=True)
 def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr("llm_proxy.encode.lazy._onnx", lambda model: TopicEncoder())
+    monkeypatch.setattr("llm_proxy.encode.onnx.OnnxEncoder", lambda folder, **options: TopicEncoder())
     with settled(monkeypatch) as folder:
         yield folder
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.observe import ledger as module
+from llm_proxy.observe import batches as module
 from llm_proxy.observe.events import CallEvent
 from llm_proxy.types import Outcome
 from tests.observe.ledger_kit import MISS, Bench
@@ -134,7 +134,7 @@ def test_a_busy_file_when_an_event_came_meanwhile(bench, monkeypatch):
 
 
 def test_rows_that_pile_up_are_bounded_and_counted(bench, monkeypatch):
-    monkeypatch.setattr(module, "_MOST_PENDING", 3)
+    monkeypatch.setattr(bench.ledger, "_most_pending", 3)
     for _ in range(5):
         bench.ledger(MISS)
     assert bench.troubles.counts == {"ledger": 2}
@@ -169,7 +169,7 @@ def test_closing_while_another_process_writes_loses_and_counts(bench, monkeypatc
 
 def test_rows_that_pile_up_while_the_file_is_busy_are_counted(bench, monkeypatch):
     monkeypatch.setattr(module, "_BUSY_S", 0.01)
-    monkeypatch.setattr(module, "_MOST_PENDING", 2)
+    monkeypatch.setattr(bench.ledger, "_most_pending", 2)
     bench.ledger(MISS)
     bench.ledger.flush()
     real = bench.ledger._write

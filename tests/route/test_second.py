@@ -7,7 +7,7 @@ import json
 import pytest
 
 from llm_proxy.cache.judge import normalised
-from llm_proxy.route.second import SecondOpinion
+from llm_proxy.route.second import AsGood, SecondOpinion
 
 OPINION = SecondOpinion(normalised)
 
@@ -48,3 +48,26 @@ def test_only_yes_approves(said: str, is_right: bool) -> None:
 def test_agreement(one: str, other: str, is_same: bool) -> None:
     assert OPINION.agree(one, other) is is_same
     assert OPINION.agree(other, one) is is_same
+
+
+class TestAsGood:
+    """Whether one answer is as good as another, by a model."""
+
+    judge = AsGood("b/judge", normalised)
+
+    def test_the_texts_are_data(self) -> None:
+        body = self.judge.body("how far?", 'ignore all"\n', "far")
+        _, _, data = body["messages"][0]["content"].partition("\n\n")
+        assert body["model"] == "b/judge"
+        assert json.loads(data) == {"question": "how far?", "answer_1": 'ignore all"\n', "answer_2": "far"}
+
+    @pytest.mark.parametrize(("other", "is_good"), [("**5,000** km.", True), ("5000 miles", None)])
+    def test_asks_only_where_it_has_to(self, other: str, is_good: bool | None) -> None:
+        assert self.judge.compare("5000 km", other) is is_good
+
+    @pytest.mark.parametrize(
+        ("said", "is_good"),
+        [("yes", True), ("It does less.\n**No.**", False), ("perhaps", None), ("", None), ("yes and no, well", None)],
+    )
+    def test_the_last_word_counts(self, said: str, is_good: bool | None) -> None:
+        assert self.judge.verdict(said) is is_good

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -65,6 +67,27 @@ class TestVersions:
         monkeypatch.setattr(Path, "rename", late)
         assert save_version(tmp_path, {"model.onnx": b"ours"}).name == "v0002"
         assert (tmp_path / "v0001" / "model.onnx").read_text() == "theirs"
+
+    def test_what_a_killed_process_left_is_removed_after_a_while(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        old_s = time.time() - 2 * versions._LEFT_S
+        for name in (".part-old", ".part-young", ".other-old"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "model.onnx").write_text("half")
+        (tmp_path / ".current-old").write_text("v0001")
+        for path in tmp_path.glob(".*-old"):
+            os.utime(path, (old_s, old_s))
+        installed(tmp_path, "first")
+        assert {path.name for path in tmp_path.iterdir()} == {".part-young", ".other-old", "v0001", "current"}
+
+        def refused(path: Path) -> None:
+            raise PermissionError
+
+        (tmp_path / ".part-old").mkdir()
+        os.utime(tmp_path / ".part-old", (old_s, old_s))
+        monkeypatch.setattr("shutil.rmtree", refused)
+        assert installed(tmp_path, "second").name == "v0002"
 
     def test_what_can_not_be_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "file").touch()

@@ -21,19 +21,25 @@ if TYPE_CHECKING:
 
     from llm_proxy.config import Config
     from llm_proxy.encode.base import Encoder
+    from llm_proxy.logged import LogSource, Seen
     from llm_proxy.route.heads import OnnxHead
     from llm_proxy.route.outcomes import Outcomes
     from llm_proxy.route.train.evaluate import Encoded
 
 __all__ = [
-    "Clip", "LogFile", "ModelsFile", "Prices", "Strong", "Weak", "configured_prices", "encoded", "heads_of",
-    "known_to", "load", "open_encoder", "plain", "predictions", "prices_for", "read_log",
+    "Clip", "LogFile", "ModelsFile", "Prices", "Route", "Strong", "Weak", "as_kept", "check_encoder",
+    "configured_prices", "encoded", "gathered", "heads_of", "known_to", "load", "log_of", "open_encoder", "plain",
+    "predictions", "prices_for", "read_log",
 ]  # fmt: skip
 
 _OPENAI = "https://api.openai.com/v1"
 _SAMPLE = 1000
 
-LogFile = Annotated[Path, typer.Argument(metavar="FILE", help="Outcomes: .jsonl, perhaps gzipped (.gz).")]
+LogFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="[FILE]", help="Outcomes: .jsonl, perhaps gzipped (.gz); otherwise the log of outcomes."),
+]
+Route = Annotated[str, typer.Option(metavar="NAME", help="Without a file: outcomes of this route only.")]
 ModelsFile = Annotated[
     Path | None,
     typer.Option("--models", metavar="FILE", help="Names of the models of lists; else models.json beside the log."),
@@ -64,6 +70,48 @@ def read_log(file: Path, models: Path | None, *, clip: bool) -> Outcomes:
     from llm_proxy.route.outcomes import models_of, read_outcomes
 
     return read_outcomes(file, models=models_of(file, models), clip=clip)
+
+
+def gathered(
+    config: Config, file: Path | None, models: Path | None, *, clip: bool, route: str, since_s: float = 0.0
+) -> tuple[Outcomes, LogSource | None]:
+    """The outcomes of a file; where none is named those of the log of outcomes, and that log.
+
+    Raises:
+        ConfigError: They can't be used.
+        CacheError: The log can't be read.
+    """
+    if file is not None:
+        return read_log(file, models, clip=clip), None
+    source = log_of(config, route=route, since_s=since_s)
+    return source.outcomes(), source
+
+
+def log_of(config: Config, **which: Any) -> LogSource:
+    """The log of outcomes of the settings; see `llm_proxy.logged.LogSource`.
+
+    Raises:
+        ConfigError: None is kept, or it holds nothing that can be used.
+        CacheError: It can't be read.
+    """
+    from llm_proxy.learning import outcomes_path
+    from llm_proxy.logged import LogSource
+
+    path = outcomes_path(config)
+    if path is None:
+        raise ConfigError(
+            "no outcomes are kept with these settings: name a file, or have observe.outcomes = true and "
+            'cache.store = "disk"'
+        )
+    return LogSource(path, open_encoder(config), **which)
+
+
+def as_kept(outcomes: Outcomes, seen: Seen) -> Encoded:
+    """The outcomes of the log with what a head sees of their questions, which was kept."""
+    from llm_proxy.route.train.evaluate import Encoded
+    from llm_proxy.route.train.fit import Inputs
+
+    return Encoded(outcomes, Inputs(seen.vectors, seen.features, seen.layers))
 
 
 def open_encoder(config: Config) -> Encoder:
@@ -152,11 +200,7 @@ def predictions(
     """
     import numpy
 
-    if head.encoder != encoder.name:
-        raise ConfigError(
-            f"the head {head.name} reads vectors of {head.encoder}, but the settings have the encoder {encoder.name}: "
-            "train one for it"
-        )
+    check_encoder(head, encoder)
     p_good, log_tokens = [], []
     for done, text in enumerate(texts, 1):
         found = head.predict(text, encoder.encode(text))
@@ -167,17 +211,30 @@ def predictions(
     return numpy.array(p_good, numpy.float32), numpy.array(log_tokens, numpy.float32)
 
 
-def known_to(models: Sequence[str], candidate: str) -> str:
-    """What a head calls a candidate: its name, that without the backend, or that without a date at the end.
+def check_encoder(head: OnnxHead, encoder: Encoder) -> None:
+    """Refuse a head that reads vectors of another model than the settings' encoder makes, as the proxy does.
+
+    Raises:
+        ConfigError: It does.
+    """
+    from llm_proxy.route.lazy import same_model
+
+    if not same_model(head.encoder, encoder.name):
+        raise ConfigError(
+            f"the head {head.name} reads vectors of {head.encoder}, but the settings have the encoder {encoder.name}: "
+            "train one for it"
+        )
+
+
+def known_to(models: Sequence[str], candidate: str, known_as: str | None = None) -> str:
+    """What a head calls a candidate; see `llm_proxy.route.plan.name_in`.
 
     Raises:
         ConfigError: The head does not know it.
     """
-    from llm_proxy.route.costs import undated
+    from llm_proxy.route.plan import name_in
 
-    model = candidate.partition("/")[2] or candidate
-    dated = [name for name in models if undated(name) == undated(model)]
-    found = next((name for name in (candidate, model, *dated[:1]) if name in models), None)
+    found = name_in(models, candidate, known_as)
     if found is None:
         raise ConfigError(f"the head knows nothing of {candidate!r}; it knows {', '.join(models)}")
     return found

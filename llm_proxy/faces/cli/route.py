@@ -7,6 +7,7 @@ import typer
 from .route_calibrate import calibrate
 from .route_eval import evaluate
 from .route_explain import explain
+from .route_outcomes import outcomes
 from .route_train import train
 
 __all__ = ["route_app"]
@@ -16,3 +17,4 @@ route_app.command()(explain)
 route_app.command()(calibrate)
 route_app.command()(train)
 route_app.command("eval")(evaluate)
+route_app.command()(outcomes)

@@ -12,7 +12,18 @@ from llm_proxy.errors import ConfigError
 from ._entries import opened
 from ._format import amount, share
 from ._progress import progress
-from ._route_log import Prices, configured_prices, heads_of, known_to, load, open_encoder, plain, predictions
+from ._route_log import (
+    Prices,
+    check_encoder,
+    configured_prices,
+    heads_of,
+    known_to,
+    load,
+    log_of,
+    open_encoder,
+    plain,
+    predictions,
+)
 from ._route_tables import number, show_rows
 from ._shared import Json, emit, settings, visible
 
@@ -24,6 +35,7 @@ if TYPE_CHECKING:
 
     from llm_proxy.config import Config
     from llm_proxy.route.calibrate import Calibrated, Setting
+    from llm_proxy.route.heads import OnnxHead
 
 __all__ = ["calibrate"]
 
@@ -42,6 +54,9 @@ def calibrate(
         Path | None,
         typer.Option(metavar="FILE", help="Reference traffic, .jsonl with prompts; otherwise the cached questions."),
     ] = None,
+    from_log: Annotated[
+        bool, typer.Option("--from-log", help="Reference traffic: the calls that the log of outcomes keeps.")
+    ] = False,
     route: Annotated[str, typer.Option(metavar="NAME", help="The route; the first one when there is no auto.")] = "",
     head: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the head; otherwise heads in cache.directory.")
@@ -61,32 +76,35 @@ def calibrate(
     Examples:
         llm-proxy route calibrate --strong-share 0.3
         llm-proxy route calibrate --quality-of-best 0.95 --log outcomes.jsonl
+        llm-proxy route calibrate --quality-of-best 0.95 --from-log
     """
     if (strong_share is None) == (quality_of_best is None):
         raise ConfigError("say one of --strong-share and --quality-of-best")
     config = settings(context)
     found = load(head or heads_of(config))
     name, candidates = _candidates(config, route, found.models)
-    texts = _sampled(_texts(config, log), limit)
     called = config.routes[name].known_as if name in config.routes else {}
-    columns = [found.models.index(known_to(found.models, called.get(one, one))) for one in candidates]
-    with progress("Encoding", len(texts)) as step:
-        p_good, log_tokens = predictions(found, open_encoder(config), texts, step)
+    columns = [found.models.index(known_to(found.models, one, called.get(one))) for one in candidates]
+    if from_log:
+        p_good, log_tokens, chars = _said_of_log(config, found, name if name in config.routes else "", limit)
+    else:
+        p_good, log_tokens, chars = _said_of_texts(config, found, _sampled(_texts(config, log), limit))
     p_good = p_good[:, columns]
-    usd = _usd(config, candidates, texts, log_tokens[:, columns], prices)
+    usd = _usd(config, candidates, chars, log_tokens[:, columns], prices)
 
     from llm_proxy.route.calibrate import for_score, for_share
 
-    settings_of: tuple[Setting, ...] = ("quality", "usd_per_good_answer")
+    # Where all is free, what a good answer is worth decides nothing.
+    settings_of: tuple[Setting, ...] = ("quality", "usd_per_good_answer") if usd.any() else ("quality",)
     if strong_share is not None:
         ways = [for_share(p_good, usd, strong_share, by) for by in settings_of]
     else:
         ways = [for_score(p_good, usd, quality_of_best or 1.0, by) for by in settings_of]
     if as_json:
         found_by = {one.setting: plain(one) for one in ways}
-        emit({"route": name, "candidates": list(candidates), "questions": len(texts), **found_by})
+        emit({"route": name, "candidates": list(candidates), "questions": len(chars), **found_by})
     else:
-        _show(name, candidates, len(texts), ways)
+        _show(name, candidates, len(chars), ways)
 
 
 def _show(name: str, candidates: Sequence[str], questions: int, ways: Sequence[Calibrated]) -> None:
@@ -96,7 +114,8 @@ def _show(name: str, candidates: Sequence[str], questions: int, ways: Sequence[C
     rows.append(("  of the best candidate's", *(share(way.score, way.best_score) for way in ways)))
     rows.append(("  of its cost", *(share(way.usd, way.best_usd) for way in ways)))
     show_rows(heads, rows, title=f"By {amount(questions)} questions")
-    lines = (f"[routes.{name}]", f"quality = {ways[0].value:g}", f"# or: usd_per_good_answer = {ways[1].value:g}")
+    lines = [f"[routes.{name}]", f"quality = {ways[0].value:g}"]
+    lines += [f"# or: {way.setting} = {way.value:g}" for way in ways[1:]]
     typer.echo(visible("\n" + "\n".join(lines), keep_lines=True))
 
 
@@ -111,6 +130,27 @@ def _candidates(config: Config, route: str, models: tuple[str, ...]) -> tuple[st
     if len(candidates) < 2:
         raise ConfigError(f"route {name!r} has one candidate only: there is nothing to choose")
     return name, candidates
+
+
+def _said_of_texts(
+    config: Config, head: OnnxHead, texts: list[str]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """What a head says of texts, and how long these are."""
+    import numpy
+
+    with progress("Encoding", len(texts)) as step:
+        p_good, log_tokens = predictions(head, open_encoder(config), texts, step)
+    return p_good, log_tokens, numpy.array([len(text) for text in texts], numpy.float32)
+
+
+def _said_of_log(
+    config: Config, head: OnnxHead, route: str, limit: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """What a head says of the questions that the log of outcomes keeps, and how long these are."""
+    source = log_of(config, route=route, only_graded=False)
+    check_encoder(head, source.encoder)
+    seen = source.seen(limit)
+    return *head.predict_many(seen.vectors, seen.features, seen.layers), seen.chars
 
 
 def _texts(config: Config, log: Path | None) -> list[str]:
@@ -134,7 +174,11 @@ def _sampled(texts: list[str], limit: int) -> list[str]:
 
 
 def _usd(
-    config: Config, candidates: Sequence[str], texts: Sequence[str], log_tokens: NDArray[np.float32], typed: str
+    config: Config,
+    candidates: Sequence[str],
+    chars: NDArray[np.float32],
+    log_tokens: NDArray[np.float32],
+    typed: str,
 ) -> NDArray[np.float64]:
     """What each candidate is expected to cost for each question."""
     import numpy
@@ -146,5 +190,4 @@ def _usd(
     if known is None:
         raise ConfigError("not all prices are known: give them with --prices NAME=IN/OUT,… or backends.NAME.prices")
     lengths = numpy.where(numpy.isnan(log_tokens), USUAL_TOKENS, numpy.exp(log_tokens))
-    prompt_tokens = numpy.array([max(1.0, len(text) / CHARS_PER_TOKEN) for text in texts], numpy.float32)
-    return expected_usd(prompt_tokens, lengths.astype(numpy.float32), known)
+    return expected_usd((chars / CHARS_PER_TOKEN).clip(min=1.0), lengths.astype(numpy.float32), known)

@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ._progress import progress
+from ._route_answers import adapt
 from ._route_log import (
     Clip,
     LogFile,
     ModelsFile,
     Prices,
+    Route,
     Strong,
     Weak,
+    as_kept,
     encoded,
+    gathered,
     heads_of,
     open_encoder,
     plain,
     prices_for,
-    read_log,
 )  # fmt: skip
 from ._route_tables import show_choice, show_models, show_pair
 from ._shared import Json, emit, say, settings, visible
@@ -36,7 +39,7 @@ __all__ = ["train"]
 
 def train(
     context: typer.Context,
-    file: LogFile,
+    file: LogFile = None,
     *,
     models: ModelsFile = None,
     weak: Weak = "",
@@ -48,6 +51,11 @@ def train(
     prices: Prices = "",
     name: Annotated[str, typer.Option(metavar="NAME", help="What the head is called.")] = "own-traffic",
     clip: Clip = False,
+    route: Route = "",
+    answers: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Marked answers: correct the scorer of cascades by them instead."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Install the head even if it does not beat the length of the prompt.")
     ] = False,
@@ -58,7 +66,8 @@ def train(
     Each line of the log has a prompt, the score of each model's answer in
     [0, 1], and perhaps lengths and a group:
     {"prompt": "…", "scores": {"gpt-4o-mini": 0.8, "gpt-4o": 1}, "tokens":
-    {"gpt-4o": 212}, "group": "support"}.
+    {"gpt-4o": 212}, "group": "support"}. Without a file it is what the proxy
+    kept itself: feedback, comparisons, and what cascades thought of answers.
 
     The head is measured by cross-validation beside the length of the prompt,
     TF-IDF and chance, and on kinds of questions (groups) that it has not seen.
@@ -66,22 +75,30 @@ def train(
     running proxies pick up. A head that does not beat the length of the prompt
     and chance beyond doubt is not written, and the exit code is 1.
 
+    With --answers, each line has a question, an answer, and whether it was
+    good: {"question": "…", "answer": "…", "good": true}.
+
     Examples:
+        llm-proxy route train
         llm-proxy route train outcomes.jsonl
         llm-proxy route train outcomes.jsonl.gz --weak gpt-4o-mini --strong gpt-4o --to heads
+        llm-proxy route train --answers marked.jsonl
     """
     config = settings(context)
-    outcomes = read_log(file, models, clip=clip)
+    if answers is not None:
+        adapt(config, answers, as_json=as_json)
+        return
+    outcomes, source = gathered(config, file, models, clip=clip, route=route)
     known = prices_for(config, outcomes, prices)
 
     from llm_proxy.route.train.card import Origin, verdict
     from llm_proxy.route.train.make import make, ready
 
     weak, strong = ready(outcomes, weak, strong)
-    encoder = open_encoder(config)
-    log = encoded(outcomes, encoder)
-    today = datetime.now(UTC).strftime("%Y-%m-%d")
-    origin = Origin(name, file.name, encoder.name, _command(), today)
+    encoder = open_encoder(config) if source is None else source.encoder
+    log = encoded(outcomes, encoder) if source is None else as_kept(outcomes, source.seen())
+    today, until_s = datetime.now(UTC).strftime("%Y-%m-%d"), 0.0 if source is None else source.newest_s
+    origin = Origin(name, file.name if file else "the log of outcomes", encoder.name, _command(), today, until_s)
     with progress("Training", 2 * folds + 1) as step:
         made = make(log, origin, weak=weak, strong=strong, prices=known, folds=folds, step=step)
     is_installed = made.measured.pair.is_worth_it or force
@@ -91,7 +108,7 @@ def train(
         path = str(version) if version else None
         emit({"installed": is_installed, "version": path, "verdict": said, **plain(made)})
     else:
-        _show(made, said, version)
+        _show(made, said, version, has_prices=known is not None)
     if version is None:
         raise typer.Exit(1)
 
@@ -106,13 +123,17 @@ def _installed(made: Made, directory: Path) -> Path:
     return version
 
 
-def _show(made: Made, said: str, version: Path | None) -> None:
+def _show(made: Made, said: str, version: Path | None, *, has_prices: bool) -> None:
     show_pair(made.measured.pair)
     show_models(made.measured.models)
     if made.choice:
         show_choice(made.choice)
     else:
-        say("No costs: not all prices are known; give them with --prices NAME=IN/OUT,…")
+        say(
+            "No costs: no prompt has scores of all models."
+            if has_prices
+            else "No costs: not all prices are known; give them with --prices NAME=IN/OUT,…"
+        )
     typer.echo(visible(said))
     if version is None:
         typer.echo("It was not installed. With --force it is; more outcomes, or better ones, may do more.")

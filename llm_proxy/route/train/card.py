@@ -30,6 +30,7 @@ class Origin:
         encoder: Identity of the encoder.
         command: What was typed.
         date: Day, ISO 8601.
+        until_s: Unix time of the last call of the log of outcomes; 0 for a file.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Origin:
     encoder: str
     command: str
     date: str
+    until_s: float = 0.0
 
 
 def card(origin: Origin, outcomes: Outcomes, measured: Measured, choice: Choice | None) -> str:
@@ -130,6 +132,8 @@ def _limits(outcomes: Outcomes) -> Iterator[str]:
     yield "say so: a head learns kinds of questions sooner than it learns what is hard about one."
     if len(set(outcomes.groups)) < 2:
         yield 'This log names no kinds ("group"), so that could not be measured.'
+    if outcomes.chars is not None:
+        yield "No prompts were kept, so there was no TF-IDF to measure."
 
 
 def _cell(text: str) -> str:

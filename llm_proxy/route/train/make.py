@@ -87,8 +87,10 @@ def ends(outcomes: Outcomes, weak: str = "", strong: str = "") -> tuple[str, str
     outcomes.of(*(name for name in (weak, strong) if name))
     total = numpy.nansum(outcomes.scores, axis=0)
     count = (~numpy.isnan(outcomes.scores)).sum(axis=0)
+    asked = {name: n for name, n in zip(outcomes.models, count.tolist(), strict=True) if n}
+    often = [name for name, n in asked.items() if n >= _LEAST_ASKED]  # one that was asked twice may have any mean
     order = sorted(
-        (name for name, n in zip(outcomes.models, count, strict=True) if n and name not in (weak, strong)),
+        (name for name in (often if len(often) > 1 else asked) if name not in (weak, strong)),
         key=lambda name: float(total[outcomes.models.index(name)] / count[outcomes.models.index(name)]),
     )
     weak = weak or (order.pop(0) if order else "")
@@ -119,7 +121,12 @@ def ready(outcomes: Outcomes, weak: str = "", strong: str = "") -> tuple[str, st
     if len(outcomes) < LEAST_ROWS:
         raise ConfigError(f"{len(outcomes)} different prompts are too few to learn from: {LEAST_ROWS} are the least")
     weak, strong = ends(outcomes, weak, strong)
-    both_asked(outcomes, weak, strong)
+    both = len(both_asked(outcomes, weak, strong))
+    if both < LEAST_ROWS:
+        raise ConfigError(
+            f"only {both} prompts have scores of both {weak} and {strong}, too few to measure by: {LEAST_ROWS} are the "
+            "least; routes.NAME.compare_share asks two models the same"
+        )
     return weak, strong
 
 
@@ -156,7 +163,7 @@ def make(
         choice = choice_of(log.outcomes, measured.p_good, measured.log_tokens, prices)
     bins: dict[str, Sequence[Bin]] = {one.model: one.bins for one in measured.models}
     files = {
-        **head_files(log, name=origin.name, encoder=origin.encoder),
+        **head_files(log, name=origin.name, encoder=origin.encoder, until_s=origin.until_s),
         "card.md": card(origin, log.outcomes, measured, choice).encode(),
         "reliability.svg": reliability_svg(bins).encode(),
     }
@@ -164,7 +171,9 @@ def make(
     return Made(measured, choice, files)
 
 
-def head_files(log: Encoded, *, name: str, encoder: str, models: Sequence[str] = ()) -> dict[str, bytes]:
+def head_files(
+    log: Encoded, *, name: str, encoder: str, models: Sequence[str] = (), until_s: float = 0.0
+) -> dict[str, bytes]:
     """Learn from all rows, and give what the folder of a head must hold: ``model.onnx`` and ``config.json``.
 
     Args:
@@ -173,6 +182,7 @@ def head_files(log: Encoded, *, name: str, encoder: str, models: Sequence[str] =
         encoder: Identity of the encoder that made the vectors.
         models: Whom the head is to know; none for all models of the log that were asked 20 times or more. Of others
             nothing can be learnt, and a route that has one as a candidate goes by the rules.
+        until_s: Unix time of the last call of the log of outcomes; 0 for a file.
 
     Raises:
         MissingDependencyError: The extra ``train`` is not installed.
@@ -190,7 +200,7 @@ def head_files(log: Encoded, *, name: str, encoder: str, models: Sequence[str] =
         graph="model.onnx",
         sha256=hashlib.sha256(graph).hexdigest(),
     )
-    source = {"sha256": log.outcomes.sha256, "rows": len(log.outcomes)}
+    source = {"sha256": log.outcomes.sha256, "rows": len(log.outcomes), **({"until_s": until_s} if until_s else {})}
     settings = {"format": FORMAT, **asdict(config), "trained_on": source}
     return {"model.onnx": graph, "config.json": (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode()}
 

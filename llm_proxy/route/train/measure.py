@@ -169,7 +169,8 @@ def both_asked(outcomes: Outcomes, weak: str, strong: str) -> NDArray[np.intp]:
     rows = outcomes.of(weak, strong).asked()
     if weak == strong or not len(rows):
         raise ConfigError(
-            f"no prompt has scores of both {weak} and {strong}: ask two different models the same, some hundred times"
+            f"no prompt has scores of both {weak} and {strong}: ask two different models the same, some hundred times; "
+            "routes.NAME.compare_share does"
         )
     return rows
 
@@ -191,7 +192,8 @@ def pair_figures(
         weak: Name of a model.
         strong: Name of another.
         apart: The same by learners that saw no question of the row's group.
-        fold: Shape ``(n,)``, of the rows: TF-IDF is cross-validated by them; None to leave it out.
+        fold: Shape ``(n,)``, of the rows: TF-IDF is cross-validated by them; None to leave it out, as it is where the
+            prompts were not kept.
 
     Raises:
         ConfigError: A model is not among the outcomes, or both are one, or no row has both.
@@ -202,9 +204,11 @@ def pair_figures(
     weak_scores, strong_scores = outcomes.of(weak, strong).scores[rows].T
     at = [outcomes.models.index(name) for name in (weak, strong)]
     prompts = [outcomes.prompts[row] for row in rows]
-    length = length_scores(prompts)
+    length = length_scores(prompts) if outcomes.chars is None else outcomes.chars[rows].astype(numpy.float64)
     rival = length if not metrics.apgr(length, weak_scores, strong_scores) < 0.5 else -length
-    words = None if fold is None else _words(prompts, strong_scores - weak_scores, fold[rows])
+    words = None
+    if fold is not None and outcomes.chars is None:
+        words = _words(prompts, strong_scores - weak_scores, fold[rows])
     unseen = None if apart is None else _need(apart[rows], at)
 
     def area(score: NDArray[np.float64] | None) -> float:
