@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["OPTIONS", "asked_all", "entry_of", "finite", "is_held_out", "sides"]
+__all__ = ["OPTIONS", "asked_all", "entry_of", "finite", "is_held_out", "known_lengths", "sides"]
 
 OPTIONS: dict[str, tuple[Any, ...]] = {
     "train": (
@@ -81,6 +81,13 @@ def asked_all(side: Encoded, *models: str) -> Encoded:
     if not len(rows):
         sys.exit(f"no row has scores of {' and '.join(models)}")
     return Encoded(outcomes, side.inputs).rows(rows)
+
+
+def known_lengths(side: Encoded, model: str) -> Encoded:
+    """The rows in which the length of the model's answer is known."""
+    import numpy
+
+    return side.rows(numpy.flatnonzero(~numpy.isnan(side.outcomes.of(model).tokens[:, 0])))
 
 
 def finite(value: Any) -> Any:

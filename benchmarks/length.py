@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 from llm_proxy.errors import LLMProxyError
 from llm_proxy.route.metrics import kendall_tau
 from llm_proxy.route.train.baselines import length_scores
-from llm_proxy.route.train.evaluate import Encoded, group_folds
+from llm_proxy.route.train.evaluate import group_folds
 
 from ._heads import call_times, trained
-from ._outcomes import OPTIONS, entry_of, finite, sides
+from ._outcomes import OPTIONS, entry_of, finite, known_lengths, sides
 from ._report import arguments, report
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from llm_proxy.route.train.evaluate import Encoded
 
 
 def main() -> None:
@@ -38,7 +40,7 @@ def main() -> None:
 def _measure(options: Namespace) -> dict[str, Any]:
     if not options.model:
         sys.exit("name a model: --model NAME")
-    train, test = (_known(side, options.model) for side in sides(options, lengths_only=True))
+    train, test = (known_lengths(side, options.model) for side in sides(options, lengths_only=True))
     if len(train.outcomes) < 2 or len(test.outcomes) < 2:
         sys.exit(f"there are no two lengths of answers of {options.model} on either side")
     real = test.outcomes.of(options.model).tokens[:, 0]
@@ -56,13 +58,6 @@ def _measure(options: Namespace) -> dict[str, Any]:
         "sha256_train": train.outcomes.sha256,
         "sha256_test": test.outcomes.sha256,
     }
-
-
-def _known(side: Encoded, model: str) -> Encoded:
-    """The rows in which the length of the model's answer is known."""
-    import numpy
-
-    return side.rows(numpy.flatnonzero(~numpy.isnan(side.outcomes.of(model).tokens[:, 0])))
 
 
 def _group_out(train: Encoded, test: Encoded, model: str, real: NDArray[np.float32]) -> dict[str, Any]:

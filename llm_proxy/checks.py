@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .cache.base import AnswerCache
     from .config import Config
     from .encode.lazy import LazyEncoder
+    from .engine.gate import Gate
     from .engine.outgoing import Dispatcher
     from .engine.ports import Clock, Pricer, QuestionEncoder
     from .engine.settle import Settler
@@ -78,6 +79,7 @@ def cascade_for(
     settler: Settler,
     clock: Clock,
     *,
+    gate: Gate,
     encoder: LazyEncoder | None,
     troubles: Troubles,
 ) -> Cascade:
@@ -98,6 +100,7 @@ def cascade_for(
         config,
         dispatcher=dispatcher,
         settler=settler,
+        gate=gate,
         scorer=LazyScorer(encoder, load),
         opinion=SecondOpinion(normalised),
         clock=clock,

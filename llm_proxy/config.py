@@ -22,6 +22,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from . import _values
 from ._encoder import EncoderConfig
 from ._learn_sections import CompareSettings, OutcomeSettings
+from ._limits import BudgetConfig, BudgetLimit, Hurried, Queued
 from ._sections import Frozen, LimitConfig, PriceConfig
 from ._sentences import sentence
 from ._tables import from_file, leaves, merged
@@ -32,6 +33,8 @@ from .errors import ConfigError
 __all__ = [
     "OPENAI_BASE_URL",
     "BackendConfig",
+    "BudgetConfig",
+    "BudgetLimit",
     "CacheConfig",
     "Config",
     "EncoderConfig",
@@ -146,9 +149,7 @@ class CacheConfig(Frozen):
     )
 
 
-class BackendConfig(Frozen):
-    """One OpenAI-compatible server."""
-
+class _Backend(Frozen):
     base_url: Annotated[str, AfterValidator(_values.base_url)] = Field(description="URL up to and with `/v1`.")
     api_key: SecretStr | None = Field(None, description="Key to send. Prefer `api_key_env`.")
     api_key_env: Annotated[str | None, AfterValidator(_values.variable)] = Field(
@@ -177,11 +178,6 @@ class BackendConfig(Frozen):
     limits: Mapping[str, LimitConfig] = Field(
         default_factory=dict, description="What single models can do, by name, where it is not what is said here."
     )
-    concurrency: int | None = Field(
-        None,
-        gt=0,
-        description="Answers that it works on at a time; further calls are expected to wait. Unset: any number.",
-    )
     prices: Mapping[str, PriceConfig] = Field(default_factory=dict, description="Prices by model name.")
     timeout_s: float | None = Field(None, gt=0, description="Longest wait for a byte; unset: the caller's own.")
     usd_per_second: float = Field(0.0, ge=0, description="What a second of waiting for this backend is worth.")
@@ -193,9 +189,11 @@ class BackendConfig(Frozen):
         return environment(self.api_key_env) if self.api_key_env else None
 
 
-class RouteConfig(CompareSettings):
-    """A choice between models, used when a request names the route as its model."""
+class BackendConfig(Queued, _Backend):  # in this order the fields of the latter come first
+    """One OpenAI-compatible server."""
 
+
+class _Route(Frozen):
     candidates: tuple[str, ...] = Field(min_length=1, description="`BACKEND/MODEL` names, weakest and cheapest first.")
     long_prompt_chars: int = Field(
         2_000, gt=0, description="A prompt of this many characters asks for the strongest candidate."
@@ -268,6 +266,10 @@ class RouteConfig(CompareSettings):
         return ""
 
 
+class RouteConfig(CompareSettings, Hurried, _Route):
+    """A choice between models, used when a request names the route as its model."""
+
+
 class ServerConfig(Frozen):
     """The reverse proxy."""
 
@@ -308,6 +310,7 @@ class Config(Frozen):
     aliases: Mapping[str, str] = Field(
         default_factory=dict, description='Other names for models and routes, e.g. `gpt-4o = "auto"`.'
     )
+    budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What may be spent.")
     server: ServerConfig = Field(default_factory=ServerConfig, description="The reverse proxy.")
     observe: ObserveConfig = Field(default_factory=ObserveConfig, description="What is written down.")
 

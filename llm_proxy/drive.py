@@ -32,13 +32,16 @@ from .engine.effects import (
     Hold,
     Late,
     Launch,
+    Stand,
     forward,
 )
 from .engine.flights import Flight, Ticket
 from .engine.ports import Live, Ready
 from .forking import working
 from .hold import held, held_async
+from .metered import metered, metered_async
 from .pull import AsyncFlight, AsyncReader, Interrupted, Reader, SharedFlight, SyncFlight
+from .standing import stood, stood_async
 from .types import Head, Outcome, Outgoing
 
 if TYPE_CHECKING:
@@ -202,18 +205,25 @@ class Driver:
             case Await(flight, to_the_end, wait_s):
                 return _sync(flight).wait(wait_s, to_the_end=to_the_end)
             case Forward(outgoing):
-                return _given(send)(outgoing)
+                return metered(_given(send))(outgoing)
             case Launch(outgoing, flight, opened, asking):
                 ask = partial(self.run, asking or forward(outgoing), send)
                 return _sync(flight).launch(ask, opened)
-            case Hold():
-                return held(effect, _given(send))
-            case Fetch():
-                return self._beside.fetch(effect, _given(send))
-            case Aside(flow, ended):
-                return self._beside.start(partial(self.run, flow, send), ended)
+            case Hold() | Fetch() | Stand() | Aside():
+                return self._perform_more(effect, send)
             case _:
                 assert_never(effect)
+
+    def _perform_more(self, effect: Hold | Fetch | Stand | Aside, send: Send | None) -> Any:
+        match effect:
+            case Hold():
+                return held(effect, metered(_given(send)))
+            case Fetch():
+                return self._beside.fetch(effect, metered(_given(send)))
+            case Stand():
+                return stood(effect)
+            case Aside(flow, ended):
+                return self._beside.start(partial(self.run, flow, send), ended)
 
 
 class AsyncDriver:
@@ -276,18 +286,25 @@ class AsyncDriver:
             case Await(flight, to_the_end, wait_s):
                 return await _async(flight).wait(wait_s, to_the_end=to_the_end)
             case Forward(outgoing):
-                return await _given(send)(outgoing)
+                return await metered_async(_given(send))(outgoing)
             case Launch(outgoing, flight, opened, asking):
                 ask = partial(self.run, asking or forward(outgoing), send)
                 return await _async(flight).launch(ask, opened)
-            case Hold():
-                return await held_async(effect, _given(send))
-            case Fetch():
-                return await self._beside.fetch(effect, _given(send))
-            case Aside(flow, ended):
-                return self._beside.start(partial(self.run, flow, send), ended)
+            case Hold() | Fetch() | Stand() | Aside():
+                return await self._perform_more(effect, send)
             case _:
                 assert_never(effect)
+
+    async def _perform_more(self, effect: Hold | Fetch | Stand | Aside, send: AsyncSend | None) -> Any:
+        match effect:
+            case Hold():
+                return await held_async(effect, metered_async(_given(send)))
+            case Fetch():
+                return await self._beside.fetch(effect, metered_async(_given(send)))
+            case Stand():
+                return await stood_async(effect)
+            case Aside(flow, ended):
+                return self._beside.start(partial(self.run, flow, send), ended)
 
 
 def _ready(answer: Ready) -> Served:

@@ -12,6 +12,7 @@
     └── BackendError                              the upstream could not answer
         ├── BackendUnavailable                    refused, reset, or no backend is configured: the proxy says 503
         ├── BackendTimeout                        no answer in time: the proxy says 504
+        ├── LimitReached                          a queue is full or a budget spent: the caller gets 429
         └── WireError                             bytes that are not the protocol: the proxy says 400 or 502
 
 Through the client face none of them reaches a caller of ``chat.completions``: a caller sees ``openai.*`` only.
@@ -27,6 +28,7 @@ __all__ = [
     "CacheError",
     "ConfigError",
     "LLMProxyError",
+    "LimitReached",
     "MissingDependencyError",
     "RouterError",
     "UnknownCallError",
@@ -72,6 +74,20 @@ class BackendUnavailable(BackendError):
 
 class BackendTimeout(BackendError):
     """The upstream did not answer in time."""
+
+
+class LimitReached(BackendError):
+    """A limit of the configuration says that a call is not sent now; raise the limit, wait, or ask another model.
+
+    Args:
+        message: What is reached, and what to do; callers see it.
+        code: Machine-readable name: ``queue_full``, ``queue_timeout``, ``budget_exceeded`` or ``budget_unavailable``.
+        retry_after_s: When to come again, seconds; None where that is of no use.
+    """
+
+    def __init__(self, message: str, *, code: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.code, self.retry_after_s = code, retry_after_s
 
 
 class WireError(BackendError):

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from ._clock import SystemClock
 from .backends.prices import Prices
 from .backfill import Backfill
 from .cache.resting import RestingCache
 from .checks import LEDGER_NAME, cascade_for, checker_for, hit_named
+from .clocks import SystemClock
 from .config import Config, EncoderConfig, load
 from .drive import AsyncDriver, Driver, Flights
 from .engine.flow import Engine
@@ -28,6 +28,7 @@ from .engine.settle import Settler
 from .errors import CacheError, LLMProxyError
 from .forking import Workers, on_fork, working
 from .learning import Learning, learn_from_ledger
+from .limits import gate_for
 from .observe.events import CallEvent, Sink, Troubles
 from .route.costs import CostEstimator
 from .route.lazy import LazyHeads, heads_for
@@ -110,20 +111,20 @@ class Runtime:
         self.async_driver = AsyncDriver(flights, self.pool, self._in_background)
 
     def _assemble_engine(self, answers: RestingCache | None) -> None:
-        config = self.config
+        config, clock, troubles = self.config, self.clock, self.troubles
         encoder = self.encoder if config.cache.semantic else None  # else it serves routes alone
         settler = Settler(
             config.cache,
             cache=answers,
             encoder=encoder,
             prices=self.prices,
-            clock=self.clock,
-            troubles=self.troubles,
+            clock=clock,
+            troubles=troubles,
             sink=self.emit,
             appraiser=self.selector,
             watch=self.selector.health,
         )
-        dispatcher = Dispatcher(config, selector=self.selector, troubles=self.troubles, encoder=self.encoder)
+        dispatcher = Dispatcher(config, selector=self.selector, troubles=troubles, encoder=self.encoder)
         self.checker = checker_for(
             config,
             cache=answers,
@@ -131,13 +132,14 @@ class Runtime:
             settler=settler,
             encoder=encoder,
             prices=self.prices,
-            clock=self.clock,
-            troubles=self.troubles,
+            clock=clock,
+            troubles=troubles,
             ledger=self.ledger,
         )
         self.learning = Learning(
-            config, dispatcher, self.encoder, self.undo, prices=self.prices, clock=self.clock, troubles=self.troubles
+            config, dispatcher, self.encoder, self.undo, prices=self.prices, clock=clock, troubles=troubles
         )
+        gate = self.gate = gate_for(self, dispatcher, settler, self._in_background)
         self.engine = Engine(
             config,
             cache=answers,
@@ -145,10 +147,11 @@ class Runtime:
             dispatcher=dispatcher,
             settler=settler,
             checker=self.checker,
-            cascade=cascade_for(config, dispatcher, settler, self.clock, encoder=self.encoder, troubles=self.troubles),
+            cascade=cascade_for(config, dispatcher, settler, clock, gate=gate, encoder=self.encoder, troubles=troubles),
             learner=self.learning.learner,
-            clock=self.clock,
-            troubles=self.troubles,
+            gate=gate,
+            clock=clock,
+            troubles=troubles,
         )
 
     def start(self) -> None:
@@ -235,6 +238,7 @@ class Runtime:
             except LLMProxyError as exc:
                 self.troubles.note("cache", exc)
         self.learning.close()
+        self.gate.close()
         if self.ledger is not None:
             self.ledger.close()
 

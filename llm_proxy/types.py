@@ -17,6 +17,7 @@ __all__ = [
     "Head",
     "Outcome",
     "Outgoing",
+    "Permit",
     "Usage",
     "texts_of",
 ]
@@ -45,12 +46,31 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one answer, each >= 0; ``cached`` and ``reasoning`` are parts of prompt and completion."""
+    """Token counts of one answer, each >= 0.
+
+    Attributes:
+        prompt_tokens: All of the prompt.
+        completion_tokens: All that is billed as answer, reasoning and rejected predictions included.
+        cached_tokens: Of the prompt, read from the provider's cache.
+        reasoning_tokens: Of the answer, thought and not said.
+        cache_write_tokens: Of the prompt, written to the provider's cache.
+        prompt_audio_tokens: Of the prompt, heard.
+        completion_audio_tokens: Of the answer, spoken.
+        accepted_tokens: Of the answer, taken from a predicted output.
+        rejected_tokens: Of the answer, predicted and not used.
+        service_tier: Terms it was served on, as the upstream names them, e.g. ``flex``; empty for the usual ones.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
+    prompt_audio_tokens: int = 0
+    completion_audio_tokens: int = 0
+    accepted_tokens: int = 0
+    rejected_tokens: int = 0
+    service_tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +196,22 @@ class Bypass:
     reason: str
 
 
+class Permit(Protocol):
+    """Leave to send one request; told what becomes of it, and given back with that. See `llm_proxy.engine.permit`."""
+
+    def opened(self, head: Head) -> None:
+        """The upstream answers."""
+
+    def passed(self, chunk: bytes) -> None:
+        """Bytes of the body came."""
+
+    def ended(self) -> None:
+        """The body came to its end; without effect once the permit is given back."""
+
+    def dropped(self) -> None:
+        """Nobody reads any further, or it broke off, or no answer came; likewise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """A request to an upstream.
@@ -187,6 +223,7 @@ class Outgoing:
         backend: Name of the backend in the configuration; empty for the caller's own upstream.
         model: Model that is asked there.
         timeout_s: Longest wait for a byte, or None for the caller's own.
+        permit: Told what becomes of the request, where a limit wants to know.
     """
 
     url: str
@@ -195,6 +232,7 @@ class Outgoing:
     backend: str = ""
     model: str = ""
     timeout_s: float | None = None
+    permit: Permit | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llm_proxy.backends.cold import ColdStarts
 from llm_proxy.backends.prices import Prices
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.evidence import Observation
@@ -24,7 +25,9 @@ from llm_proxy.engine.outgoing import Dispatcher
 from llm_proxy.engine.settle import Settler
 from llm_proxy.engine.shadow import Checker
 from llm_proxy.errors import CacheError
+from llm_proxy.limits import gate_for
 from llm_proxy.observe.events import CallEvent, CheckEvent, Troubles
+from llm_proxy.route.costs import CostEstimator
 from llm_proxy.route.second import AsGood, SecondOpinion
 from llm_proxy.route.select import Selector
 from llm_proxy.testing import FakeClock, FakeEncoder
@@ -165,6 +168,8 @@ class Rig:
     noted: list[Any] = field(default_factory=list)
     """What went to the log of outcomes."""
     keeps_outcomes: bool = True
+    has_cold_starts: bool = False
+    """Whether servers on this machine may have to load first."""
 
     def __post_init__(self) -> None:
         self.config = Config(**self.sections)
@@ -202,10 +207,15 @@ class Rig:
             book=self.checks.append,
             chance=lambda: self.chance,
         )
+        self.costs = CostEstimator(self.prices)
+        self.gate = gate_for(self, self.dispatcher, self.settler, lambda call: call())
+        if not self.has_cold_starts:
+            self.gate._cold = ColdStarts({})
         self.cascade = Cascade(
             self.config,
             dispatcher=self.dispatcher,
             settler=self.settler,
+            gate=self.gate,
             scorer=self.scorer,
             opinion=SecondOpinion(normalised),
             clock=self.clock,
@@ -221,6 +231,7 @@ class Rig:
             checker=self.checker,
             cascade=self.cascade,
             learner=self.learner,
+            gate=self.gate,
             clock=self.clock,
             troubles=self.troubles,
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_proxy._clock import SystemClock
+from llm_proxy.clocks import SystemClock
 from llm_proxy.config import Config
 from llm_proxy.faces._http import httpx
 from llm_proxy.faces.asgi import ProxyApp

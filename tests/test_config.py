@@ -20,6 +20,7 @@ from llm_proxy.cache.bound import ErrorLimits
 from llm_proxy.cache.build import error_limits
 from llm_proxy.config import (
     BackendConfig,
+    BudgetLimit,
     CacheConfig,
     Config,
     environment,
@@ -102,6 +103,8 @@ def _samples() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
     values = {
         "cache.enabled": ("false", False), "cache.store": ("memory", "memory"),
         "cache.directory": ("/somewhere", Path("/somewhere")), "cache.policy": ("lru", "lru"),
+        "budget.strict": ("1", True), "budget.unpriced_usd_per_mtok": ("2.5", 2.5),
+        "budget.limits": ('{"a": {"usd_per_day": 1}}', {"a": BudgetLimit(usd_per_day=1)}),
         "cache.budget_bytes": ("2000000", 2_000_000), "cache.max_entries": ("7", 7), "cache.max_entry_bytes": ("8", 8),
         "cache.ttl_s": ("3.5", 3.5), "cache.obey_no_store": ("false", False),
         "cache.max_temperature": ("0.5", 0.5), "cache.tenant": ("user", "user"),
@@ -141,7 +144,8 @@ class TestEnvironment:
             "CONTEXT_TOKENS": "8", "HAS_TOOLS": "false", "HAS_IMAGES": "0", "TIMEOUT_S": "2", "USD_PER_SECOND": "0.1",
             "PRICES": '{"x": {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}}',
             "LIMITS": '{"x": {"context_tokens": 9, "has_tools": true}}', "MAX_OUTPUT_TOKENS": "7", "CONCURRENCY": "3",
-            "HAS_JSON_SCHEMA": "0", "HAS_JSON_OBJECT": "1",
+            "HAS_JSON_SCHEMA": "0", "HAS_JSON_OBJECT": "1", "QUEUE_LENGTH": "4", "QUEUE_WAIT_S": "5",
+            "COLD_START_S": "6",
         }.items():  # fmt: skip
             monkeypatch.setenv(f"LLM_PROXY_BACKENDS_LOCAL_{name}", text)
         monkeypatch.setenv("LLM_PROXY_ROUTES_AUTO_CANDIDATES", "local/x,local/y")
@@ -239,7 +243,7 @@ class TestWrong:
             ({"threshold": 0.9}, "threshold is not a setting; did you mean cache.threshold?"),
             ({"cache": {"zzz": 1}}, "cache.zzz is not a setting; known are enabled, store, directory,"),
             ({"draft": {}}, "draft is not a setting; known are cache, encoder,"),
-            ({"budget": {"usd": 1}}, "budget is not a setting; known are cache,"),
+            ({"money": {"usd": 1}}, "money is not a setting; known are cache,"),
             ({"backends": {"a": {**LOCAL, "urll": 1}}}, "backends.a.urll is not a setting; known are base_url,"),
             ({"cache": 3}, "cache must be a table"),
             ({"backends": [1]}, "backends must be a table"),

@@ -18,25 +18,25 @@ PACKAGE = Path(llm_proxy.__file__).parent
 
 # Each layer sees those above it; parts of one line see each other nowhere but where `BESIDE` says so.
 LAYERS = [
-    {"types", "errors", "forking", "_clock", "__version__"},
+    {"types", "errors", "forking", "clocks", "__version__"},
     {"shipped"},
     {"_variables", "_values"},
     {"_sentences", "_sections", "_tables"},
-    {"_encoder", "_learn_sections"},
+    {"_encoder", "_learn_sections", "_limits"},
     {"config"},
     {"cache", "route", "encode", "backends", "draft", "wire", "observe"},
     {"engine"},
-    {"pull", "beside", "hold"},
-    {"drive", "checks", "backfill", "learning", "logged"},
+    {"pull", "beside", "hold", "metered", "standing"},
+    {"drive", "checks", "limits", "backfill", "learning", "logged"},
     {"runtime"},
     {"faces", "testing"},
     {"__init__", "__main__"},
 ]
 BESIDE = {("route", "encode"), ("testing", "faces"), ("faces", "testing")}
 ENGINE_SEES = {
-    "backends.openai_compatible", "cache.base", "cache.entry", "cache.evidence", "cache.turns", "cache.weighed",
-    "config", "encode.base", "errors", "observe.events", "route.base", "types", "wire.chat", "wire.recorder",
-    "wire.replay",
+    "backends.base", "backends.openai_compatible", "cache.base", "cache.entry", "cache.evidence", "cache.turns",
+    "cache.weighed", "config", "encode.base", "errors", "observe.events", "route.base", "types", "wire.chat",
+    "wire.recorder", "wire.replay",
 }  # fmt: skip
 PURE = {
     "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "numpy", "typing",

@@ -23,6 +23,8 @@ _MTOK = 1_000_000
 _MOST_WARNINGS = 32  # an upstream that echoes the model's name would have each call log a line
 _SHOWN_CHARS = 80
 _MOST_QUOTES = 4096
+# What the library calls the terms that answers are served on.
+_TERMS = {tier: {"service_tier": tier} for tier in ("flex", "priority", "fast")} | {"batch": {"processing": "batch"}}
 
 
 def is_loopback(url: str) -> bool:
@@ -167,11 +169,19 @@ def _listed(usage: Usage, model: str, base_url: str) -> float:
     from genai_prices import Usage as ListedUsage
     from genai_prices import calc_price
 
-    listed = ListedUsage(
-        input_tokens=usage.prompt_tokens,
-        cache_read_tokens=min(usage.cached_tokens, usage.prompt_tokens),
-        output_tokens=usage.completion_tokens,
-    )
     if not base_url:  # the library would take this for a provider that nobody named
         raise LookupError(model)
-    return float(calc_price(listed, model, provider_api_url=base_url).total_price)
+    cached = min(usage.cached_tokens, usage.prompt_tokens)
+    plain = {"input_tokens": usage.prompt_tokens, "output_tokens": usage.completion_tokens, "cache_read_tokens": cached}
+    more = {
+        "cache_write_tokens": min(usage.cache_write_tokens, usage.prompt_tokens - cached),
+        "input_audio_tokens": min(usage.prompt_audio_tokens, usage.prompt_tokens),
+        "output_audio_tokens": min(usage.completion_audio_tokens, usage.completion_tokens),
+    }
+    told = {name: count for name, count in more.items() if count}
+    terms = _TERMS.get(usage.service_tier)
+    try:
+        found = calc_price(ListedUsage(**plain, **told), model, provider_api_url=base_url, price_context=terms)
+    except ValueError:  # counts that don't agree with each other: then as if they had not been told
+        found = calc_price(ListedUsage(**plain), model, provider_api_url=base_url, price_context=terms)
+    return float(found.total_price)

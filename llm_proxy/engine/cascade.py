@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from llm_proxy.types import ChatRequest, Head, Outgoing
 
     from .call import Call
+    from .gate import Gate
     from .outgoing import Dispatcher
     from .ports import Clock, Scorer, SecondOpinion
     from .settle import Settler
@@ -69,12 +70,13 @@ class Cascade:
         *,
         dispatcher: Dispatcher,
         settler: Settler,
+        gate: Gate,
         scorer: Scorer,
         opinion: SecondOpinion,
         clock: Clock,
         troubles: Troubles,
     ) -> None:
-        self._config, self._dispatcher, self._settler = config, dispatcher, settler
+        self._config, self._dispatcher, self._settler, self._gate = config, dispatcher, settler, gate
         self._scorer, self._opinion, self._clock, self._troubles = scorer, opinion, clock, troubles
 
     def steps(self, call: Call) -> tuple[tuple[str, str], ...]:
@@ -110,7 +112,7 @@ class Cascade:
         call.tried += (steps[-1][1],)
         outgoing = self.turn_to(call, steps[-1])
         self._settler.sent(call.outcome, sent)
-        return (yield from forward(outgoing))
+        return (yield from forward((yield from self._gate.enter(call, outgoing))))
 
     def _tried(self, call: Call, outgoing: Outgoing, sent: object) -> Flow[Head | None]:
         """The answer of one step where it is good enough; else None, and what it took is booked."""
@@ -140,7 +142,8 @@ class Cascade:
         if call.request.is_stream:
             limit_bytes, limit_s = limit_bytes * _STREAM_OVERHEAD, self._route(call).cascade_buffer_s
         try:
-            return (yield from hold(_without_key(outgoing), limit_bytes=limit_bytes, limit_s=limit_s))
+            admitted = yield from self._gate.enter(call, _without_key(outgoing))
+            return (yield from hold(admitted, limit_bytes=limit_bytes, limit_s=limit_s))
         except Exception:  # noqa: BLE001 - of any HTTP library: the next candidate is asked
             return None
 
@@ -189,7 +192,8 @@ class Cascade:
         outgoing = self._dispatcher.request(request, Destination("", backend=backend, model=model))
         outgoing = replace(outgoing, timeout_s=min(outgoing.timeout_s or BESIDE_S, BESIDE_S))
         started_s, limit_bytes = self._clock.monotonic(), self._config.cache.max_entry_bytes
-        held = yield from hold(_without_key(outgoing), limit_bytes=limit_bytes, limit_s=BESIDE_S, keeps_rest=False)
+        admitted = yield from self._gate.enter(call, _without_key(outgoing))
+        held = yield from hold(admitted, limit_bytes=limit_bytes, limit_s=BESIDE_S, keeps_rest=False)
         completion = self._completion(held) if held.head.status == 200 else None
         if completion is None:
             return None

@@ -29,6 +29,7 @@ __all__ = [
     "Hold",
     "Late",
     "Launch",
+    "Stand",
     "aside",
     "await_flight",
     "background",
@@ -38,6 +39,7 @@ __all__ = [
     "forward",
     "hold",
     "launch",
+    "stand",
 ]
 
 T = TypeVar("T")
@@ -162,6 +164,18 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Stand:
+    """Wait until it is this call's turn; `Late` is thrown in after ``limit_s`` seconds, None: as long as it takes.
+
+    ``when_called`` takes a function and calls it once, from any thread, when the turn has come: at once where it has.
+    What it is given raises RuntimeError where nobody waits any more.
+    """
+
+    when_called: Callable[[Callable[[], object]], object]
+    limit_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Aside:
     """Drive a flow beside the call, once its answer was handed on, with the same way to send requests.
 
@@ -172,7 +186,7 @@ class Aside:
     ended: Callable[[], object]
 
 
-Effect = Compute | Background | Board | Await | Forward | Launch | Hold | Fetch | Aside
+Effect = Compute | Background | Board | Await | Forward | Launch | Hold | Fetch | Stand | Aside
 Flow = Generator[Effect, Any, T]
 
 
@@ -208,6 +222,11 @@ def fetch(outgoing: Outgoing, *, limit_bytes: int, limit_s: float) -> Flow[Fetch
     """Yield `Fetch`; raises what the face's HTTP library raises, or `Late`."""
     fetched: Fetched = yield Fetch(outgoing, limit_bytes, limit_s)
     return fetched
+
+
+def stand(when_called: Callable[[Callable[[], object]], object], limit_s: float | None) -> Flow[None]:
+    """Yield `Stand`; raises `Late`."""
+    yield Stand(when_called, limit_s)
 
 
 def aside(flow: Flow[None], ended: Callable[[], object]) -> Flow[None]:

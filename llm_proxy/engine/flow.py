@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from llm_proxy.cache.turns import Turns
-from llm_proxy.errors import CacheError, LLMProxyError, WireError
+from llm_proxy.errors import CacheError, LimitReached, LLMProxyError, WireError
 from llm_proxy.types import Bypass, HitKind, Outcome
 from llm_proxy.wire.chat import error_body
 from llm_proxy.wire.recorder import recorder_for
@@ -21,6 +21,7 @@ from .call import Call
 from .effects import Flow, Late, await_flight, board, compute, forward, launch
 from .fingerprint import fingerprint, narrowed
 from .flights import Failed, Joined, Lacking, Landed, Leading, Sharing, Ticket
+from .gate import refusal
 from .ports import Answer, Live, Ready
 from .shadow import Doubted, Hit
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from .cascade import Cascade
     from .flights import Flight
+    from .gate import Gate
     from .learn import Learner
     from .outgoing import Dispatcher
     from .ports import Clock, QuestionEncoder
@@ -58,6 +60,7 @@ class Engine:
         checker: Checker,
         cascade: Cascade,
         learner: Learner,
+        gate: Gate,
         clock: Clock,
         troubles: Troubles,
     ) -> None:
@@ -65,6 +68,7 @@ class Engine:
         self._cache, self._encoder = cache, encoder
         self._dispatcher, self._settler, self._checker, self._cascade = dispatcher, settler, checker, cascade
         self._learner = learner
+        self._gate = gate
         self._clock, self._troubles = clock, troubles
 
     @property
@@ -85,7 +89,10 @@ class Engine:
         try:
             answer = yield from self._from_cache(call)
             if answer is None:
-                answer = yield from self._from_upstream(call)
+                try:
+                    answer = yield from self._from_upstream(call)
+                except LimitReached as exc:
+                    answer = self._refused(call, exc)
             else:
                 if call.is_tending_due:
                     yield from self._settler.tend()
@@ -332,19 +339,30 @@ class Engine:
         steps = self._cascade.steps(call)
         outgoing = self._cascade.turn_to(call, steps[0]) if steps else (yield from self._route(call))
         led, asking = call.led, self._cascade.asking(call, steps) if steps else None
+        if not steps and not self._gate.is_open(outgoing):
+            asking = self._gate.asking(call, outgoing)
         call.is_sent = True
         if asking is None:
             self._settler.sent(call.outcome, call.sent)
         if led is None:
             head = yield from (forward(outgoing) if asking is None else asking)
+            self._gate.saw(call.destination.backend, head.status)
         else:
             led.ticket.outcome = call.outcome
             head = yield from launch(outgoing, led, partial(self._opened, led), asking)
+            self._gate.saw(call.destination.backend, head.status)
             if led.head is not None:
                 return Live(head, led.ticket.outcome, led, call.seat)
         self._settler.passed(call.request, call.outcome, call.started_s, status=head.status, sent=call.sent)
         self._learner.passed(call, head.status)
         return Live(head, call.outcome)
+
+    def _refused(self, call: Call, why: LimitReached) -> Ready:
+        self._settler.withdrawn(call.outcome, call.sent)
+        outcome = call.outcome.with_changes(forward="", detail=why.code.replace("_", "-"))
+        self._settler.passed(call.request, outcome, call.started_s, status=429)
+        call.leave()
+        return refusal(outcome, why)
 
     def _route(self, call: Call) -> Flow[Outgoing]:
         if call.destination.route:

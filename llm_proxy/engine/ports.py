@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_proxy.types import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from llm_proxy.backends.base import Ask
     from llm_proxy.encode.base import Encoding
-    from llm_proxy.route.base import Decision, Destination, Expected, Finished, Reply
+    from llm_proxy.route.base import Decision, Destination, Expected, Finished, Reply, Size
     from llm_proxy.types import JSON, ChatRequest, Head, HeaderList, Outcome, Usage
 
     from .flights import Flight, Seat
@@ -22,13 +23,18 @@ __all__ = [
     "Asker",
     "Chooser",
     "Clock",
+    "Foresight",
     "Judge",
+    "Line",
     "Live",
     "Pricer",
+    "Purse",
     "QuestionEncoder",
     "Ready",
     "Scorer",
     "SecondOpinion",
+    "Starts",
+    "Turn",
     "Watch",
     "as_shared",
 ]
@@ -155,6 +161,67 @@ class Asker(Protocol):
 
     def verdict(self, said: str) -> bool | None:
         """What the model's answer means; None where it is unclear."""
+
+
+class Turn(Protocol):
+    """A place in a `Line`; see `llm_proxy.backends.queue.Place`."""
+
+    @property
+    def begun_s(self) -> float | None:
+        """When its turn came, on the line's clock; None while it waits."""
+
+
+class Line(Protocol):
+    """Those who wait for one backend; see `llm_proxy.backends.queue.Queue`."""
+
+    def enter(self, tokens: float | None, tenant: str) -> Any:
+        """A `Turn`, to be given to `leave` in any case; raises `LimitReached`."""
+
+    def when_called(self, place: Any, called: Callable[[], object]) -> None:
+        """Have a function called once the place has its turn."""
+
+    def leave(self, place: Any) -> None:
+        """Give it up; from anywhere, also twice."""
+
+    def expected_wait_s(self, tokens: float | None) -> float:
+        """How long a call that came now would wait, seconds."""
+
+
+class Purse(Protocol):
+    """What may be spent; see `llm_proxy.backends.budget.Budget`."""
+
+    def reserve(self, ask: Ask) -> Any:
+        """Set aside what a request may take, or raise `LimitReached`; may wait for a file.
+
+        Returns:
+            What to `settle` it by; None where that need not be.
+        """
+
+    def settle(self, reservation: Any, usd: float, tokens: int) -> None:
+        """Put what it took in place of what was set aside; quick, and never raises."""
+
+    def close(self) -> None:
+        """Write what was settled."""
+
+
+class Starts(Protocol):
+    """See `llm_proxy.backends.cold.ColdStarts`."""
+
+    def wait_s(self, backend: str) -> float:
+        """How long a backend is waited for that may be loading, seconds; 0 where it is not."""
+
+    def saw(self, backend: str, status: int) -> None:
+        """Take in the status of an answer."""
+
+    def is_loading(self, status: int, body: bytes) -> bool:
+        """Whether an answer says that the model is being loaded."""
+
+
+class Foresight(Protocol):
+    """See `llm_proxy.route.foresight.Foresight`."""
+
+    def size(self, request: ChatRequest, backend: str, model: str, foretold_tokens: float | None) -> Size:
+        """How long request and answer are; ``foretold_tokens`` is what a head said."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,6 +172,10 @@ class Settler:
         """Have it known that a request is over, and that another is sent instead; its status, or 0 where none came."""
         self._ended(outcome, call, is_well=_is_well(status, "failed"))
 
+    def withdrawn(self, outcome: Outcome, call: object) -> None:
+        """Have it known that a request that `sent` announced is not sent: that says nothing of its backend."""
+        self._ended(outcome, call, is_well=None)
+
     def tried(self, request: ChatRequest, asked: Outcome, completion: JSON, latency_s: float) -> float:
         """Have the estimates learn from an answer that its caller does not get.
 

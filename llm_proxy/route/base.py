@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from llm_proxy.encode.base import Encoding
     from llm_proxy.types import ChatRequest
 
-__all__ = ["Decision", "Destination", "Expected", "Finished", "Head", "Prediction", "Reply", "Router", "Score"]
+__all__ = ["Decision", "Destination", "Expected", "Finished", "Head", "Prediction", "Reply", "Router", "Score", "Size"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,14 @@ class Expected(NamedTuple):
     def usd(self) -> float:
         """Both."""
         return self.cost_usd + self.wait_usd
+
+
+class Size(NamedTuple):
+    """How long a request's prompt is, and how long its answer will be, in tokens: as expected, and at most."""
+
+    prompt_tokens: int
+    expected_tokens: float
+    most_tokens: int
 
 
 class Prediction(NamedTuple):

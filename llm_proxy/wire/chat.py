@@ -26,6 +26,7 @@ MAX_DEPTH = 200
 
 _ANY = Controls()
 _MOST_TOKENS = 1_000_000_000  # no call has more: beyond it a mistake would outweigh all that statistics add up
+_TIERS = frozenset({"flex", "priority", "batch", "fast"})  # those with prices of their own; all else is as usual
 # One directive: up to a comma that is not inside a quoted string. Each alternative consumes, so it is linear.
 _DIRECTIVE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+"?)+', re.DOTALL)
 
@@ -114,7 +115,15 @@ def response_says_no_store(headers: HeaderList) -> bool:
 def usage_of(completion: Mapping[str, Any]) -> Usage | None:
     """Token counts of a completion; None when it has neither prompt nor completion tokens.
 
-    A count of a wrong type, below zero or above a thousand million is treated as absent.
+    A count of a wrong type, below zero or above a thousand million is treated as absent. Providers differ: some say
+    beside ``prompt_tokens`` how much of it was cached, and some leave reasoning out of ``completion_tokens``, which is
+    seen by their total.
+
+    Args:
+        completion: A ``chat.completion`` object.
+
+    Source: OpenAI, API reference, the chat completion object: ``usage`` and ``service_tier``; DeepSeek, API reference:
+        ``prompt_cache_hit_tokens``; xAI, API reference: ``reasoning_tokens`` beside ``completion_tokens``.
     """
     usage = completion.get("usage")
     if not isinstance(usage, Mapping):
@@ -122,11 +131,25 @@ def usage_of(completion: Mapping[str, Any]) -> Usage | None:
     prompt, answer = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     if prompt is None and answer is None:
         return None
+    of_prompt, of_answer = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+    prompt, answer = prompt or 0, answer or 0
+    reasoning = _count(of_answer, "reasoning_tokens") or 0
+    if reasoning and _count(usage, "total_tokens") == prompt + answer + reasoning:
+        answer += reasoning
+    tier = completion.get("service_tier")
     return Usage(
-        prompt_tokens=prompt or 0,
-        completion_tokens=answer or 0,
-        cached_tokens=_count(usage.get("prompt_tokens_details"), "cached_tokens") or 0,
-        reasoning_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens") or 0,
+        prompt_tokens=prompt,
+        completion_tokens=answer,
+        cached_tokens=_first(
+            (of_prompt, "cached_tokens"), (usage, "prompt_cache_hit_tokens"), (usage, "cache_read_input_tokens")
+        ),
+        reasoning_tokens=reasoning,
+        cache_write_tokens=_first((of_prompt, "cache_write_tokens"), (usage, "cache_creation_input_tokens")),
+        prompt_audio_tokens=_first((of_prompt, "audio_tokens")),
+        completion_audio_tokens=_first((of_answer, "audio_tokens")),
+        accepted_tokens=_first((of_answer, "accepted_prediction_tokens")),
+        rejected_tokens=_first((of_answer, "rejected_prediction_tokens")),
+        service_tier=tier if isinstance(tier, str) and tier in _TIERS else "",
     )
 
 
@@ -220,6 +243,12 @@ def _directives(value: str) -> list[tuple[str, str]]:
 def _count(source: Any, name: str) -> int | None:
     value = source.get(name) if isinstance(source, Mapping) else None
     return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
+
+
+def _first(*places: tuple[Any, str]) -> int:
+    """The first of some counts that is there."""
+    found = (_count(source, name) for source, name in places)
+    return next((count for count in found if count is not None), 0)
 
 
 def _kind(value: Any) -> str:

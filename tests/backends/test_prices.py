@@ -63,6 +63,31 @@ class TestListed:
         assert listed == sorted(listed, reverse=True)
         assert cost("gpt-4o-mini", Usage(1_000_000, 0, 9_000_000), base_url=OPENAI) == listed[2]
 
+    def test_terms_have_their_own_prices(self) -> None:
+        """gpt-5: half the price for flex and for batches. Source: genai-prices' table."""
+        million = 1_000_000
+        usages = [Usage(million, million, service_tier=tier) for tier in ("", "flex", "batch")]
+        usual, *half = (cost("gpt-5", usage, base_url=OPENAI) for usage in usages)
+        assert half == [usual / 2] * 2
+        assert cost("gpt-4", Usage(1_000_000, service_tier="flex"), base_url=OPENAI) == pytest.approx(30.0), "none"
+
+    def test_writing_to_the_cache_costs_more(self) -> None:
+        """claude-sonnet-4-5: $3 a million, $3.75 written to the cache, above 200,000 tokens twice as much."""
+        where = {"base_url": "https://api.anthropic.com/v1"}
+        assert cost("claude-sonnet-4-5", Usage(100_000), **where) == pytest.approx(0.3)
+        assert cost("claude-sonnet-4-5", Usage(100_000, cache_write_tokens=100_000), **where) == pytest.approx(0.375)
+        assert cost("claude-sonnet-4-5", Usage(100_000, cache_write_tokens=9**9), **where) == pytest.approx(0.375)
+
+    def test_counts_that_contradict_each_other_are_left_out(self) -> None:
+        usage = Usage(1_000, 0, cached_tokens=900, prompt_audio_tokens=900)
+        assert cost("gpt-4o-audio-preview", usage, base_url=OPENAI) == cost(
+            "gpt-4o-audio-preview", Usage(1_000, 0, 900), base_url=OPENAI
+        )
+
+    def test_rejected_predictions_are_billed_as_answer(self) -> None:
+        usual, predicted = Usage(10, 100), Usage(10, 100, accepted_tokens=20, rejected_tokens=60)
+        assert cost("gpt-4o", predicted, base_url=OPENAI) == cost("gpt-4o", usual, base_url=OPENAI)
+
     @pytest.mark.parametrize("where", [{"base_url": "https://reseller.test/v1"}, {"backend": "own"}, {}])
     def test_nobody_knows_what_another_host_takes(self, where: Any) -> None:
         assert cost("gpt-4o-mini", **where) is None

@@ -126,7 +126,7 @@ class TestInUse:
         config = Config(cache={"directory": tmp_path})
 
         def scored() -> float:
-            made = cascade_for(config, None, None, FakeClock(), encoder=None, troubles=troubles)  # type: ignore[arg-type]
+            made = cascade_for(config, None, None, FakeClock(), gate=None, encoder=None, troubles=troubles)  # type: ignore[arg-type]
             return made._scorer.score("q", Reply("a"), None)
 
         plain = scored()

@@ -168,6 +168,54 @@ def test_usage(usage: object, expected: Usage | None) -> None:
     assert usage_of({"usage": usage}) == expected
 
 
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 50,
+                "prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 7, "audio_tokens": 5},
+                "completion_tokens_details": {
+                    "reasoning_tokens": 20,
+                    "audio_tokens": 3,
+                    "accepted_prediction_tokens": 4,
+                    "rejected_prediction_tokens": 6,
+                },
+            },
+            Usage(100, 50, 60, 20, 7, 5, 3, 4, 6),
+        ),
+        ({"prompt_tokens": 9, "prompt_cache_hit_tokens": 8}, Usage(9, 0, 8)),
+        (
+            {"prompt_tokens": 9, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 3},
+            Usage(9, 0, 4, cache_write_tokens=3),
+        ),
+        (
+            {"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": -1}, "prompt_cache_hit_tokens": 8},
+            Usage(9, 0, 8),
+        ),
+    ],
+)
+def test_usage_in_detail(usage: object, expected: Usage) -> None:
+    assert usage_of({"usage": usage}) == expected
+
+
+@pytest.mark.parametrize(("total", "completion"), [(115, 15), (112, 12), (100, 12), (None, 12)])
+def test_reasoning_beside_the_answer_is_seen_by_the_total(total: int | None, completion: int) -> None:
+    details = {"reasoning_tokens": 3}
+    usage = {"prompt_tokens": 100, "completion_tokens": 12, "total_tokens": total, "completion_tokens_details": details}
+    assert usage_of({"usage": usage}) == Usage(100, completion, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("tier", "expected"), [("flex", "flex"), ("batch", "batch"), ("default", ""), (None, ""), (["flex"], ""), ("x", "")]
+)
+def test_the_terms_of_service(tier: object, expected: str) -> None:
+    found = usage_of({"usage": {"prompt_tokens": 1}, "service_tier": tier})
+    assert found is not None
+    assert found.service_tier == expected
+
+
 def test_usage_may_be_absent() -> None:
     assert usage_of({}) is None
 

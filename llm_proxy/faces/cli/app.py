@@ -10,9 +10,11 @@ import typer
 import llm_proxy
 
 from ._shared import Group, Shared
+from .budget import budget
 from .cache import cache_app
 from .demo_command import demo
 from .doctor import doctor
+from .models import models
 from .route import route_app
 from .run import run
 from .serve import serve
@@ -62,4 +64,6 @@ app.command()(demo)
 app.command()(stats)
 app.add_typer(cache_app)
 app.add_typer(route_app)
+app.command()(models)
+app.command()(budget)
 app.command()(doctor)

@@ -1,4 +1,4 @@
-"""The machine's clocks, as what tests inject looks like."""
+"""The machine's clocks, as everything takes them that has one injected."""
 
 from __future__ import annotations
 

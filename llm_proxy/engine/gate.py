@@ -1,0 +1,297 @@
+"""What a request passes before it is sent: the budgets, then the queue of its backend.
+
+::
+
+    enter    budget ── spent? ── `LimitReached`
+             queue ─── full? ─── `LimitReached`, and the money is given back
+               │ waits until it is its turn, no longer than its caller does
+             permit: goes with the request (`llm_proxy.engine.permit`), and gives back slot and money when it is over
+    asking   a server that may be loading its model is asked again for `cold_start_s`, while it says that it does
+             of a route: where the wait is predicted to be longer than `max_wait_s`, or a limit is reached, another
+             candidate: those that are good enough, then the stronger ones, then the others
+
+Trouble here counts, and the request is sent as if there were no limits; where `budget.strict` is set, it is not sent.
+Backends without a limit, and calls without a budget, pass without a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from llm_proxy.backends.base import Ask
+from llm_proxy.errors import LimitReached
+from llm_proxy.types import Usage
+from llm_proxy.wire.chat import error_body
+
+from .effects import Flow, Late, compute, forward, hold, stand
+from .fingerprint import tenant_of
+from .permit import Permit
+from .ports import Ready
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from llm_proxy.config import Config
+    from llm_proxy.observe.events import Troubles
+    from llm_proxy.route.base import Size
+    from llm_proxy.types import ChatRequest, Head, Outcome, Outgoing
+
+    from .call import Call
+    from .outgoing import Dispatcher
+    from .ports import Clock, Foresight, Line, Pricer, Purse, Starts, Turn
+    from .settle import Settler
+
+__all__ = ["Gate", "refusal"]
+
+_LONGEST_RETRY_S = 60  # the openai client passes over longer ones
+_COLD_PAUSE_S = 0.5
+_ERROR_BYTES = 1 << 16
+
+
+class Gate:
+    """Where requests wait and are counted. One a runtime; thread-safe as far as its parts are.
+
+    Args:
+        config: Settings.
+        dispatcher: Makes requests for other candidates.
+        settler: Is told which backend has a call.
+        lines: The queues of backends that have one.
+        purse: The budgets; None where there are none.
+        cold: The backends that may be loading a model.
+        prices: What tokens cost.
+        foresight: How long requests and answers are.
+        clock: Clocks.
+        troubles: Counts what goes wrong.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        dispatcher: Dispatcher,
+        settler: Settler,
+        lines: Mapping[str, Line],
+        purse: Purse | None,
+        cold: Starts,
+        prices: Pricer,
+        foresight: Foresight,
+        clock: Clock,
+        troubles: Troubles,
+    ) -> None:
+        self._config, self._dispatcher, self._settler = config, dispatcher, settler
+        self._lines, self._purse, self._cold = lines, purse, cold
+        self._prices, self._foresight = prices, foresight
+        self._clock, self._troubles = clock, troubles
+
+    def is_open(self, outgoing: Outgoing) -> bool:
+        """Whether nothing limits a request, so that there is nothing to enter."""
+        return self._purse is None and outgoing.backend not in self._lines and not self._cold.wait_s(outgoing.backend)
+
+    def saw(self, backend: str, status: int) -> None:
+        """Take in what a backend answered."""
+        self._cold.saw(backend, status)
+
+    def asking(self, call: Call, outgoing: Outgoing) -> Flow[Head]:
+        """Enter and send; a route's call is turned to another candidate where that one can begin and this one can't.
+
+        Raises:
+            LimitReached: None can.
+            Exception: Whatever the face's HTTP library raises.
+        """
+        self._settler.sent(call.outcome, call.sent)
+        began_s = self._clock.monotonic()
+        while True:
+            admitted = yield from self._admitted(call, outgoing)
+            wait_s = self._cold.wait_s(admitted.backend)
+            if not wait_s:
+                return (yield from forward(admitted))
+            if call.ticket is not None:
+                call.ticket.asked_s = self._clock.monotonic()
+            held = yield from hold(admitted, limit_bytes=_ERROR_BYTES, limit_s=0.0)  # of an answer, its first piece
+            is_waited = self._clock.monotonic() - began_s >= wait_s
+            if is_waited or not self._cold.is_loading(held.head.status, held.body):
+                return held.head
+            outgoing = replace(admitted, permit=None)
+            yield from _pause(_COLD_PAUSE_S)
+
+    def enter(self, call: Call, outgoing: Outgoing) -> Flow[Outgoing]:
+        """Wait until a request may be sent; the same request, with the permit that gives back what it took.
+
+        Raises:
+            LimitReached: It may not be sent.
+        """
+        line = self._lines.get(outgoing.backend)
+        if line is None and self._purse is None:
+            return outgoing
+        taken = _Taken(outgoing, call.request.base_url, self._size(call, outgoing), line)
+        if self._purse is not None:
+            taken.reservation = yield from self._reserved(call, taken, self._purse)
+        try:
+            if line is not None:
+                taken.turn = yield from self._turn(call, line, taken.size)
+        except BaseException:
+            self._settle(taken, Usage())
+            raise
+        limit_bytes = self._config.cache.max_entry_bytes
+        permit = Permit(partial(self._over, taken), prompt_tokens=taken.size.prompt_tokens, limit_bytes=limit_bytes)
+        return replace(outgoing, permit=permit)
+
+    def close(self) -> None:
+        """Have written what is to be written; calling it again is safe."""
+        if self._purse is not None:
+            self._purse.close()
+
+    # -- whom to ask -----------------------------------------------------------------------------------------------
+
+    def _admitted(self, call: Call, outgoing: Outgoing) -> Flow[Outgoing]:
+        route = self._config.routes.get(call.destination.route)
+        if route is None:
+            return (yield from self.enter(call, outgoing))
+        most_s = float("inf") if route.max_wait_s is None else route.max_wait_s
+        first: LimitReached | None = None
+        if self._wait_s(call, outgoing) <= most_s:
+            try:
+                return (yield from self.enter(call, outgoing))
+            except LimitReached as exc:
+                first = exc
+        for pair in self._others(call):
+            other = self._dispatcher.request(call.request, replace(call.destination, backend=pair[0], model=pair[1]))
+            if self._wait_s(call, other) > most_s:
+                continue
+            try:
+                admitted = yield from self.enter(call, other)
+            except LimitReached as exc:
+                first = first or exc
+                continue
+            self._turn_to(call, pair)
+            return admitted
+        if first is not None:
+            raise first
+        return (yield from self.enter(call, outgoing))  # all are busy: the one that was chosen is waited for
+
+    def _others(self, call: Call) -> Iterator[tuple[str, str]]:
+        """The other candidates of a call's route that can take it, the best first."""
+        ladder = self._dispatcher.ladder(call.request, call.destination)
+        own = call.destination.backend, call.destination.model
+        at = ladder.index(own) if own in ladder else len(ladder)
+        rivals = [pair for pair in (call.ticket.rivals if call.ticket is not None else ()) if pair in ladder]
+        yield from (pair for pair in dict.fromkeys((*rivals, *ladder[at + 1 :], *reversed(ladder[:at]))) if pair != own)
+
+    def _turn_to(self, call: Call, pair: tuple[str, str]) -> None:
+        self._settler.withdrawn(call.outcome, call.sent)
+        call.reason += f"; {call.destination.backend} is at its limit"
+        call.destination = replace(call.destination, backend=pair[0], model=pair[1])
+        if call.ticket is not None:
+            call.ticket.outcome = call.outcome
+        self._settler.sent(call.outcome, call.sent)
+
+    def _wait_s(self, call: Call, outgoing: Outgoing) -> float:
+        line = self._lines.get(outgoing.backend)
+        return 0.0 if line is None else line.expected_wait_s(self._size(call, outgoing).expected_tokens)
+
+    def _size(self, call: Call, outgoing: Outgoing) -> Size:
+        foretold = call.ticket.foretold_tokens if call.ticket is not None else None
+        return self._foresight.size(call.request, outgoing.backend, outgoing.model, foretold)
+
+    # -- the queue -------------------------------------------------------------------------------------------------
+
+    def _turn(self, call: Call, line: Line, size: Size) -> Flow[Turn]:
+        """A slot, waited for."""
+        turn: Turn = line.enter(size.expected_tokens, self._tenant(call.request))
+        if turn.begun_s is not None:
+            return turn
+        try:
+            yield from stand(partial(line.when_called, turn), call.request.timeout_s)
+        except Late as exc:
+            line.leave(turn)
+            raise LimitReached(
+                "this call waited for a free slot of its backend as long as its time-out allows; come again later",
+                code="queue_timeout",
+                retry_after_s=line.expected_wait_s(size.expected_tokens),
+            ) from exc
+        except BaseException:
+            line.leave(turn)
+            raise
+        if call.ticket is not None:  # what is learnt of the backend's speed is not to hold the wait
+            call.ticket.asked_s = self._clock.monotonic()
+        return turn
+
+    def _over(self, taken: _Taken, usage: Usage | None) -> None:
+        """A request is over; may come from the garbage collector."""
+        if taken.line is not None:
+            taken.line.leave(taken.turn)
+        self._settle(taken, usage)
+
+    # -- the budgets -----------------------------------------------------------------------------------------------
+
+    def _reserved(self, call: Call, taken: _Taken, purse: Purse) -> Flow[object]:
+        try:
+            return (yield from compute(partial(self._reserve, call, taken, purse)))
+        except LimitReached:
+            raise
+        except Exception as exc:  # the fail-open boundary: calls go on without budgets
+            self._troubles.note("budget", exc)
+            if self._config.budget.strict:
+                raise LimitReached("the budget can't be read, and it is strict", code="budget_unavailable") from exc
+            return None
+
+    def _reserve(self, call: Call, taken: _Taken, purse: Purse) -> object:
+        """Prices load with the first call, and a file is written: not for an event loop."""
+        size = taken.size
+        usd, is_priced = self._usd(taken, Usage(size.prompt_tokens, size.most_tokens))
+        tokens, is_free = size.prompt_tokens + size.most_tokens, is_priced and usd == 0.0
+        tenant, route = self._tenant(call.request), call.destination.route
+        return purse.reserve(Ask(tenant, route, taken.outgoing.backend, usd, tokens, is_free))
+
+    def _settle(self, taken: _Taken, usage: Usage | None) -> None:
+        if self._purse is None or taken.reservation is None:
+            return
+        usage = usage or Usage(taken.size.prompt_tokens, taken.size.most_tokens)
+        try:
+            usd, _ = self._usd(taken, usage)
+            self._purse.settle(taken.reservation, usd, usage.prompt_tokens + usage.completion_tokens)
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: a caller never pays for the budget
+            self._troubles.note("budget", exc)
+
+    def _usd(self, taken: _Taken, usage: Usage) -> tuple[float, bool]:
+        """Dollars, and whether a price is known."""
+        asked = taken.outgoing
+        usd = self._prices.cost_usd(usage, model=asked.model, backend=asked.backend, base_url=taken.base_url)
+        if usd is not None:
+            return usd, True
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        return tokens * self._config.budget.unpriced_usd_per_mtok / 1e6, False
+
+    def _tenant(self, request: ChatRequest) -> str:
+        return tenant_of(request, self._config.cache.tenant)
+
+
+def _pause(seconds: float) -> Flow[None]:
+    try:
+        yield from stand(lambda called: None, seconds)
+    except Late:
+        return
+
+
+def refusal(outcome: Outcome, why: LimitReached) -> Ready:
+    """What a caller gets whose request is not sent: of a queue another try is worth its while, of a budget none is."""
+    is_queue = why.code.startswith("queue")
+    headers = [("content-type", "application/json"), ("x-should-retry", "true" if is_queue else "false")]
+    if why.retry_after_s is not None:
+        headers.append(("retry-after", str(min(_LONGEST_RETRY_S, int(why.retry_after_s) + 1))))
+    body = error_body(str(why), type="rate_limit_exceeded" if is_queue else "insufficient_quota", code=why.code)
+    return Ready(429, (*headers, *outcome.headers), body, outcome)
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What a request has of slots and money."""
+
+    outgoing: Outgoing
+    base_url: str
+    size: Size
+    line: Line | None
+    turn: Turn | None = None
+    reservation: object = None

@@ -1,0 +1,94 @@
+"""Puts together what limits calls: the queues of backends and the budgets, at one gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .backends.cold import ColdStarts
+from .backends.queue import Queue
+from .engine.gate import Gate
+from .route.foresight import Foresight
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .backends.budget import Budget
+    from .backends.prices import Prices
+    from .config import Config
+    from .engine.outgoing import Dispatcher
+    from .engine.ports import Clock
+    from .engine.settle import Settler
+    from .observe.events import Troubles
+    from .route.costs import CostEstimator
+
+__all__ = ["BUDGET_NAME", "Parts", "budget_file", "budget_for", "gate_for"]
+
+BUDGET_NAME = "budget.sqlite3"
+
+
+class Parts(Protocol):
+    """What limits share with the other parts; see `llm_proxy.runtime.Runtime`."""
+
+    config: Config
+    clock: Clock
+    troubles: Troubles
+    prices: Prices
+    costs: CostEstimator
+
+
+def budget_file(config: Config) -> Path | None:
+    """Where the budgets of a configuration are kept; None where nothing is kept on disk."""
+    return config.cache.directory / BUDGET_NAME if config.cache.store == "disk" else None
+
+
+def budget_for(config: Config, parts: Parts, later: Callable[[Callable[[], Any]], object]) -> Budget | None:
+    """The budgets of a configuration; None where there are none."""
+    if not config.budget.limits:
+        return None
+    from .backends.budget import Budget
+
+    troubles = parts.troubles
+    return Budget(
+        budget_file(config),
+        config.budget.limits,
+        time=parts.clock.time,
+        later=later,
+        note=lambda exc: troubles.note("budget", exc),
+    )
+
+
+def gate_for(
+    parts: Parts, dispatcher: Dispatcher, settler: Settler, later: Callable[[Callable[[], Any]], object]
+) -> Gate:
+    """The gate of a configuration among its other parts.
+
+    Args:
+        parts: What it shares with others.
+        dispatcher: Makes requests for other candidates.
+        settler: Is told which backend has a call.
+        later: Has a function called some time soon, elsewhere.
+    """
+    config = parts.config
+    lines = {
+        name: Queue(
+            slots=backend.concurrency,
+            bound_s=backend.queue_wait_s,
+            length=backend.queue_length,
+            monotonic=parts.clock.monotonic,
+        )
+        for name, backend in config.backends.items()
+        if backend.concurrency is not None
+    }
+    return Gate(
+        config,
+        dispatcher=dispatcher,
+        settler=settler,
+        lines=lines,
+        purse=budget_for(config, parts, later),
+        cold=ColdStarts(config.backends),
+        prices=parts.prices,
+        foresight=Foresight(parts.costs, config.backends),
+        clock=parts.clock,
+        troubles=parts.troubles,
+    )
