@@ -63,6 +63,7 @@ bench:
 	@.venv-test/bin/python -m benchmarks.bound --record --seeds 20 --pairs $(wordlist 2,3,$(PAIRS))
 	@.venv-test/bin/python -m benchmarks.router --train $(DATA)/router_zeroeval/rows.jsonl.gz $(PAIR)
 	@.venv-test/bin/python -m benchmarks.length --train $(DATA)/router_zeroeval/rows.jsonl.gz --model gpt-4o-mini-2024-07-18
+	@.venv-test/bin/python -m benchmarks.ways --record --responses $(DATA)/router_zeroeval/weak_responses.jsonl.gz $(PAIR)
 	@.venv-test/bin/python -m benchmarks.end_to_end --record --queries $(BANKING77) $(BING)
 
 docs:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from llm_proxy.encode.base import Encoding
 from llm_proxy.route.heads import OnnxHead
+from llm_proxy.route.tiers import shipped_head
 from llm_proxy.route.train.make import head_files
-from llm_proxy.shipped import model_folder
 
 if TYPE_CHECKING:
     from llm_proxy.route.base import Head
@@ -40,7 +40,7 @@ def shipped() -> OnnxHead:
     Raises:
         LLMProxyError: It is not there.
     """
-    return OnnxHead(model_folder("heads"))
+    return OnnxHead(shipped_head())
 
 
 def encodings(rows: Encoded) -> list[Encoding]:

@@ -35,7 +35,8 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
 
 def entry_of(options: Namespace, models: str) -> str:
     """What a run is called among others in the file of record: the folder of its data, and the models."""
-    folder = options.train.resolve().parent.name if options.train is not None else ""
+    file = options.train or options.test
+    folder = file.resolve().parent.name if file is not None else ""
     return f"{folder}: {models}"
 
 
@@ -51,11 +52,17 @@ def sides(options: Namespace, *, lengths_only: bool = False) -> tuple[Encoded, E
         options: With those of `OPTIONS`.
         lengths_only: Lines without scores will do.
 
+    Returns:
+        Both; nothing to learn from where the head that ships is measured on ``--test`` alone.
+
     Raises:
         SystemExit: A file can't be used.
     """
     import numpy
 
+    if options.train is None and options.test is not None and getattr(options, "shipped", False) is not False:
+        test = _encoded(options.test, options, lengths_only)
+        return test.rows(numpy.zeros(0, numpy.intp)), test
     if options.train is None:
         sys.exit("name a file of outcomes: --train FILE")
     train = _encoded(options.train, options, lengths_only)

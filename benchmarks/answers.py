@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from llm_proxy.encode.lazy import LazyEncoder
 
-__all__ = ["Marked", "auc", "main", "measure", "read"]
+__all__ = ["Marked", "auc", "by_question", "main", "measure", "read"]
 
 BARS = (0.5, 0.6, 0.7, 0.8, 0.9)
 _FOLDS, _RIDGE, _TIMED = 5, 10.0, 200
@@ -112,7 +112,7 @@ def measure(rows: list[Marked], encoder: LazyEncoder, scorer: AnswerScorer) -> d
 
     said = numpy.array([scored(row) for row in rows])
     is_right = numpy.array([row.is_right for row in rows])
-    scores = {"": said, "_question": _by_question(rows, vectors, is_right)}
+    scores = {"": said, "_question": by_question(rows, vectors, is_right)}
     scores["_length"] = numpy.array([-len(row.response) for row in rows], float)
 
     def areas(chosen: NDArray[np.bool_]) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def auc(is_right: NDArray[np.bool_], score: NDArray[np.float64]) -> float | None
     return float((ranks[is_right].sum() - right * (right + 1) / 2) / (right * wrong))
 
 
-def _by_question(rows: list[Marked], vectors: dict[str, Any], is_right: NDArray[np.bool_]) -> NDArray[np.float64]:
+def by_question(rows: list[Marked], vectors: dict[str, Any], is_right: NDArray[np.bool_]) -> NDArray[np.float64]:
     """What the questions alone tell: a ridge for each model, never asked about a question that it was fitted on."""
     import numpy
 

@@ -3,7 +3,8 @@
 It learns from ``--train`` as ``llm-proxy route train`` does, and is measured on ``--test``, or on the fifth of the
 prompts of ``--train`` that it does not learn from. Beside it on the same rows: the length of the prompt, TF-IDF with a
 logistic regression, and the router trained without the group of each question (``group_out_*``). With ``--shipped`` the
-heads in router_models are measured, without training.
+head in router_models is measured, without training: the models that are named stand for its weak and its strong tier.
+``--train`` may be left out then, and with it what is learnt from it.
 
 ``--candidates A,B,C --prices A=IN/OUT,...`` (dollars per million tokens) measures a choice among several: its settings
 are chosen on the training part, by predictions of models that did not see the row.
@@ -76,7 +77,9 @@ def _pair(options: Namespace) -> dict[str, Any]:
     if not options.weak or not options.strong:
         sys.exit("name two models: --weak NAME --strong NAME; or several: --candidates A,B,C")
     train, test = sides(options)
-    asked_all(train, *(pair := (options.weak, options.strong)))
+    pair = options.weak, options.strong
+    if len(train.outcomes):
+        asked_all(train, *pair)
     test = asked_all(test, *pair)
     weak, strong = test.outcomes.scores.T
     found: dict[str, Any] = {
@@ -86,7 +89,7 @@ def _pair(options: Namespace) -> dict[str, Any]:
         "n_test": len(test.outcomes),
         "weak_score": float(weak.mean()),
         "strong_score": float(strong.mean()),
-        "sha256_train": train.outcomes.sha256,
+        "sha256_train": train.outcomes.sha256 if len(train.outcomes) else None,
         "sha256_test": test.outcomes.sha256,
     }
     if options.shipped is not False:
@@ -125,15 +128,17 @@ def _figures(score: NDArray[np.float32], p_good: NDArray[np.float32], test: Enco
     }
 
 
-def _baselines(train: Encoded, test: Encoded) -> dict[str, float]:
+def _baselines(train: Encoded, test: Encoded) -> dict[str, float | None]:
     weak, strong = test.outcomes.scores.T
-    both = asked_all(train, *test.outcomes.models).outcomes
-    words = word_scores(both.prompts, both.scores[:, 1] - both.scores[:, 0], test.outcomes.prompts)
+    words = None
+    if len(train.outcomes):
+        both = asked_all(train, *test.outcomes.models).outcomes
+        words = word_scores(both.prompts, both.scores[:, 1] - both.scores[:, 0], test.outcomes.prompts)
     return {
         "random_apgr": metrics.apgr([0.0] * len(weak), weak, strong),
         "oracle_apgr": metrics.apgr(strong - weak, weak, strong),
         "length_apgr": metrics.apgr(length_scores(test.outcomes.prompts), weak, strong),
-        "tfidf_apgr": metrics.apgr(words, weak, strong),
+        "tfidf_apgr": None if words is None else metrics.apgr(words, weak, strong),
     }
 
 

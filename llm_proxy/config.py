@@ -13,13 +13,14 @@ Order of precedence: argument, then environment (``LLM_PROXY_*``), then file (``
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
 from . import _values
+from ._cascade import CascadeSettings
 from ._encoder import EncoderConfig
 from ._learn_sections import CompareSettings, OutcomeSettings
 from ._limits import BudgetConfig, BudgetLimit, Hurried, Queued
@@ -193,8 +194,7 @@ class BackendConfig(Queued, _Backend):  # in this order the fields of the latter
     """One OpenAI-compatible server."""
 
 
-class _Route(Frozen):
-    candidates: tuple[str, ...] = Field(min_length=1, description="`BACKEND/MODEL` names, weakest and cheapest first.")
+class _Route(CascadeSettings):
     long_prompt_chars: int = Field(
         2_000, gt=0, description="A prompt of this many characters asks for the strongest candidate."
     )
@@ -207,7 +207,8 @@ class _Route(Frozen):
     head: str = Field(
         "",
         description="Folder of the head that decides, or of its versions; empty: `heads` in `cache.directory`, where "
-        "`llm-proxy route train` puts them, and the rules while there is none that knows all candidates.",
+        "`llm-proxy route train` puts them, and the rules while there is none that knows all candidates. `shipped`: "
+        "the head that comes along, which knows no model but a weak, a middle and a strong tier.",
     )
     known_as: Mapping[str, str] = Field(
         default_factory=dict,
@@ -230,40 +231,6 @@ class _Route(Frozen):
     objective: Literal["cost", "latency"] = Field(
         "cost", description="What is least of those that are good enough: expected cost, or predicted latency."
     )
-    cascade: bool = Field(
-        False,
-        description="Ask the weakest candidate first, look at its answer, and ask a stronger one where it is doubtful.",
-    )
-    cascade_bar: float = Field(
-        0.7, ge=0, le=1, description="In a cascade, an answer that is right less likely than this is given up."
-    )
-    cascade_steps: int = Field(
-        2, ge=2, description="Most candidates that a cascade asks; the last of them is always the strongest."
-    )
-    cascade_buffer_s: float = Field(
-        10.0,
-        ge=0,
-        description="Longest time that a stream is held back to be looked at; one that takes longer is passed on as "
-        "it comes.",
-    )
-    cascade_judge: str = Field(
-        "", description="`BACKEND/MODEL` that is asked whether an answer is right; empty: the scorer that ships says."
-    )
-    cascade_agree_with: str = Field(
-        "",
-        description="`BACKEND/MODEL` that is asked the same, instead: an answer is good enough where both come to one "
-        "result.",
-    )
-
-    def cascade_lack(self, backends: Collection[str], known: str) -> str:
-        """What a cascade lacks: the setting and what it must be; empty for nothing. ``known`` tells the backends."""
-        if self.cascade and len(self.candidates) < 2:
-            return "cascade needs two candidates or more"
-        for name in ("cascade_judge", "cascade_agree_with"):
-            backend, _, model = (value := getattr(self, name)).partition("/")
-            if value and not (backend in backends and model):
-                return f"{name} must be BACKEND/MODEL with BACKEND {known}, not {value!r}"
-        return ""
 
 
 class RouteConfig(CompareSettings, Hurried, _Route):

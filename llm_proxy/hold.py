@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from .engine.effects import Held, Hold
+from .engine.effects import Held, Hold, Late
 
 if TYPE_CHECKING:
     from .types import Head, Outgoing
@@ -19,12 +20,12 @@ __all__ = ["held", "held_async"]
 
 def held(effect: Hold, send: Callable[[Outgoing], Head]) -> Held:
     """Perform `Hold` on this thread."""
-    until_s = time.monotonic() + effect.limit_s
+    began_s = time.monotonic()
     head = send(effect.outgoing)
-    body: Iterator[bytes] = iter(head.body)
-    pieces = _Pieces(effect, until_s)
+    pieces = _Pieces(effect, head, began_s)
     is_whole = False
     try:
+        body: Iterator[bytes] = iter(head.body)
         while not (is_whole or pieces.are_enough):
             piece = next(body, None)
             is_whole = piece is None
@@ -40,10 +41,16 @@ def held(effect: Hold, send: Callable[[Outgoing], Head]) -> Held:
 
 async def held_async(effect: Hold, send: Callable[[Outgoing], Awaitable[Head]]) -> Held:
     """Perform `Hold` in this task."""
-    until_s = time.monotonic() + effect.limit_s
+    with anyio.move_on_after(None if effect.wait_s == math.inf else effect.wait_s):
+        return await _held_async(effect, send)
+    raise Late
+
+
+async def _held_async(effect: Hold, send: Callable[[Outgoing], Awaitable[Head]]) -> Held:
+    began_s = time.monotonic()
     head = await send(effect.outgoing)
     rest: AsyncIterator[bytes] = aiter(head.body)
-    pieces = _Pieces(effect, until_s)
+    pieces = _Pieces(effect, head, began_s)
     is_whole = False
     try:
         while not (is_whole or pieces.are_enough):
@@ -63,9 +70,11 @@ async def held_async(effect: Hold, send: Callable[[Outgoing], Awaitable[Head]]) 
 class _Pieces:
     """What came of a body, and whether that is enough."""
 
-    def __init__(self, effect: Hold, until_s: float) -> None:
+    def __init__(self, effect: Hold, head: Head, began_s: float) -> None:
         self.all: list[bytes] = []
-        self._size, self._effect, self._until_s = 0, effect, until_s
+        self._size, self._limit_bytes = 0, effect.limit_bytes
+        self._until_s = began_s + (effect.limit_s if head.status == 200 else math.inf)
+        self._late_s = began_s + effect.wait_s
 
     def add(self, piece: bytes | None) -> None:
         if piece is not None:
@@ -74,7 +83,13 @@ class _Pieces:
 
     @property
     def are_enough(self) -> bool:
-        return bool(self.all) and (time.monotonic() > self._until_s or self._size > self._effect.limit_bytes)
+        """Raises `Late` where they are not and nobody waits any longer."""
+        now_s = time.monotonic()
+        if self.all and (now_s > self._until_s or self._size > self._limit_bytes):
+            return True
+        if now_s > self._late_s:
+            raise Late
+        return False
 
 
 class _Again:

@@ -170,11 +170,19 @@ class Rig:
     keeps_outcomes: bool = True
     has_cold_starts: bool = False
     """Whether servers on this machine may have to load first."""
+    has_costs: bool = False
+    """Whether the selector estimates what asking takes."""
 
     def __post_init__(self) -> None:
         self.config = Config(**self.sections)
-        self.selector = Selector(self.config, heads=self.heads, note=self.troubles.note, monotonic=self.clock.monotonic)
         self.prices = Prices(self.config.backends)
+        self.selector = Selector(
+            self.config,
+            costs=CostEstimator(self.prices) if self.has_costs else None,
+            heads=self.heads,
+            note=self.troubles.note,
+            monotonic=self.clock.monotonic,
+        )
         self.dispatcher = Dispatcher(self.config, selector=self.selector, troubles=self.troubles, encoder=self.encoder)
         encoder = self.encoder if self.config.cache.semantic else None
         self.settler = Settler(

@@ -10,7 +10,7 @@ import pytest
 
 from llm_proxy import hold as module
 from llm_proxy.drive import AsyncDriver, Driver, Flights
-from llm_proxy.engine.effects import Flow, Hold
+from llm_proxy.engine.effects import Flow, Hold, Late
 from llm_proxy.types import Head, Outgoing
 from tests.drive_kit import PIECES, PLAIN, AsyncBody, Body, Upstream, aplain, astreamed, plain, streamed, sync, turns
 from tests.fakes import FakeScorer, Rig, events_of, head, request
@@ -60,7 +60,7 @@ class TestHold:
         assert list(found.head.body) == PIECES
 
     def test_what_is_still_to_come_follows(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        clock(monkeypatch, 0.0, 1.0, 4.0)
+        clock(monkeypatch, 0.0, 0.0, 1.0, 4.0)
         answered = streamed()
         found = run(Hold(OUTGOING, 1 << 20, 3.0), answered)
         assert (found.body, found.is_whole, answered.body.closes) == (b"".join(PIECES[:2]), False, 0)
@@ -77,6 +77,19 @@ class TestHold:
         body = Body(list(PIECES))
         found = run(Hold(OUTGOING, 3, 9.0, keeps_rest), head(body, status=status))
         assert (found.is_whole, body.closes, list(found.head.body)) == (False, 1, PIECES[:1])
+
+    @pytest.mark.parametrize("pieces", [0, 2])
+    def test_who_takes_too_long_is_given_up(self, monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
+        clock(monkeypatch, 0.0, *[1.0] * pieces, 10.0)
+        body = Body(list(PIECES))
+        with pytest.raises(Late):
+            run(Hold(OUTGOING, 1 << 20, 99.0, wait_s=9.0), head(body))
+        assert (body.closes, len(body.steps)) == (1, len(PIECES) - pieces)
+
+    def test_an_error_is_read_to_its_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock(monkeypatch, 0.0, 5.0)
+        found = run(Hold(OUTGOING, 1 << 20, 0.0), head(Body(list(PIECES)), status=400))
+        assert (found.is_whole, found.body) == (True, b"".join(PIECES))
 
     def test_a_body_that_breaks_is_closed(self) -> None:
         body = Body([PIECES[0], ConnectionError()])
@@ -112,6 +125,17 @@ class TestHoldAsync:
         with pytest.raises(ConnectionError):
             arun(Hold(OUTGOING, 1 << 20, 9.0), head(body))
         assert body.closes == 1
+
+    def test_who_is_silent_is_given_up(self) -> None:
+        class Silent(AsyncBody):
+            async def __anext__(self) -> bytes:
+                await asyncio.Event().wait()
+                raise AssertionError("nobody sets it")
+
+        body = Silent(list(PIECES))
+        with pytest.raises(Late):
+            arun(Hold(OUTGOING, 1 << 20, 99.0, wait_s=0.01), head(body))
+        assert body.closes > 0
 
     def test_a_body_that_is_read_by_a_generator(self) -> None:
         class Generated(AsyncBody):

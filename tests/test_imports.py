@@ -22,7 +22,7 @@ LAYERS = [
     {"shipped"},
     {"_variables", "_values"},
     {"_sentences", "_sections", "_tables"},
-    {"_encoder", "_learn_sections", "_limits"},
+    {"_cascade", "_encoder", "_learn_sections", "_limits"},
     {"config"},
     {"cache", "route", "encode", "backends", "draft", "wire", "observe"},
     {"engine"},
@@ -35,12 +35,13 @@ LAYERS = [
 BESIDE = {("route", "encode"), ("testing", "faces"), ("faces", "testing")}
 ENGINE_SEES = {
     "backends.base", "backends.openai_compatible", "cache.base", "cache.entry", "cache.evidence", "cache.turns",
-    "cache.weighed", "config", "encode.base", "errors", "observe.events", "route.base", "types", "wire.chat",
+    "cache.weighed", "config", "encode.base", "errors", "observe.events", "route.base", "route.looks", "types",
+    "wire.chat",
     "wire.recorder", "wire.replay",
 }  # fmt: skip
 PURE = {
-    "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "numpy", "typing",
-    "weakref",
+    "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "math", "numpy",
+    "typing", "weakref",
 }  # fmt: skip
 HEAVY = {
     "numpy",

@@ -10,6 +10,7 @@ from llm_proxy.types import Forward, Outcome
 if TYPE_CHECKING:
     from llm_proxy.observe.events import GradeSource
     from llm_proxy.route.base import Destination
+    from llm_proxy.route.looks import Word
     from llm_proxy.types import ChatRequest
 
     from .flights import Flight, Seat, Ticket
@@ -34,6 +35,8 @@ class Call:
 
     Of a cascade, ``spent_usd`` is what was paid for answers that nobody gets, ``tried`` what was thought of those that
     were looked at, and ``grades`` the same for the log of outcomes, where ``call_id`` names the call.
+    ``by`` is who named its destination, where a route decided; ``word`` says the same where the
+    call tells which way to ask takes less, and ``is_checked`` whether the last candidate is asked in any case.
     """
 
     request: ChatRequest
@@ -54,6 +57,9 @@ class Call:
     tried: tuple[str, ...] = ()
     grades: tuple[Grade, ...] = ()
     call_id: str = ""
+    by: str = ""
+    word: Word | None = None
+    is_checked: bool = False
 
     @property
     def outcome(self) -> Outcome:

@@ -5,6 +5,7 @@ The single ``Any`` of the generator protocol stays in this file: flows call the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -136,13 +137,18 @@ class Hold:
 
     It is read to its end, or until it is longer than ``limit_bytes``, or until a piece of it comes later than
     ``limit_s`` seconds after the request; what is then still to come is read from the body of the head. That goes for
-    answers of status 200 and where ``keeps_rest``: of others, what is beyond the limits is dropped.
+    answers of status 200 and where ``keeps_rest``: of others, what is beyond the limits is dropped; and errors are read
+    to their end, however late.
+
+    `Late` is thrown in, and the request given up, where none of this has come about ``wait_s`` seconds after the
+    request. A thread that waits for bytes sees that when the next ones come, or its request's own time-out is over.
     """
 
     outgoing: Outgoing
     limit_bytes: int
     limit_s: float
     keeps_rest: bool = True
+    wait_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,9 +240,11 @@ def aside(flow: Flow[None], ended: Callable[[], object]) -> Flow[None]:
     yield Aside(flow, ended)
 
 
-def hold(outgoing: Outgoing, *, limit_bytes: int, limit_s: float, keeps_rest: bool = True) -> Flow[Held]:
-    """Yield `Hold`; raises what the face's HTTP library raises."""
-    held: Held = yield Hold(outgoing, limit_bytes, limit_s, keeps_rest)
+def hold(
+    outgoing: Outgoing, *, limit_bytes: int, limit_s: float, keeps_rest: bool = True, wait_s: float = math.inf
+) -> Flow[Held]:
+    """Yield `Hold`; raises what the face's HTTP library raises, or `Late`."""
+    held: Held = yield Hold(outgoing, limit_bytes, limit_s, keeps_rest, wait_s)
     return held
 
 

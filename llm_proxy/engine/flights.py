@@ -29,6 +29,7 @@ from weakref import WeakSet
 if TYPE_CHECKING:
     from llm_proxy.cache.entry import Entry
     from llm_proxy.encode.base import Encoding
+    from llm_proxy.route.looks import Look
     from llm_proxy.types import JSON, ChatRequest, Fingerprint, Head, HeaderList, Outcome
 
     from .call import Grade
@@ -84,6 +85,8 @@ class Ticket:
         doubted: The entry that would have been served but for its evidence, where there is one.
         grades: What was found of answers to it, by a cascade.
         is_storable: Whether it may be stored, as far as is known before it is complete.
+        is_learnt: Whether the estimates know of it already.
+        look: What a cascade saw of it, where the last candidate's answer tells more.
         is_settled: Whether it is booked: `settle` or ``lost`` came.
         is_left: Whether its caller left before the upstream answered; the flight then books the call.
         error: Why it was lost; see `llm_proxy.engine.settle.Settler.lost`.
@@ -105,6 +108,8 @@ class Ticket:
     doubted: Doubted | None = None
     grades: tuple[Grade, ...] = ()
     is_storable: bool = True
+    is_learnt: bool = False
+    look: Look | None = None
     is_settled: bool = False
     is_left: bool = False
     error: str = ""

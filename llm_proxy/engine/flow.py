@@ -337,7 +337,11 @@ class Engine:
     def _from_upstream(self, call: Call) -> Flow[Answer]:
         call.call_id = self._learner.id_for(call)
         steps = self._cascade.steps(call)
-        outgoing = self._cascade.turn_to(call, steps[0]) if steps else (yield from self._route(call))
+        if not steps or self._cascade.is_weighed(call):
+            outgoing = yield from self._route(call)
+            steps = steps and self._cascade.weighed(call, steps)
+        if steps:
+            outgoing = self._cascade.turn_to(call, steps[0])
         led, asking = call.led, self._cascade.asking(call, steps) if steps else None
         if not steps and not self._gate.is_open(outgoing):
             asking = self._gate.asking(call, outgoing)
@@ -370,7 +374,7 @@ class Engine:
             decision = self._dispatcher.decide(call.request, call.destination, encoding)
             if call.ticket:
                 call.ticket.rivals, call.ticket.foretold_tokens = decision.rivals, decision.foretold_tokens
-            call.reason = decision.reason
+            call.reason, call.by = decision.reason, decision.by
             call.destination = replace(call.destination, backend=decision.backend, model=decision.model)
         return self._dispatcher.request(call.request, call.destination)
 
@@ -389,6 +393,7 @@ class Engine:
         yield from self._settler.settle(ticket)
         yield from self._checker.explore(ticket)
         yield from self._learner.settled(ticket, asked)
+        yield from self._cascade.looked(ticket)
 
     def _new_ticket(self, call: Call, found: Fingerprint) -> Ticket:
         request = call.request

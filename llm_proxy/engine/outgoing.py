@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 from llm_proxy.backends.openai_compatible import outgoing_for
 from llm_proxy.errors import LLMProxyError
 from llm_proxy.route.base import Decision
+from llm_proxy.route.looks import Taken, Word
 from llm_proxy.types import Outgoing
 
 from .effects import Flow, Late, compute
 from .fingerprint import conversation_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llm_proxy.config import Config
     from llm_proxy.encode.base import Encoding
     from llm_proxy.observe.events import Troubles
     from llm_proxy.route.base import Destination
+    from llm_proxy.route.looks import Choice, Look
     from llm_proxy.types import ChatRequest
 
     from .call import Call
@@ -97,6 +101,34 @@ class Dispatcher:
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the strongest candidate is asked
             self._troubles.note("router", exc)
             return ()
+
+    def way(self, call: Call) -> Choice:
+        """Whether a call, for which its route has decided, is asked so or in a cascade."""
+        destination = call.destination
+        word = Word(destination.route, call.by, f"{destination.backend}/{destination.model}")
+        return self._selector.ways.choose(word, self._config.routes[destination.route].quality)
+
+    def taken(
+        self, request: ChatRequest, destination: Destination, steps: Sequence[tuple[str, str]], beside: Sequence[str]
+    ) -> Taken | None:
+        """What asking the steps of a cascade is expected to take; None where that is not estimated."""
+        route, pairs = self._config.routes[destination.route], list(steps)
+        has_beside = bool(beside[0])
+        if has_beside:
+            pairs.append((beside[0], beside[1]))
+        found = self._selector.takes(request, destination, pairs)
+        if found is None:
+            return None
+        worth = route.usd_per_good_answer if found.is_money else None
+        amounts = found.amounts
+        return Taken(amounts[: len(steps)], amounts[-1] if has_beside else 0.0, worth, route.cascade_bar)
+
+    def learn(self, look: Look, is_same: bool | None = None) -> None:
+        """Take in what both ways took for one call, and whether the last candidate came to the same as the first."""
+        ways = self._selector.ways
+        if look.is_checked and is_same is not None:
+            ways.check(look.word, look.p_right[0], is_right=is_same)
+        ways.observe(look.word, look.burdens(is_same, ways.excess(look.word)))
 
     def _decided(self, request: ChatRequest, destination: Destination, encoding: Encoding | None) -> Decision:
         """Who answers for a route in one call: of a cascade its last, whose answer nobody has to look at."""

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from llm_proxy.backends.base import Ask
     from llm_proxy.encode.base import Encoding
-    from llm_proxy.route.base import Decision, Destination, Expected, Finished, Reply, Size
+    from llm_proxy.route.base import Amounts, Decision, Destination, Expected, Finished, Reply, Size
+    from llm_proxy.route.looks import Weigher
     from llm_proxy.types import JSON, ChatRequest, Head, HeaderList, Outcome, Usage
 
     from .flights import Flight, Seat
@@ -89,6 +90,13 @@ class Chooser(Protocol):
     def ladder(self, request: ChatRequest, destination: Destination) -> tuple[tuple[str, str], ...]:
         """Pairs of backend and model of a route that can take a request, weakest first."""
 
+    @property
+    def ways(self) -> Weigher:
+        """What cascades have seen of the routes that leave it open whether they cascade."""
+
+    def takes(self, request: ChatRequest, destination: Destination, pairs: Sequence[tuple[str, str]]) -> Amounts | None:
+        """What asking each of these is expected to take; None where that is not estimated."""
+
 
 class Pricer(Protocol):
     """See `llm_proxy.backends.prices.Prices`."""
@@ -151,6 +159,9 @@ class SecondOpinion(Protocol):
 
     def agree(self, one: str, other: str) -> bool:
         """Whether two answers come to one result."""
+
+    def compare(self, one: str, other: str) -> bool | None:
+        """The same; None where it can't be told."""
 
 
 class Asker(Protocol):

@@ -287,7 +287,7 @@ class Settler:
 
     def _learn(self, ticket: Ticket, usage: Usage | None) -> None:
         """Have the estimates learn what the model that was asked has taken, whether its answer is stored or not."""
-        if self._appraiser is not None and usage is not None:
+        if self._appraiser is not None and usage is not None and not ticket.is_learnt:
             asked_s = ticket.started_s if ticket.asked_s is None else ticket.asked_s
             self._appraiser.observe(_finished(ticket, usage, self._clock.monotonic() - asked_s))
 

@@ -52,6 +52,8 @@ _SELF = re.compile(
 _STEP = re.compile(r"(?:^|\n)\s*(?:\d+[.)]|[-*•]|step \d+)|\b(?:first|second|third|next|then|finally)\b", re.IGNORECASE)
 _HENCE = re.compile(r"\b(?:therefore|thus|hence|so|since|because|this means|we (?:get|have))\b")
 _CODE = re.compile(r"\bdef |\breturn\b|[{};]\s*$|\[PYTHON\]|==|\w\(\w*\)", re.MULTILINE)
+_NO_WORD = re.compile(r"[\d(){}\[\]=<>+*]")
+_NO_UNIT = re.compile(r"[^\w%°/²³^]+")
 _SENTENCE = re.compile(r"[.!?](?:\s|$)")
 
 
@@ -80,9 +82,20 @@ def features(question: str, answer: Reply) -> list[float]:
 
 
 def final_of(text: str) -> str:
-    """What an answer comes to, in one form: a field of JSON, what is boxed, or said to be the answer; else empty."""
+    """What an answer comes to, in one form: a field of JSON, what is boxed, or said to be the answer; else empty.
+
+    A number keeps its unit: 50 % are not 50, nor 500 km 500 m. Dollars are none: their mark is that of formulas, too.
+    """
     parts = _Parts.of(_part(text))
-    return _plain(parts.final) if parts.form else ""
+    value = _stripped(parts.final)
+    number = _NUMBER.search(value)
+    rest = (value[: number.start()] + value[number.end() :]).split() if number else []
+    is_unit = len(rest) < 2 and not _NO_WORD.search("".join(rest))
+    if not parts.form or not number or not (is_unit or len(number[0]) * 2 >= len(value)):
+        return _plain(parts.final) if parts.form else ""
+    unit = _NO_UNIT.sub("", "".join(rest))
+    unit = unit.removesuffix("s") if len(unit) > 2 else unit
+    return _canonical(number[0]) + (f" {unit}" if unit and unit not in ("dollar", "usd") else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +129,13 @@ def _part(text: str) -> str:
 
 def _plain(value: str) -> str:
     """A final answer in one form: without marks, thousands, units and trailing zeros."""
-    value = value.strip().strip(".\"'`*()$ ").replace(",", "").replace("\\", "").casefold()
+    value = _stripped(value)
     number = _NUMBER.search(value)
     return _canonical(number[0]) if number and len(number[0]) * 2 >= len(value) else value
+
+
+def _stripped(value: str) -> str:
+    return value.strip().strip(".\"'`*()$ ").replace(",", "").replace("\\", "").casefold()
 
 
 def _canonical(number: str) -> str:

@@ -11,7 +11,19 @@ if TYPE_CHECKING:
     from llm_proxy.encode.base import Encoding
     from llm_proxy.types import ChatRequest
 
-__all__ = ["Decision", "Destination", "Expected", "Finished", "Head", "Prediction", "Reply", "Router", "Score", "Size"]
+__all__ = [
+    "Amounts",
+    "Decision",
+    "Destination",
+    "Expected",
+    "Finished",
+    "Head",
+    "Prediction",
+    "Reply",
+    "Router",
+    "Score",
+    "Size",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,7 @@ class Decision:
         rivals: Pairs of backend and model that are good enough for the request and might be asked, the one that is
             asked among them: asking again costs what the cheapest of them takes.
         foretold_tokens: Length of the answer as a head foretells it; None where none does.
+        by: Who decided: the name of a head, or ``rules``; empty where neither did.
     """
 
     backend: str
@@ -59,6 +72,14 @@ class Decision:
     score: float
     rivals: tuple[tuple[str, str], ...] = ()
     foretold_tokens: float | None = None
+    by: str = ""
+
+
+class Amounts(NamedTuple):
+    """What asking some models is expected to take: dollars, the worth of the wait included, or seconds."""
+
+    amounts: tuple[float, ...]
+    is_money: bool
 
 
 @dataclass(frozen=True, slots=True)

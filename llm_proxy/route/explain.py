@@ -59,6 +59,7 @@ class Explanation:
             weighed against the cost.
         prompt_tokens: About the length of the prompt; None where no candidate can take the request.
         options: Every candidate, in the route's order.
+        way: Whether the call is asked in a cascade, and why; empty where its route has none.
     """
 
     route: str
@@ -70,6 +71,7 @@ class Explanation:
     least_p_good: float | None = None
     prompt_tokens: int | None = None
     options: tuple[Option, ...] = ()
+    way: str = ""
 
     def as_data(self) -> dict[str, Any]:
         """The same as plain data, for JSON."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from llm_proxy.errors import ConfigError
 
+from .tiers import SHIPPED, shipped_head
 from .versions import CURRENT, HeadFolder
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ def heads_for(
     folders = {name: Path(route.head).expanduser() if route.head else usual for name, route in routes.items()}
 
     def load(folder: Path) -> Head:
+        folder = shipped_head() if folder == Path(SHIPPED) else folder
         return HeadFolder(folder, lambda version: load_head(version, encoder()), submit=submit, monotonic=monotonic)
 
     return LazyHeads(folders, load, note=note, usual=usual, monotonic=monotonic)

@@ -28,6 +28,7 @@ from .costs import Asked, Estimate, undated
 from .quality import Terms, Verdict, choose, least_good, needed, predictions_for
 from .rules import RuleRouter
 from .sessions import LEAST_CACHED_TOKENS, Sessions, Stay
+from .tiers import TIERS, tier_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +60,14 @@ def name_in(models: Sequence[str], candidate: str, known_as: str | None = None) 
     if exact is not None:
         return exact
     return next((name for name in models if undated(name) == undated(model)), None)
+
+
+def names_in(models: Sequence[str], candidates: Sequence[str], known_as: Mapping[str, str]) -> list[str | None]:
+    """What a head that knows these models calls candidates, weakest first; see `name_in`, and of tiers their place."""
+    usual: dict[str, str] = {}
+    if tuple(models) == TIERS and set(candidates) != set(TIERS):
+        usual = {one: tier_of(place, len(candidates)) for place, one in enumerate(candidates)}
+    return [name_in(models, one, known_as.get(one, usual.get(one))) for one in candidates]
 
 
 Heads = Callable[[str], "Head | None"]
@@ -105,8 +114,11 @@ class Route:
         )
 
     def names_in(self, models: Sequence[str]) -> tuple[str | None, ...]:
-        """What a head that knows these models calls the candidates; None for those that it does not know."""
-        return tuple(name_in(models, candidate, self.known_as.get(candidate)) for candidate in self.candidates)
+        """What a head that knows these models calls the candidates; None for those that it does not know.
+
+        One that knows tiers calls each by its place, see `llm_proxy.route.tiers`, but for what `known_as` says.
+        """
+        return tuple(names_in(models, self.candidates, self.known_as))
 
 
 class Word(NamedTuple):
@@ -116,6 +128,7 @@ class Word(NamedTuple):
         score: How strong a model it needs, in [0, 1].
         reason: Why, in a few words.
         predictions: The head's, of every candidate; empty where the rules speak.
+        by: Who speaks: the head's name, or ``rules``.
         lack: Why the head does not speak; empty where it does.
     """
 
@@ -123,6 +136,7 @@ class Word(NamedTuple):
     reason: str
     predictions: tuple[Prediction, ...] = ()
     lack: str = ""
+    by: str = "rules"
 
 
 class Case(NamedTuple):
@@ -309,7 +323,7 @@ class Planner:
         predictions, lack = self._predictions(request, route, encoding)
         if predictions:
             p_good = [prediction.p_good for prediction in predictions]
-            return Word(needed(p_good), "", predictions)
+            return Word(needed(p_good), "", predictions, by=self._known[route.name][0])
         score = self._routers[route.name].score(request, encoding)
         return Word(score.value, score.reason, (), lack)
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llm_proxy.errors import RouterError
 
-from .base import Decision, Destination
+from .base import Amounts, Decision, Destination
+from .costs import Asked
 from .explain import Explanation, explained, unexplained
 from .health import Health
+from .looks import Word
 from .plan import Planner
 from .sessions import Sessions
+from .ways import Ways
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +57,8 @@ class Selector:
         self._costs = costs
         self._backends = config.backends
         self._default = config.default_backend or next(iter(config.backends), "")
-        self._aliases = config.aliases
+        self._aliases, self._settings = config.aliases, config.routes
+        self.ways = Ways()
         self.health = Health(monotonic)
         self._sessions = Sessions(monotonic=monotonic)
         self._planner = Planner(
@@ -120,7 +125,7 @@ class Selector:
         foretold = word.predictions[plan.place].completion_tokens if word.predictions else None
         if foretold is not None and needs.output_tokens:
             foretold = min(foretold, float(needs.output_tokens))
-        return Decision(*pair, plan.reason, word.score, rivals, foretold)
+        return Decision(*pair, plan.reason, word.score, rivals, foretold, word.by)
 
     def explain(
         self, request: ChatRequest, destination: Destination, encoding: Encoding | None, conversation: str = ""
@@ -138,8 +143,41 @@ class Selector:
             if self._costs is not None and place not in estimates and not refusal:
                 asked = self._planner.asked(plan.case, place)
                 estimates[place] = self._costs.estimate(asked, plan.case.needs.prompt_tokens)
-        decision = Decision(*route.pairs[plan.place], plan.reason, plan.case.word.score, rivals)
-        return explained(route, plan, decision, estimates)
+        word = plan.case.word
+        decision = Decision(*route.pairs[plan.place], plan.reason, word.score, rivals, None, word.by)
+        return replace(explained(route, plan, decision, estimates), way=self._way(destination.route, decision))
+
+    def _way(self, route: str, decision: Decision) -> str:
+        """In which way a call is asked, in a few words."""
+        settings = self._settings[route]
+        if not settings.cascade or len(settings.candidates) < 2:
+            return ""
+        if settings.cascade != "auto":
+            return "cascade, as the route says"
+        named = Word(route, decision.by, f"{decision.backend}/{decision.model}")
+        return self.ways.choose(named, settings.quality, is_asked=False).reason
+
+    def takes(self, request: ChatRequest, destination: Destination, pairs: Sequence[tuple[str, str]]) -> Amounts | None:
+        """What asking each of some models is expected to take.
+
+        Args:
+            request: The call.
+            destination: Its route.
+            pairs: Backends and models; of the first ones the last is the measure.
+
+        Returns:
+            Dollars, or seconds where the route goes by latency or not every price is known; None where costs are not
+            estimated.
+        """
+        if self._costs is None:
+            return None
+        needs, _ = self._planner.refusals(request, self._routes[destination.route])
+        asked = [Asked(*pair, most_tokens=needs.output_tokens) for pair in pairs]
+        found = [self._costs.estimate(one, needs.prompt_tokens) for one in asked]
+        usd = tuple(one.expected.usd for one in found if one.expected is not None)
+        if self._settings[destination.route].objective == "cost" and len(usd) == len(found) and any(usd):
+            return Amounts(usd, True)
+        return Amounts(tuple(one.latency_s for one in found), False)
 
     def observe(self, call: Finished) -> None:
         """Learn from a finished call what asking costs."""

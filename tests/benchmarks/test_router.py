@@ -112,6 +112,9 @@ class TestPair:
         assert found["head"] == "tiers"
         assert "group_out_apgr" not in found
         assert router._table(found)
+        alone = router._pair(options(test=train, shipped=None))
+        assert (alone["n_train"], alone["n_test"], alone["tfidf_apgr"], alone["sha256_train"]) == (0, 200, None, None)
+        assert router._table(alone)
 
     @pytest.mark.parametrize(
         ("changes", "said"),

@@ -1,114 +1,18 @@
-"""Steps a cascade through every path: what is asked, thought of it, handed on and booked."""
+"""Steps a cascade through what is asked, thought of it, handed on and booked."""
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 import pytest
 
-from llm_proxy.engine.cascade import BESIDE_S, SCORING_S
-from llm_proxy.engine.effects import Compute, Forward, Held, Hold, Late, Launch
+from llm_proxy.engine.effects import Compute, Held, Hold, Late, Launch
 from llm_proxy.engine.ports import Live
 from llm_proxy.errors import RouterError
-from llm_proxy.types import Head
-from tests.engine.test_flow import TEXT, Course
+from tests.engine.cascade_kit import LARGE_USD, SMALL_USD, Appraiser, Steps, choice, held, rig, with_message
+from tests.engine.flow_kit import TEXT, Course
 from tests.fakes import FakeScorer, Rig, body_of, completion, events_of, head, request
-
-PRICES = {
-    name: {"input_usd_per_mtok": price, "output_usd_per_mtok": price}
-    for name, price in {"small": 1e5, "middle": 2e5, "large": 1e6, "judge": 4e5, "other": 8e5}.items()
-}
-SMALL_USD, JUDGE_USD, LARGE_USD = 1.5, 6.0, 15.0  # 15 tokens each
-
-
-def rig(*, models: str = "small large", scorer: FakeScorer | None = None, **route: Any) -> Rig:
-    backends = {"b": {"base_url": "https://b.test/v1", "api_key": "k", "prices": PRICES}}
-    candidates = [f"b/{model}" for model in models.split()]
-    sections = {"backends": backends, "routes": {"auto": {"candidates": candidates, "cascade": True, **route}}}
-    return Rig(
-        {**sections, "cache": {"semantic": False, "store": "memory"}}, encoder=None, scorer=scorer or FakeScorer()
-    )
-
-
-def held(value: Any = None, *, status: int = 200, is_whole: bool = True, **more: Any) -> Held:
-    body = b"".join(value) if isinstance(value, list) else body_of(completion() if value is None else value)
-    kind = TEXT if isinstance(value, list) else "application/json"
-    return Held(head([body], status=status, content_type=kind), body, is_whole)
-
-
-class Steps(Course):
-    """A call in a cascade: its flow up to the launch, then the flow that asks."""
-
-    def __init__(self, rig: Rig, **fields: Any) -> None:
-        super().__init__(rig, request("2 and 2?", model="auto", **fields))
-        self.flight = None
-        if rig.config.cache.enabled and fields.get("n") is None and "temperature" not in fields:
-            self.flight = self.board()
-        self.launch = self.effect
-        self.asked: list[str] = []
-        self.head: Head | None = None
-        if isinstance(self.launch, Launch):
-            assert self.launch.asking is not None
-            self.caller, self.flow = self.flow, self.launch.asking  # a caller who is dropped leaves
-            self._step(lambda: next(self.flow))
-
-    def hold(self, answer: Held | Exception, model: str = "small") -> Any:
-        effect = self.expect(Hold)
-        assert json.loads(effect.outgoing.body)["model"] == model
-        return self.throw(answer) if isinstance(answer, Exception) else self.send(answer)
-
-    def score(self) -> Any:
-        assert self.expect(Compute).limit_s == SCORING_S
-        return self.compute()
-
-    def compute(self) -> Any:
-        try:
-            found = self.expect(Compute).call()
-        except (RouterError, Late) as exc:
-            return self.throw(exc)
-        return self.send(found)
-
-    def forwarded(self, model: str = "large") -> None:
-        assert json.loads(self.expect(Forward).outgoing.body)["model"] == model
-
-    def settle(self, value: Any) -> None:
-        """The answer that is handed on comes to its end in the flight."""
-        ticket = self.launch.flight.ticket
-        self.launch.opened(value)
-        ticket.recorder.feed(b"".join(value.body))
-        ticket.recorder.end()
-        flow = ticket.settle(ticket)
-        result = None
-        try:
-            while True:
-                effect = flow.send(result)
-                result = effect.call() if isinstance(effect, Compute) else None
-        except StopIteration:
-            pass
-
-
-class Appraiser:
-    def __init__(self, seen: list[Any]) -> None:
-        self.seen = seen
-
-    def observe(self, call: Any) -> None:
-        self.seen.append(call)
-
-    def again(self, *_: Any) -> None:
-        return None
-
-
-def choice(text: str, *, finish: str = "stop", logprobs: list[float] | None = None, **message: Any) -> dict[str, Any]:
-    said = {"role": "assistant", "content": text, **message}
-    given = {"content": [{"logprob": value} for value in logprobs]} if logprobs else None
-    return {"index": 0, "message": said, "finish_reason": finish, "logprobs": given}
-
-
-def with_message(message: Any) -> dict[str, Any]:
-    choices = [{"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "tool_calls"}]
-    return completion(choices=choices)
 
 
 class TestKept:
@@ -199,7 +103,7 @@ class TestGivenUp:
         course.score()
         course.compute()
         course.forwarded()
-        course.send(head([body_of(completion("4", model="large"))]))
+        course.last(head([body_of(completion("4", model="large"))]))
         made.clock.advance(2)
         course.settle(course.answer)
         outcome = made.event.outcome
@@ -220,7 +124,7 @@ class TestGivenUp:
         course.hold(held())
         course.score()
         course.compute()
-        course.send(head([body_of(completion("4", model="large"))]))
+        course.last(head([body_of(completion("4", model="large"))]))
         made.clock.advance(2)
         course.settle(course.answer)
         assert [(call.model, call.completion_tokens, call.latency_s) for call in seen] == [
@@ -301,8 +205,7 @@ class TestGivenUp:
     def test_the_error_of_the_last_one_is_the_callers(self) -> None:
         made = rig(scorer=FakeScorer(0.1))
         course = Steps(made, temperature=1.5)
-        course.hold(held())
-        course.score()
+        course.hold(held(completion("")))
         course.compute()
         with pytest.raises(ConnectionError):
             course.throw(ConnectionError())
@@ -322,7 +225,7 @@ class TestGivenUp:
         course.hold(held())
         course.score()
         course.compute()
-        assert dict(course.expect(Forward).outgoing.headers)["idempotency-key"] == "1"
+        assert dict(course.expect(Hold).outgoing.headers)["idempotency-key"] == "1"
 
 
 class TestSteps:
@@ -372,96 +275,3 @@ class TestSteps:
             ("b", "y"),
             ("c", "z"),
         )
-
-
-class TestSecondOpinions:
-    def test_a_judge_approves(self) -> None:
-        made = rig(cascade_judge="b/judge", scorer=FakeScorer(is_usable=False))
-        course = Steps(made)
-        course.hold(held())
-        effect = course.expect(Hold)
-        assert (effect.limit_s, effect.keeps_rest) == (BESIDE_S, False)
-        asked = json.loads(effect.outgoing.body)["messages"][0]["content"]
-        assert '{"question": "2 and 2?", "answer": "hello"}' in asked
-        course.hold(held(completion("So it is.\nYes.")), "judge")
-        course.compute()
-        assert course.effect is None
-        course.settle(course.answer)
-        assert (made.event.outcome.cascade, made.event.outcome.cost_usd) == ("small approved", SMALL_USD + JUDGE_USD)
-
-    @pytest.mark.parametrize(
-        "said", [held(completion("no")), held(completion("")), held({"error": {}}, status=500), ConnectionError()]
-    )
-    def test_a_judge_does_not(self, said: Any) -> None:
-        course = Steps(rig(cascade_judge="b/judge"))
-        course.hold(held())
-        course.hold(said, "judge")
-        while isinstance(course.effect, Compute):
-            course.compute()
-        course.forwarded()
-
-    def test_two_agree(self) -> None:
-        course = Steps(rig(cascade_agree_with="b/other"), stream=True, user="u")
-        course.hold(held(events_of("the answer is 4")))
-        sent = json.loads(course.expect(Hold).outgoing.body)
-        assert "stream" not in sent
-        assert sent["user"] == "u"
-        course.hold(held(completion("2 + 2 = 4, so the answer is **4**.")), "other")
-        course.compute()
-        course.compute()
-        assert course.effect is None
-        assert course.launch.flight.ticket.outcome.cascade == "small agreed"
-
-    def test_the_other_gives_no_answer(self) -> None:
-        course = Steps(rig(cascade_agree_with="b/other"))
-        course.hold(held(completion("the answer is 4")))
-        course.hold(held({"error": {}}, status=500), "other")
-        while isinstance(course.effect, Compute):
-            course.compute()
-        course.forwarded()
-        assert course.launch.flight.ticket.outcome.cascade == "small alone, large"
-
-    def test_two_differ(self) -> None:
-        course = Steps(rig(cascade_agree_with="b/other"))
-        course.hold(held(completion("the answer is 4")))
-        course.hold(held(completion("the answer is 5")), "other")
-        course.compute()
-        course.compute()
-        course.compute()
-        course.forwarded()
-        assert course.launch.flight.ticket.outcome.cascade == "small alone, large"
-
-
-class TestWhatItCost:
-    def test_an_answer_that_is_not_stored_costs_as_much(self) -> None:
-        made = rig(scorer=FakeScorer(says=0.1))
-        course = Steps(made, max_tokens=5)
-        course.hold(held())
-        while isinstance(course.effect, Compute):
-            course.compute()
-        course.forwarded()
-        ticket = course.launch.flight.ticket
-        cut = completion("hello")
-        cut["choices"][0]["finish_reason"] = "length"
-        spent_usd = ticket.outcome.cost_usd
-        assert spent_usd == SMALL_USD
-        assert made.settler._all_usd(ticket, cut) > spent_usd
-        assert made.settler._all_usd(ticket, None) is None
-
-    @pytest.mark.parametrize(("text", "is_good"), [("", False), ("  ", False), ("cut off he", True)])
-    def test_nothing_at_all_is_not_handed_on(self, text: str, is_good: bool) -> None:
-        made = rig(scorer=FakeScorer(says=0.9))
-        course = Steps(made, max_tokens=5)
-        cut = completion(text)
-        cut["choices"][0]["finish_reason"] = "length"
-        course.hold(held(cut))
-        while isinstance(course.effect, Compute):
-            course.compute()
-        assert (course.effect is None) is is_good
-
-
-def test_checks_ask_the_last_of_a_cascade() -> None:
-    """The answer of the weakest, that nobody looked at, would pass for the right one."""
-    made = rig(models="small middle large")
-    outgoing, destination = made.dispatcher.routed(request("2 and 2?", model="auto"))
-    assert (json.loads(outgoing.body)["model"], destination.model) == ("large", "large")

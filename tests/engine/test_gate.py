@@ -10,7 +10,7 @@ import pytest
 from llm_proxy.engine.effects import Compute, Forward, Late, Stand
 from llm_proxy.engine.ports import Live, Ready
 from llm_proxy.errors import CacheError, LimitReached
-from tests.engine.test_flow import Course, led_by
+from tests.engine.flow_kit import Course, led_by
 from tests.fakes import Rig, body_of, completion, head, request
 
 PRICE = {"input_usd_per_mtok": 1e6, "output_usd_per_mtok": 1e6}  # a dollar a token

@@ -9,7 +9,7 @@ import pytest
 
 from llm_proxy.engine.effects import Compute, Forward, Held, Hold, Late, Launch, Stand
 from llm_proxy.errors import LimitReached
-from tests.engine.test_flow import led_by
+from tests.engine.flow_kit import led_by
 from tests.engine.test_gate import PRICE, REFUSED, URL, asked, line, reserved, rig, with_purse
 from tests.fakes import Rig, head, request
 

@@ -16,8 +16,8 @@ from llm_proxy.engine.flights import Flight
 from llm_proxy.observe.events import GradeEvent, HitEvent, RoutedEvent
 from llm_proxy.route.second import AsGood
 from llm_proxy.types import ChatRequest
-from tests.engine.test_cascade import Steps
-from tests.engine.test_cascade import held as held_back
+from tests.engine.cascade_kit import Steps
+from tests.engine.cascade_kit import held as held_back
 from tests.engine.test_shadow import answered, drive, served
 from tests.fakes import Rig, body_of, completion, head, request
 
@@ -385,10 +385,9 @@ class TestCascades:
         bench = rig(cascade=True, compare_share=0.0)
         bench.scorer.says = 0.25
         steps = self.ended(bench)
-        steps.expect(Forward)
-        answer = head((body_of(completion()),))
-        steps.send(answer)
-        steps.settle(answer)
+        answer = held_back(completion())
+        steps.hold(answer, "large")
+        steps.settle(answer.head)
         assert [one.model for one in routed_in(bench)] == ["large"]
         assert grades_in(bench) == {"small": 0.25}
 

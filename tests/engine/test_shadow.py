@@ -16,8 +16,8 @@ from llm_proxy.engine.effects import Aside, Background, Board, Compute, Effect, 
 from llm_proxy.engine.shadow import LIMIT_S, Doubted
 from llm_proxy.errors import CacheError
 from llm_proxy.types import Outcome
-from tests.engine.test_flow import Course, head
-from tests.fakes import Found, Rig, body_of, completion, entry, request, weighed
+from tests.engine.flow_kit import Course
+from tests.fakes import Found, Rig, body_of, completion, entry, head, request, weighed
 
 PRICES = {"gpt-4o-mini": {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 1000.0}}
 SETTINGS = {

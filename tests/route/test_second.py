@@ -43,6 +43,16 @@ def test_only_yes_approves(said: str, is_right: bool) -> None:
         ("The answer is 4", "The answer is 5", False),
         ("It depends on much.", "There is a lot to be said.", False),
         ("", "", True),
+        ("The answer is 50%", "The answer is 50", False),
+        ("The answer is 500 km", "The answer is 500 m", False),
+        ("The answer is 500 kms.", "So it is. The answer is **500 km**", True),
+        (r"\boxed{50\%}", "The answer is 50 %.", True),
+        ("The answer is $18", "answer: 18 dollars", True),
+        ("The answer is 5 apples of the red kind", "The answer is 5", True),
+        ("The answer is 5 apples and 3 pears", "The answer is 5", False),
+        ("The answer is 5 km", "The answer is 5 m", False),
+        ("The answer is 18 miles", "The answer is 18", True),
+        ("The answer is red", "The answer is red wine", False),
     ],
 )
 def test_agreement(one: str, other: str, is_same: bool) -> None:
@@ -71,3 +81,16 @@ class TestAsGood:
     )
     def test_the_last_word_counts(self, said: str, is_good: bool | None) -> None:
         assert self.judge.verdict(said) is is_good
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("Paris", "Lyon", False),
+        ("It is said that " * 20, "Paris", None),
+        ("It is said that " * 20 + "so the answer is 4.", "The answer is 5", False),
+        ("yes", "Yes.", True),
+    ],
+)
+def test_what_can_not_be_compared(one: str, other: str, is_same: bool | None) -> None:
+    assert OPINION.compare(one, other) is is_same

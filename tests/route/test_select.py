@@ -143,7 +143,7 @@ class TestDecide:
 
     def test_the_rules_decide_where_nothing_else_does(self) -> None:
         chosen = Selector(Config(**SECTIONS)).decide(request(tools=TOOLS), Destination("x", route="auto"), None)
-        assert chosen == Decision("cloud", "big/2", "tools", 0.7, (("cloud", "big/2"),))
+        assert chosen == Decision("cloud", "big/2", "tools", 0.7, (("cloud", "big/2"),), by="rules")
 
     def test_the_fallback_is_the_strongest(self) -> None:
         assert selector().fallback(Destination("x", route="auto")) == Decision("cloud", "big/2", "default", 1.0)
@@ -182,9 +182,12 @@ class TestCosts:
     def test_of_those_that_are_good_enough_the_cheapest(self) -> None:
         # 100 prompt tokens and 300 seen: 0.0031, 0.0033 and 0.0032 dollars
         rivals = ("cloud", "mini"), ("cloud", "mid"), ("cloud", "big")
-        assert self.decide(0.0) == Decision("cloud", "mini", "fixed; cheapest of 3, about $0.003100", 0.0, rivals)
-        assert self.decide(0.5) == Decision("cloud", "big", "fixed; cheapest of 2, about $0.003200", 0.5, rivals[1:])
-        assert self.decide(1.0) == Decision("cloud", "big", "fixed", 1.0, rivals[2:])
+        for score, model, reason, first in (
+            (0.0, "mini", "fixed; cheapest of 3, about $0.003100", 0),
+            (0.5, "big", "fixed; cheapest of 2, about $0.003200", 1),
+            (1.0, "big", "fixed", 2),
+        ):
+            assert self.decide(score) == Decision("cloud", model, reason, score, rivals[first:], by="rules")
 
     def test_those_that_were_never_asked_are_tried_three_times(self) -> None:
         chosen = self.selector(0.0, is_tried=False)

@@ -174,15 +174,16 @@ def configured_prices(config: Config, models: Sequence[str]) -> list[tuple[float
 
 
 def load(directory: Path) -> OnnxHead:
-    """The head in use of a folder of heads, or the head in a folder.
+    """The head in use of a folder of heads, or the head in a folder; ``shipped`` is the one that ships.
 
     Raises:
         LLMProxyError: There is none, or it can't be loaded.
     """
     from llm_proxy.route.heads import OnnxHead
+    from llm_proxy.route.tiers import SHIPPED, shipped_head
     from llm_proxy.route.versions import current_version
 
-    return OnnxHead(current_version(directory))
+    return OnnxHead(shipped_head() if directory == Path(SHIPPED) else current_version(directory))
 
 
 def predictions(

@@ -59,7 +59,8 @@ def calibrate(
     ] = False,
     route: Annotated[str, typer.Option(metavar="NAME", help="The route; the first one when there is no auto.")] = "",
     head: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the head; otherwise heads in cache.directory.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of the head, or shipped; otherwise heads in cache.directory."),
     ] = None,
     prices: Prices = "",
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Most questions to look at, evenly drawn.")] = 2_000,
@@ -80,11 +81,14 @@ def calibrate(
     """
     if (strong_share is None) == (quality_of_best is None):
         raise ConfigError("say one of --strong-share and --quality-of-best")
+    from llm_proxy.route.plan import names_in
+
     config = settings(context)
     found = load(head or heads_of(config))
     name, candidates = _candidates(config, route, found.models)
     called = config.routes[name].known_as if name in config.routes else {}
-    columns = [found.models.index(known_to(found.models, one, called.get(one))) for one in candidates]
+    said = zip(candidates, names_in(found.models, candidates, called), strict=True)
+    columns = [found.models.index(known_to(found.models, one, name)) for one, name in said]
     if from_log:
         p_good, log_tokens, chars = _said_of_log(config, found, name if name in config.routes else "", limit)
     else:

@@ -135,6 +135,8 @@ def _show(found: Explanation, trouble: str) -> None:
     screen.print(Text(_sentence(found)))
     if found.least_p_good is not None:
         screen.print(Text(f"Good enough is a p_good of {found.least_p_good:.3f} or more."))
+    if found.way:
+        screen.print(Text(f"In which way: {one_line(found.way)}."))
     if found.without_head or trouble:
         screen.print(Text(f"The rules decided: {one_line(trouble or found.without_head)}."))
 

@@ -41,7 +41,7 @@ class Origin:
     until_s: float = 0.0
 
 
-def card(origin: Origin, outcomes: Outcomes, measured: Measured, choice: Choice | None) -> str:
+def card(origin: Origin, outcomes: Outcomes, measured: Measured, choice: Choice | None, *, prior: str = "") -> str:
     """The card, Markdown.
 
     Args:
@@ -49,12 +49,13 @@ def card(origin: Origin, outcomes: Outcomes, measured: Measured, choice: Choice 
         outcomes: What it learnt from.
         measured: What it is worth.
         choice: What choosing among all models is worth; None where no prices are known.
+        prior: Name of the head that it began with; empty for none.
     """
     parts = [
         f"# {origin.name}\n",
         "From a question's vector and plain facts of its text: how likely each model answers well, and how long its "
         "answer is.\n",
-        *_data(origin, outcomes),
+        *_data(origin, outcomes, prior),
         *_pair(measured),
         *_models(measured),
         *(_choice(choice) if choice else ()),
@@ -73,13 +74,15 @@ def verdict(pair: PairFigures) -> str:
     return f"The head does not beat the length of the prompt and chance beyond doubt: {sure}."
 
 
-def _data(origin: Origin, outcomes: Outcomes) -> Iterator[str]:
+def _data(origin: Origin, outcomes: Outcomes, prior: str) -> Iterator[str]:
     groups = len(set(outcomes.groups))
     yield "| | |\n|---|---|"
     yield f"| log | `{_cell(origin.source)}`, sha256 `{outcomes.sha256}` |"
     yield f"| rows | {len(outcomes):,} different prompts of {outcomes.lines:,} lines, {groups} kinds |"
     yield f"| models | {', '.join(map(_cell, outcomes.models))} |"
     yield f"| encoder | {origin.encoder} |"
+    if prior:
+        yield f"| beginning | the shipped head `{_cell(prior)}`, which counts as much as 100 rows |"
     yield f"| made | {origin.date}, by `{_cell(origin.command)}` |"
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from llm_proxy.route.outcomes import Outcomes
 
+    from .prior import Prior
+
 __all__ = ["Encoded", "features_of", "group_folds", "out_of_fold", "prompt_folds"]
 
 
@@ -28,18 +30,20 @@ class Encoded:
     Attributes:
         outcomes: ``n`` rows.
         inputs: ``n`` rows.
+        prior: What is known before.
     """
 
     outcomes: Outcomes
     inputs: Inputs
+    prior: Prior | None = None
 
     def rows(self, chosen: NDArray[np.intp]) -> Encoded:
         """The same with some rows only."""
-        return Encoded(self.outcomes.rows(chosen), self.inputs.rows(chosen))
+        return Encoded(self.outcomes.rows(chosen), self.inputs.rows(chosen), self.prior)
 
     def fit(self, models: Sequence[str] = ()) -> Fitted:
         """What is learnt from them of some models, or of all; the others help to tell how hard a question is."""
-        return fit(self.outcomes, self.inputs, models)
+        return fit(self.outcomes, self.inputs, models, self.prior)
 
 
 def features_of(texts: Sequence[str]) -> NDArray[np.float32]:

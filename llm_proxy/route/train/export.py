@@ -86,12 +86,16 @@ class _Graph:
         linear = self.op("Add", product, self.constant(f"{name}.bias", side.bias))
         places = self.constant(f"{name}.models", numpy.eye(len(side.bias), models, dtype=numpy.float32))
         found = self.op("MatMul", linear, places)
-        if side.forest is None:
+        if side.forest is not None:
+            seen = self.op("Concat", "features", linear, axis=1)
+            trees = self.op("TreeEnsembleRegressor", seen, domain=_TREES_DOMAIN, **tree_attributes(side.forest))
+            more = self.op("Mul", self.op("Sub", trees, found), self.constant(f"{name}.trust", side.trust))
+            found = self.op("Add", found, more)
+        if side.prior is None:
             return found
-        seen = self.op("Concat", "features", linear, axis=1)
-        trees = self.op("TreeEnsembleRegressor", seen, domain=_TREES_DOMAIN, **tree_attributes(side.forest))
-        more = self.op("Mul", self.op("Sub", trees, found), self.constant(f"{name}.trust", side.trust))
-        return self.op("Add", found, more)
+        weights, bias = side.prior
+        known = self.op("MatMul", x, self.constant(f"{name}.prior", weights))
+        return self.op("Add", found, self.op("Add", known, self.constant(f"{name}.prior bias", bias)))
 
     def serialised(self, inputs: dict[str, int], outputs: dict[str, int]) -> bytes:
         """The model, the same bytes for the same graph."""

@@ -21,7 +21,7 @@ Troyanskaya et al., "Missing value estimation methods for DNA microarrays", Bioi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .forest import Forest
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llm_proxy.route.outcomes import Outcomes
+
+    from .prior import Prior
 
 __all__ = ["LIMIT", "Fitted", "Inputs", "Side", "fit"]
 
@@ -78,12 +80,15 @@ class Side:
         bias: Shape ``(K,)``, float32.
         forest: Over features and what the regressions say; None where there were too few rows.
         trust: How much of the prediction is the forest's, in (0, 1]; the rest is the regression's.
+        prior: What is added, see `llm_proxy.route.train.prior`: weights, shape ``(d + k + F, M)``, and bias, shape
+            ``(M,)``, float32; None for nothing.
     """
 
     weights: NDArray[np.float32]
     bias: NDArray[np.float32]
     forest: Forest | None
     trust: float
+    prior: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     def predict(self, x: NDArray[np.float32], features: NDArray[np.float32], models: int) -> NDArray[np.float32]:
         """Of each row and model, shape ``(n, models)``, float32."""
@@ -94,6 +99,8 @@ class Side:
         if self.forest is not None:
             trees = self.forest.predict(numpy.concatenate([features, linear], axis=1))
             found = found + self.trust * (trees - found)
+        if self.prior is not None:
+            found = found + x @ self.prior[0] + self.prior[1]
         return found.astype(numpy.float32)
 
 
@@ -135,13 +142,14 @@ class Fitted:
         return p_good, numpy.where(self.has_tokens, logs, nothing)
 
 
-def fit(outcomes: Outcomes, inputs: Inputs, models: Sequence[str] = ()) -> Fitted:
+def fit(outcomes: Outcomes, inputs: Inputs, models: Sequence[str] = (), prior: Prior | None = None) -> Fitted:
     """Learn from outcomes.
 
     Args:
         outcomes: ``n`` rows; a model counts where it was asked.
         inputs: ``n`` rows.
         models: Whom to learn; none for all of `outcomes`. The others help to tell how hard a question is.
+        prior: What is known before; it fades as rows grow in number.
 
     Raises:
         MissingDependencyError: scikit-learn is not installed.
@@ -156,6 +164,9 @@ def fit(outcomes: Outcomes, inputs: Inputs, models: Sequence[str] = ()) -> Fitte
     has_tokens = (~numpy.isnan(outcomes.tokens[:, places])).sum(axis=0) >= _LEAST_ROWS
     ridges = _Ridges(x)
     scores = _side(ridges, inputs.features, outcomes.scores.astype(numpy.float64), places, is_noisy=True)
+    if prior is not None:
+        means = _means(outcomes.scores[:, places].astype(numpy.float64))
+        scores = replace(scores, prior=prior.lines(x, deviation, means))
     logs = numpy.log1p(outcomes.tokens).astype(numpy.float64)
     lengths = _side(ridges, inputs.features, logs, places, is_noisy=False) if has_tokens.any() else None
     return Fitted(wanted, mean, deviation, scores, lengths, tuple(has_tokens.tolist()))

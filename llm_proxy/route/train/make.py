@@ -21,6 +21,7 @@ from .export import to_onnx
 from .fit import Inputs
 from .measure import LEAST_ROWS, Measured, both_asked, measure
 from .plot import reliability_svg
+from .prior import shipped_prior
 
 if TYPE_CHECKING:
     from llm_proxy.encode.base import Encoder
@@ -68,7 +69,9 @@ def encode(outcomes: Outcomes, encoder: Encoder, *, step: Callable[[int], None] 
         if done % _EVERY == 0 or done == len(outcomes):
             step(done)
     inner = numpy.array(layers, numpy.float32).reshape(len(layers), -1)
-    return Encoded(outcomes, Inputs(numpy.array(vectors, numpy.float32), features_of(outcomes.prompts), inner))
+    made = Inputs(numpy.array(vectors, numpy.float32), features_of(outcomes.prompts), inner)
+    prior = shipped_prior(encoder.name, dim=made.vectors.shape[-1], layers=inner.shape[1])
+    return Encoded(outcomes, made, prior)
 
 
 def ends(outcomes: Outcomes, weak: str = "", strong: str = "") -> tuple[str, str]:
@@ -164,7 +167,7 @@ def make(
     bins: dict[str, Sequence[Bin]] = {one.model: one.bins for one in measured.models}
     files = {
         **head_files(log, name=origin.name, encoder=origin.encoder, until_s=origin.until_s),
-        "card.md": card(origin, log.outcomes, measured, choice).encode(),
+        "card.md": card(origin, log.outcomes, measured, choice, prior=log.prior.name if log.prior else "").encode(),
         "reliability.svg": reliability_svg(bins).encode(),
     }
     step(2 * folds + 1)

@@ -1,0 +1,1 @@
+"""How the head of tiers was trained and measured."""
