@@ -16,6 +16,12 @@ class Frozen(BaseModel):
         frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False, defer_build=True
     )
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        # A section's own settings come before those that it shares with others, in messages and on the page of all.
+        for name in [name for name in cls.model_fields if name not in cls.__annotations__]:
+            cls.model_fields[name] = cls.model_fields.pop(name)
+
     @field_validator("*", mode="before")
     @classmethod
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:

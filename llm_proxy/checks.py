@@ -1,4 +1,4 @@
-"""Puts together what checks answers, of the cache and of cheap models; finds the hit that somebody takes back."""
+"""Puts together what sends calls again and checks answers; finds the hit that somebody takes back."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .cache.judge import ModelJudge, judge_named, normalised
 from .engine.allowance import Allowance
+from .engine.attempts import Attempts
 from .engine.cascade import Cascade
 from .engine.shadow import Checker
 from .errors import ConfigError
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from .observe.ledger import Ledger
     from .types import Outcome
 
-__all__ = ["LEDGER_NAME", "cascade_for", "checker_for", "hit_named"]
+__all__ = ["LEDGER_NAME", "attempts_for", "cascade_for", "checker_for", "hit_named"]
 
 LEDGER_NAME = "ledger.sqlite3"
 
@@ -105,6 +106,17 @@ def cascade_for(
         opinion=SecondOpinion(normalised),
         clock=clock,
         troubles=troubles,
+    )
+
+
+def attempts_for(
+    config: Config, dispatcher: Dispatcher, settler: Settler, clock: Clock, troubles: Troubles, *, gate: Gate
+) -> Attempts:
+    """What sends the calls of a configuration, again and elsewhere where that is needed."""
+    # Not the program's own random sequence, which it may have seeded.
+    chance = random.Random().random
+    return Attempts(
+        config, dispatcher=dispatcher, settler=settler, gate=gate, clock=clock, troubles=troubles, chance=chance
     )
 
 

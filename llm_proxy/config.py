@@ -24,6 +24,7 @@ from ._cascade import CascadeSettings
 from ._encoder import EncoderConfig
 from ._learn_sections import CompareSettings, OutcomeSettings
 from ._limits import BudgetConfig, BudgetLimit, Hurried, Queued
+from ._reliability import AttemptsConfig, BackendAttempts, Fallbacks, WithAttempts
 from ._sections import Frozen, LimitConfig, PriceConfig
 from ._sentences import sentence
 from ._tables import from_file, leaves, merged
@@ -33,6 +34,7 @@ from .errors import ConfigError
 
 __all__ = [
     "OPENAI_BASE_URL",
+    "AttemptsConfig",
     "BackendConfig",
     "BudgetConfig",
     "BudgetLimit",
@@ -150,7 +152,9 @@ class CacheConfig(Frozen):
     )
 
 
-class _Backend(Frozen):
+class BackendConfig(Queued, BackendAttempts):
+    """One OpenAI-compatible server."""
+
     base_url: Annotated[str, AfterValidator(_values.base_url)] = Field(description="URL up to and with `/v1`.")
     api_key: SecretStr | None = Field(None, description="Key to send. Prefer `api_key_env`.")
     api_key_env: Annotated[str | None, AfterValidator(_values.variable)] = Field(
@@ -180,7 +184,9 @@ class _Backend(Frozen):
         default_factory=dict, description="What single models can do, by name, where it is not what is said here."
     )
     prices: Mapping[str, PriceConfig] = Field(default_factory=dict, description="Prices by model name.")
-    timeout_s: float | None = Field(None, gt=0, description="Longest wait for a byte; unset: the caller's own.")
+    timeout_s: float | None = Field(
+        None, gt=0, description="Longest wait for a connection, and for a byte; unset: the caller's own."
+    )
     usd_per_second: float = Field(0.0, ge=0, description="What a second of waiting for this backend is worth.")
 
     def key(self) -> str | None:
@@ -190,11 +196,9 @@ class _Backend(Frozen):
         return environment(self.api_key_env) if self.api_key_env else None
 
 
-class BackendConfig(Queued, _Backend):  # in this order the fields of the latter come first
-    """One OpenAI-compatible server."""
+class RouteConfig(CompareSettings, Hurried, Fallbacks, CascadeSettings):
+    """A choice between models, used when a request names the route as its model."""
 
-
-class _Route(CascadeSettings):
     long_prompt_chars: int = Field(
         2_000, gt=0, description="A prompt of this many characters asks for the strongest candidate."
     )
@@ -233,10 +237,6 @@ class _Route(CascadeSettings):
     )
 
 
-class RouteConfig(CompareSettings, Hurried, _Route):
-    """A choice between models, used when a request names the route as its model."""
-
-
 class ServerConfig(Frozen):
     """The reverse proxy."""
 
@@ -255,7 +255,7 @@ class ObserveConfig(OutcomeSettings):
     ledger_rows: int = Field(1_000_000, gt=0, description="Oldest rows go beyond this many.")
 
 
-class Config(Frozen):
+class Config(WithAttempts):
     """All settings of one engine; equal when every value is.
 
     Args:

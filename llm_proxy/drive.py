@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, assert_never, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import anyio
@@ -32,15 +33,22 @@ from .engine.effects import (
     Hold,
     Late,
     Launch,
+    Mend,
+    Pause,
+    Race,
+    Read,
     Stand,
+    Upstream,
     forward,
 )
 from .engine.flights import Flight, Ticket
 from .engine.ports import Live, Ready
 from .forking import working
-from .hold import held, held_async
+from .hold import held, held_async, read, read_async
+from .mend import Mended, MendedAsync
 from .metered import metered, metered_async
 from .pull import AsyncFlight, AsyncReader, Interrupted, Reader, SharedFlight, SyncFlight
+from .race import raced, raced_async
 from .standing import stood, stood_async
 from .types import Head, Outcome, Outgoing
 
@@ -204,20 +212,26 @@ class Driver:
                 return self._flights.board(domain, ticket, lambda on_over: SyncFlight(ticket, on_over, run))
             case Await(flight, to_the_end, wait_s):
                 return _sync(flight).wait(wait_s, to_the_end=to_the_end)
-            case Forward(outgoing):
-                return metered(_given(send))(outgoing)
             case Launch(outgoing, flight, opened, asking):
                 ask = partial(self.run, asking or forward(outgoing), send)
                 return _sync(flight).launch(ask, opened)
-            case Hold() | Fetch() | Stand() | Aside():
-                return self._perform_more(effect, send)
             case _:
-                assert_never(effect)
+                return self._ask(effect, send)
 
-    def _perform_more(self, effect: Hold | Fetch | Stand | Aside, send: Send | None) -> Any:
+    def _ask(self, effect: Upstream, send: Send | None) -> Any:
         match effect:
+            case Forward(outgoing):
+                return metered(_given(send))(outgoing)
             case Hold():
                 return held(effect, metered(_given(send)))
+            case Read():
+                return read(effect)
+            case Pause(seconds):
+                return time.sleep(seconds)
+            case Mend(head, mending):
+                return replace(head, body=Mended(head, mending, partial(self.run, send=send)))
+            case Race():
+                return raced(effect, partial(self.run, send=send))
             case Fetch():
                 return self._beside.fetch(effect, metered(_given(send)))
             case Stand():
@@ -285,20 +299,26 @@ class AsyncDriver:
                 return self._flights.board(loop, ticket, lambda on_over: kind(ticket, on_over, run))
             case Await(flight, to_the_end, wait_s):
                 return await _async(flight).wait(wait_s, to_the_end=to_the_end)
-            case Forward(outgoing):
-                return await metered_async(_given(send))(outgoing)
             case Launch(outgoing, flight, opened, asking):
                 ask = partial(self.run, asking or forward(outgoing), send)
                 return await _async(flight).launch(ask, opened)
-            case Hold() | Fetch() | Stand() | Aside():
-                return await self._perform_more(effect, send)
             case _:
-                assert_never(effect)
+                return await self._ask(effect, send)
 
-    async def _perform_more(self, effect: Hold | Fetch | Stand | Aside, send: AsyncSend | None) -> Any:
+    async def _ask(self, effect: Upstream, send: AsyncSend | None) -> Any:
         match effect:
+            case Forward(outgoing):
+                return await metered_async(_given(send))(outgoing)
             case Hold():
                 return await held_async(effect, metered_async(_given(send)))
+            case Read():
+                return await read_async(effect)
+            case Pause(seconds):
+                return await anyio.sleep(seconds)
+            case Mend(head, mending):
+                return replace(head, body=MendedAsync(head, mending, partial(self.run, send=send)))
+            case Race():
+                return await raced_async(effect, partial(self.run, send=send))
             case Fetch():
                 return await self._beside.fetch(effect, metered_async(_given(send)))
             case Stand():

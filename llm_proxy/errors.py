@@ -21,6 +21,7 @@ Through the client face none of them reaches a caller of ``chat.completions``: a
 from __future__ import annotations
 
 __all__ = [
+    "ASKED_ENOUGH",
     "BackendError",
     "BackendTimeout",
     "BackendUnavailable",
@@ -34,6 +35,10 @@ __all__ = [
     "UnknownCallError",
     "WireError",
 ]
+
+
+ASKED_ENOUGH = "llm-proxy: sent as often as it may be, see the setting attempts.most; do not send it again"
+"""Note on an exception, of whatever library, that came of the last request that a call may be sent as."""
 
 
 class LLMProxyError(Exception):

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from .engine.effects import Held, Hold, Late
+from .engine.effects import Held, Hold, Late, Read
+from .types import Outgoing
 
 if TYPE_CHECKING:
-    from .types import Head, Outgoing
+    from .types import Head
 
-__all__ = ["held", "held_async"]
+__all__ = ["held", "held_async", "read", "read_async"]
 
 
 def held(effect: Hold, send: Callable[[Outgoing], Head]) -> Held:
@@ -65,6 +66,27 @@ async def _held_async(effect: Hold, send: Callable[[Outgoing], Awaitable[Head]])
         await _aclose(head.body)
         return Held(replace(head, body=_AgainAsync(pieces.all, None, head.body)), b"".join(pieces.all), is_whole)
     return Held(replace(head, body=_AgainAsync(pieces.all, rest, head.body)), b"".join(pieces.all), is_whole)
+
+
+def read(effect: Read) -> Held:
+    """Perform `Read` on this thread."""
+    return held(_as_hold(effect), lambda _: effect.head)
+
+
+async def read_async(effect: Read) -> Held:
+    """Perform `Read` in this task."""
+
+    async def begun(_: Outgoing) -> Head:
+        return effect.head
+
+    return await held_async(_as_hold(effect), begun)
+
+
+def _as_hold(effect: Read) -> Hold:
+    return Hold(_SENT, effect.limit_bytes, effect.limit_s, effect.keeps_rest)
+
+
+_SENT = Outgoing("", (), b"")
 
 
 class _Pieces:

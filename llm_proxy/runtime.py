@@ -18,7 +18,7 @@ from weakref import WeakSet
 from .backends.prices import Prices
 from .backfill import Backfill
 from .cache.resting import RestingCache
-from .checks import LEDGER_NAME, cascade_for, checker_for, hit_named
+from .checks import LEDGER_NAME, attempts_for, cascade_for, checker_for, hit_named
 from .clocks import SystemClock
 from .config import Config, EncoderConfig, load
 from .drive import AsyncDriver, Driver, Flights
@@ -77,9 +77,8 @@ class Runtime:
     ) -> None:
         self.config = config
         self.clock = clock or SystemClock()
-        self._given_cache, self._given_sinks = cache, sinks
+        self._given_cache, self._given_sinks, self._is_closed = cache, sinks, False
         self._heads = self._open_heads() if heads is None else heads
-        self._is_closed = False
         self._assemble(cache or self._open_cache(), encoder)
         _alive.add(self)
         on_fork(_in_child)
@@ -148,6 +147,7 @@ class Runtime:
             settler=settler,
             checker=self.checker,
             cascade=cascade_for(config, dispatcher, settler, clock, gate=gate, encoder=self.encoder, troubles=troubles),
+            attempts=attempts_for(config, dispatcher, settler, clock, troubles, gate=gate),
             learner=self.learning.learner,
             gate=gate,
             clock=clock,

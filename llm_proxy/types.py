@@ -283,6 +283,8 @@ class Outcome:
         reason: Why this model was asked, in a few words, where a route decided.
         cascade: What became of each candidate that a cascade asked, e.g. ``small 0.31, large``; empty without one.
         call_id: What names a call that a route decided, for feedback; empty where it is not kept.
+        attempts: What became of each request that was sent, where there was more than one, e.g. ``local/small 503,
+            cloud/large``; empty otherwise.
     """
 
     status: Literal["hit", "miss", "bypass"]
@@ -310,6 +312,8 @@ class Outcome:
     def id(self) -> str:
         """What feedback names this answer by, the header ``x-llm-proxy-id``; empty where none can be given."""
         return self.asked[:HIT_ID_CHARS] if self.kind == "semantic" else self.call_id
+
+    attempts: str = ""
 
     def with_changes(self, **changes: Any) -> Outcome:
         """A copy with some fields replaced."""
@@ -349,6 +353,8 @@ class Outcome:
             rows.append(("x-llm-proxy-route", self.route))
         if self.cascade:
             rows.append(("x-llm-proxy-cascade", _sf_string(self.cascade)))
+        if self.attempts:
+            rows.append(("x-llm-proxy-attempts", _sf_string(self.attempts)))
         return tuple(rows)
 
 

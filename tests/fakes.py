@@ -18,6 +18,7 @@ from llm_proxy.cache.weighed import Decision, Weighed
 from llm_proxy.config import Config
 from llm_proxy.engine.allowance import Allowance
 from llm_proxy.engine.asking import Asking
+from llm_proxy.engine.attempts import Attempts
 from llm_proxy.engine.cascade import Cascade
 from llm_proxy.engine.flow import Engine
 from llm_proxy.engine.learn import Learner, Way
@@ -230,6 +231,15 @@ class Rig:
             troubles=self.troubles,
         )
         self.learner = self._learner()
+        self.attempts = Attempts(
+            self.config,
+            dispatcher=self.dispatcher,
+            settler=self.settler,
+            gate=self.gate,
+            clock=self.clock,
+            troubles=self.troubles,
+            chance=lambda: self.chance,
+        )
         self.engine = Engine(
             self.config,
             cache=self.cache,
@@ -240,6 +250,7 @@ class Rig:
             cascade=self.cascade,
             learner=self.learner,
             gate=self.gate,
+            attempts=self.attempts,
             clock=self.clock,
             troubles=self.troubles,
         )

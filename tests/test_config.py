@@ -118,7 +118,8 @@ def _samples() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
         "server.max_body_bytes": ("9", 9), "observe.ledger": ("no", False), "observe.ledger_rows": ("10", 10),
         "observe.outcomes": ("false", False), "observe.outcome_rows": ("11", 11), "observe.outcome_days": ("1.5", 1.5),
         "observe.outcome_bytes": ("2000000", 2_000_000), "observe.prompts": ("true", True),
-        "aliases": ('{"gpt-4o": "a/m"}', {"gpt-4o": "a/m"}),
+        "aliases": ('{"gpt-4o": "a/m"}', {"gpt-4o": "a/m"}), "attempts.most": ("7", 7),
+        "attempts.longest_wait_s": ("3", 3.0), "attempts.hedge_share": ("0.1", 0.1),
     }  # fmt: skip
     for path, (text, value) in values.items():
         yield variable_of(*path.split(".")), tuple(path.split(".")), text, value
@@ -145,6 +146,8 @@ class TestEnvironment:
             "LIMITS": '{"x": {"context_tokens": 9, "has_tools": true}}', "MAX_OUTPUT_TOKENS": "7", "CONCURRENCY": "3",
             "HAS_JSON_SCHEMA": "0", "HAS_JSON_OBJECT": "1", "QUEUE_LENGTH": "4", "QUEUE_WAIT_S": "5",
             "COLD_START_S": "6",
+            "RETRIES": "3", "HEDGE": "true", "CAN_PREFILL": "trailing",
+            "FALLBACKS": '{"any": ["local/y"]}',
         }.items():  # fmt: skip
             monkeypatch.setenv(f"LLM_PROXY_BACKENDS_LOCAL_{name}", text)
         monkeypatch.setenv("LLM_PROXY_ROUTES_AUTO_CANDIDATES", "local/x,local/y")

@@ -22,22 +22,21 @@ LAYERS = [
     {"shipped"},
     {"_variables", "_values"},
     {"_sentences", "_sections", "_tables"},
-    {"_cascade", "_encoder", "_learn_sections", "_limits"},
+    {"_cascade", "_encoder", "_learn_sections", "_limits", "_reliability"},
     {"config"},
     {"cache", "route", "encode", "backends", "draft", "wire", "observe"},
     {"engine"},
-    {"pull", "beside", "hold", "metered", "standing"},
+    {"pull", "beside", "hold", "mend", "metered", "race", "standing"},
     {"drive", "checks", "limits", "backfill", "learning", "logged"},
     {"runtime"},
     {"faces", "testing"},
     {"__init__", "__main__"},
 ]
-BESIDE = {("route", "encode"), ("testing", "faces"), ("faces", "testing")}
+BESIDE = {("route", "encode"), ("route", "backends"), ("testing", "faces"), ("faces", "testing")}
 ENGINE_SEES = {
-    "backends.base", "backends.openai_compatible", "cache.base", "cache.entry", "cache.evidence", "cache.turns",
-    "cache.weighed", "config", "encode.base", "errors", "observe.events", "route.base", "route.looks", "types",
-    "wire.chat",
-    "wire.recorder", "wire.replay",
+    "backends.base", "backends.delays", "backends.openai_compatible", "backends.retry", "cache.base", "cache.entry",
+    "cache.evidence", "cache.turns", "cache.weighed", "config", "encode.base", "errors", "observe.events",
+    "route.base", "route.looks", "types", "wire.chat", "wire.failure", "wire.recorder", "wire.replay", "wire.splice",
 }  # fmt: skip
 PURE = {
     "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "math", "numpy",

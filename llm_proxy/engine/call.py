@@ -37,6 +37,9 @@ class Call:
     were looked at, and ``grades`` the same for the log of outcomes, where ``call_id`` names the call.
     ``by`` is who named its destination, where a route decided; ``word`` says the same where the
     call tells which way to ask takes less, and ``is_checked`` whether the last candidate is asked in any case.
+    ``spent_usd`` is what was paid for answers that nobody gets; ``tried`` is what a cascade thought of those that were
+    looked at, and ``attempts`` what became of each request, where there was more than one.
+    ``is_over`` says that what became of the last one is known, and booked.
     """
 
     request: ChatRequest
@@ -60,6 +63,8 @@ class Call:
     by: str = ""
     word: Word | None = None
     is_checked: bool = False
+    attempts: tuple[str, ...] = ()
+    is_over: bool = False
 
     @property
     def outcome(self) -> Outcome:
@@ -76,6 +81,7 @@ class Call:
             cost_usd=self.spent_usd or None,
             cascade=", ".join(self.tried),
             call_id=self.call_id,
+            attempts=", ".join(self.attempts),
         )
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from llm_proxy.types import Head, HeaderList, Outgoing
@@ -30,7 +30,14 @@ __all__ = [
     "Hold",
     "Late",
     "Launch",
+    "Mend",
+    "Mending",
+    "Pause",
+    "Race",
+    "Raced",
+    "Read",
     "Stand",
+    "Upstream",
     "aside",
     "await_flight",
     "background",
@@ -40,6 +47,10 @@ __all__ = [
     "forward",
     "hold",
     "launch",
+    "mend",
+    "pause",
+    "race",
+    "read",
     "stand",
 ]
 
@@ -152,6 +163,82 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """Read an answer that has begun before anybody else does, as `Hold` does. Answer: `Held`."""
+
+    head: Head
+    limit_bytes: int
+    limit_s: float
+    keeps_rest: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait for so many seconds, >= 0; a caller who leaves ends the wait."""
+
+    seconds: float
+
+
+class Mending(Protocol):
+    """What keeps a body going that breaks off; see `llm_proxy.engine.splicing.Splicing`."""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether an error came in the place of the rest."""
+
+    def passed(self, piece: bytes) -> bytes:
+        """What is to be handed on of the next bytes that came; the rest is kept back. Never raises."""
+
+    def ended(self) -> bytes | None:
+        """What is to be handed on at the end of the body; None where it ended too early."""
+
+    def going_on(self, error: Exception | None) -> Flow[Head | None]:
+        """Ask for the rest after the body broke off; its head, or None where it can't be had."""
+
+    def kept(self) -> bytes:
+        """What was kept back, where nothing follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """Have a body go on where it breaks off. Answer: the same `Head`, with a body that does so.
+
+    The flow that asks for the rest is driven, with the same way to send requests, by whoever reads the body.
+    """
+
+    head: Head
+    mending: Mending
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """Drive a flow, and a second one beside it after so many seconds; the first that wins is taken. Answer: `Raced`.
+
+    The other one is closed, as soon as that can be: with its answer, where it has one. A second flow that was not begun
+    is not driven. Where none wins, the result or error of the first one counts.
+    """
+
+    flows: tuple[Flow[Any], Flow[Any]]
+    after_s: float
+    wins: Callable[[Any], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Raced:
+    """What a race brought.
+
+    Attributes:
+        index: Whose result it is, 0 or 1.
+        value: The result.
+        is_both: Whether the second flow was begun.
+    """
+
+    index: int
+    value: Any
+    is_both: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Fetched:
     """A whole answer of an upstream; ``body`` may be cut where it is longer than was to be read."""
 
@@ -192,7 +279,10 @@ class Aside:
     ended: Callable[[], object]
 
 
-Effect = Compute | Background | Board | Await | Forward | Launch | Hold | Fetch | Stand | Aside
+Upstream = Forward | Hold | Read | Pause | Mend | Race | Fetch | Stand | Aside
+"""What has to do with one request."""
+
+Effect = Compute | Background | Board | Await | Launch | Upstream
 Flow = Generator[Effect, Any, T]
 
 
@@ -246,6 +336,29 @@ def hold(
     """Yield `Hold`; raises what the face's HTTP library raises, or `Late`."""
     held: Held = yield Hold(outgoing, limit_bytes, limit_s, keeps_rest, wait_s)
     return held
+
+
+def read(head: Head, *, limit_bytes: int, limit_s: float, keeps_rest: bool = True) -> Flow[Held]:
+    """Yield `Read`; raises what the face's HTTP library raises."""
+    held: Held = yield Read(head, limit_bytes, limit_s, keeps_rest)
+    return held
+
+
+def pause(seconds: float) -> Flow[None]:
+    """Yield `Pause`."""
+    yield Pause(seconds)
+
+
+def mend(head: Head, mending: Mending) -> Flow[Head]:
+    """Yield `Mend`."""
+    mended: Head = yield Mend(head, mending)
+    return mended
+
+
+def race(flows: tuple[Flow[T], Flow[T]], after_s: float, wins: Callable[[T], bool]) -> Flow[Raced]:
+    """Yield `Race`; raises what the first flow raises, where none wins."""
+    raced: Raced = yield Race(flows, after_s, wins)
+    return raced
 
 
 def launch(

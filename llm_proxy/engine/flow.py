@@ -21,7 +21,6 @@ from .call import Call
 from .effects import Flow, Late, await_flight, board, compute, forward, launch
 from .fingerprint import fingerprint, narrowed
 from .flights import Failed, Joined, Lacking, Landed, Leading, Sharing, Ticket
-from .gate import refusal
 from .ports import Answer, Live, Ready
 from .shadow import Doubted, Hit
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from llm_proxy.observe.events import Troubles
     from llm_proxy.types import ChatRequest, Fingerprint, Head, Outgoing
 
+    from .attempts import Attempts
     from .cascade import Cascade
     from .flights import Flight
     from .gate import Gate
@@ -61,14 +61,14 @@ class Engine:
         cascade: Cascade,
         learner: Learner,
         gate: Gate,
+        attempts: Attempts,
         clock: Clock,
         troubles: Troubles,
     ) -> None:
         self._config = config
         self._cache, self._encoder = cache, encoder
         self._dispatcher, self._settler, self._checker, self._cascade = dispatcher, settler, checker, cascade
-        self._learner = learner
-        self._gate = gate
+        self._learner, self._gate, self._attempts = learner, gate, attempts
         self._clock, self._troubles = clock, troubles
 
     @property
@@ -92,7 +92,7 @@ class Engine:
                 try:
                     answer = yield from self._from_upstream(call)
                 except LimitReached as exc:
-                    answer = self._refused(call, exc)
+                    answer = self._gate.refused(call, exc)
             else:
                 if call.is_tending_due:
                     yield from self._settler.tend()
@@ -123,7 +123,7 @@ class Engine:
             led.fail()
         if led is None or (led.is_over and not led.ticket.is_settled):
             error = type(exc).__name__ if isinstance(exc, Exception) else "aborted"
-            sent = call.sent if call.is_sent else None
+            sent = call.sent if call.is_sent and not call.is_over else None
             self._settler.passed(call.request, call.outcome, call.started_s, status=0, error=error, sent=sent)
         else:  # others may wait for the answer: the flight books this call when it ends
             led.ticket.is_left = True
@@ -342,9 +342,8 @@ class Engine:
             steps = steps and self._cascade.weighed(call, steps)
         if steps:
             outgoing = self._cascade.turn_to(call, steps[0])
-        led, asking = call.led, self._cascade.asking(call, steps) if steps else None
-        if not steps and not self._gate.is_open(outgoing):
-            asking = self._gate.asking(call, outgoing)
+        led = call.led
+        asking = self._cascade.asking(call, steps) if steps else self._attempts.asking(call, outgoing)
         call.is_sent = True
         if asking is None:
             self._settler.sent(call.outcome, call.sent)
@@ -357,16 +356,10 @@ class Engine:
             self._gate.saw(call.destination.backend, head.status)
             if led.head is not None:
                 return Live(head, led.ticket.outcome, led, call.seat)
-        self._settler.passed(call.request, call.outcome, call.started_s, status=head.status, sent=call.sent)
+        sent = None if call.is_over else call.sent
+        self._settler.passed(call.request, call.outcome, call.started_s, status=head.status, sent=sent)
         self._learner.passed(call, head.status)
         return Live(head, call.outcome)
-
-    def _refused(self, call: Call, why: LimitReached) -> Ready:
-        self._settler.withdrawn(call.outcome, call.sent)
-        outcome = call.outcome.with_changes(forward="", detail=why.code.replace("_", "-"))
-        self._settler.passed(call.request, outcome, call.started_s, status=429)
-        call.leave()
-        return refusal(outcome, why)
 
     def _route(self, call: Call) -> Flow[Outgoing]:
         if call.destination.route:

@@ -25,7 +25,7 @@ from llm_proxy.errors import LimitReached
 from llm_proxy.types import Usage
 from llm_proxy.wire.chat import error_body
 
-from .effects import Flow, Late, compute, forward, hold, stand
+from .effects import Flow, Late, compute, forward, hold, pause, stand
 from .fingerprint import tenant_of
 from .permit import Permit
 from .ports import Ready
@@ -43,10 +43,12 @@ if TYPE_CHECKING:
     from .ports import Clock, Foresight, Line, Pricer, Purse, Starts, Turn
     from .settle import Settler
 
-__all__ = ["Gate", "refusal"]
+__all__ = ["COLD_PAUSE_S", "Gate", "refusal"]
+
+COLD_PAUSE_S = 0.5
+"""Before a server that loads its model is asked again."""
 
 _LONGEST_RETRY_S = 60  # the openai client passes over longer ones
-_COLD_PAUSE_S = 0.5
 _ERROR_BYTES = 1 << 16
 
 
@@ -93,6 +95,16 @@ class Gate:
         """Take in what a backend answered."""
         self._cold.saw(backend, status)
 
+    def loading_s(self, backend: str, status: int, body: bytes) -> float:
+        """How long a backend that `saw` this answer is waited for, seconds; 0 where it says nothing of a model to load.
+
+        Args:
+            backend: Its name.
+            status: HTTP status code.
+            body: The answer's body, or its beginning.
+        """
+        return self._cold.wait_s(backend) if self._cold.is_loading(status, body) else 0.0
+
     def asking(self, call: Call, outgoing: Outgoing) -> Flow[Head]:
         """Enter and send; a route's call is turned to another candidate where that one can begin and this one can't.
 
@@ -103,7 +115,7 @@ class Gate:
         self._settler.sent(call.outcome, call.sent)
         began_s = self._clock.monotonic()
         while True:
-            admitted = yield from self._admitted(call, outgoing)
+            admitted = yield from self.admitted(call, outgoing)
             wait_s = self._cold.wait_s(admitted.backend)
             if not wait_s:
                 return (yield from forward(admitted))
@@ -114,7 +126,7 @@ class Gate:
             if is_waited or not self._cold.is_loading(held.head.status, held.body):
                 return held.head
             outgoing = replace(admitted, permit=None)
-            yield from _pause(_COLD_PAUSE_S)
+            yield from pause(COLD_PAUSE_S)
 
     def enter(self, call: Call, outgoing: Outgoing) -> Flow[Outgoing]:
         """Wait until a request may be sent; the same request, with the permit that gives back what it took.
@@ -138,6 +150,14 @@ class Gate:
         permit = Permit(partial(self._over, taken), prompt_tokens=taken.size.prompt_tokens, limit_bytes=limit_bytes)
         return replace(outgoing, permit=permit)
 
+    def refused(self, call: Call, why: LimitReached) -> Ready:
+        """What the caller of a call gets that is not sent."""
+        self._settler.withdrawn(call.outcome, call.sent)
+        outcome = call.outcome.with_changes(forward="", detail=why.code.replace("_", "-"))
+        self._settler.passed(call.request, outcome, call.started_s, status=429)
+        call.leave()
+        return refusal(outcome, why)
+
     def close(self) -> None:
         """Have written what is to be written; calling it again is safe."""
         if self._purse is not None:
@@ -145,7 +165,12 @@ class Gate:
 
     # -- whom to ask -----------------------------------------------------------------------------------------------
 
-    def _admitted(self, call: Call, outgoing: Outgoing) -> Flow[Outgoing]:
+    def admitted(self, call: Call, outgoing: Outgoing) -> Flow[Outgoing]:
+        """Enter; a route's call is turned to another candidate where that one can begin and this one can't.
+
+        Raises:
+            LimitReached: None can.
+        """
         route = self._config.routes.get(call.destination.route)
         if route is None:
             return (yield from self.enter(call, outgoing))
@@ -266,13 +291,6 @@ class Gate:
 
     def _tenant(self, request: ChatRequest) -> str:
         return tenant_of(request, self._config.cache.tenant)
-
-
-def _pause(seconds: float) -> Flow[None]:
-    try:
-        yield from stand(lambda called: None, seconds)
-    except Late:
-        return
 
 
 def refusal(outcome: Outcome, why: LimitReached) -> Ready:

@@ -130,6 +130,14 @@ class Dispatcher:
             ways.check(look.word, look.p_right[0], is_right=is_same)
         ways.observe(look.word, look.burdens(is_same, ways.excess(look.word)))
 
+    def fallbacks(self, request: ChatRequest, destination: Destination, cause: str) -> Sequence[tuple[str, str]]:
+        """Who may be asked instead of a destination's backend, the best first; nobody in case of trouble."""
+        try:
+            return self._selector.fallbacks(request, destination, cause)
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: what the backend said is handed on
+            self._troubles.note("router", exc)
+            return ()
+
     def _decided(self, request: ChatRequest, destination: Destination, encoding: Encoding | None) -> Decision:
         """Who answers for a route in one call: of a cascade its last, whose answer nobody has to look at."""
         route = self._config.routes.get(destination.route)

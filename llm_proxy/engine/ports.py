@@ -97,6 +97,9 @@ class Chooser(Protocol):
     def takes(self, request: ChatRequest, destination: Destination, pairs: Sequence[tuple[str, str]]) -> Amounts | None:
         """What asking each of these is expected to take; None where that is not estimated."""
 
+    def fallbacks(self, request: ChatRequest, destination: Destination, cause: str) -> Sequence[tuple[str, str]]:
+        """Pairs of backend and model that may be asked where a destination's gave no answer, the best first."""
+
 
 class Pricer(Protocol):
     """See `llm_proxy.backends.prices.Prices`."""
@@ -123,10 +126,19 @@ class Appraiser(Protocol):
 class Watch(Protocol):
     """See `llm_proxy.route.health.Health`."""
 
-    def began(self, backend: str, call: object) -> None:
+    def began(self, backend: str, call: object, *, model: str = "") -> None:
         """A call is sent; ``call`` stands for it until `ended`, or until nobody holds it."""
 
-    def ended(self, backend: str, model: str, call: object, *, is_well: bool | None) -> None:
+    def ended(
+        self,
+        backend: str,
+        model: str,
+        call: object,
+        *,
+        is_well: bool | None,
+        is_refused: bool = False,
+        asked_s: float = 0.0,
+    ) -> None:
         """A call is over: answered, or failed, or None where its end says nothing of the backend."""
 
 

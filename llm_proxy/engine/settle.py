@@ -129,7 +129,7 @@ class Settler:
     def sent(self, outcome: Outcome, call: object) -> None:
         """Have it known that a request is under way, which ``call`` stands for until its answer is over."""
         if self._watch is not None:
-            self._watch.began(outcome.backend, call)
+            self._watch.began(outcome.backend, call, model=outcome.model)
 
     def passed(
         self,
@@ -164,13 +164,32 @@ class Settler:
         """Store an answer that no caller waited for, where it may be stored; it is not booked."""
         return self._cache is not None and self._admit(ticket, completion, self._cache)
 
-    def _ended(self, outcome: Outcome, call: object, *, is_well: bool | None) -> None:
+    def _ended(
+        self,
+        outcome: Outcome,
+        call: object,
+        *,
+        is_well: bool | None,
+        is_refused: bool = False,
+        asked_s: float = 0.0,
+    ) -> None:
         if self._watch is not None:
-            self._watch.ended(outcome.backend, outcome.model, call, is_well=is_well)
+            names = outcome.backend, outcome.model
+            self._watch.ended(*names, call, is_well=is_well, is_refused=is_refused, asked_s=asked_s)
 
-    def given_up(self, outcome: Outcome, call: object, *, status: int) -> None:
-        """Have it known that a request is over, and that another is sent instead; its status, or 0 where none came."""
-        self._ended(outcome, call, is_well=_is_well(status, "failed"))
+    def given_up(
+        self, outcome: Outcome, call: object, *, status: int, is_refused: bool = False, asked_s: float = 0.0
+    ) -> None:
+        """Have it known that a request is over, and brought no answer that is handed on; see `Watch.ended`.
+
+        Args:
+            outcome: Names the backend and the model.
+            call: As for `sent`.
+            status: HTTP status; 0 where none came. A 200 whose body is an error, or breaks off, counts as 0.
+            is_refused: There was no connection.
+            asked_s: How long the backend asked to be left alone, seconds.
+        """
+        self._ended(outcome, call, is_well=_is_well(status, "failed"), is_refused=is_refused, asked_s=asked_s)
 
     def withdrawn(self, outcome: Outcome, call: object) -> None:
         """Have it known that a request that `sent` announced is not sent: that says nothing of its backend."""
@@ -193,7 +212,15 @@ class Settler:
             counts = usage.prompt_tokens, usage.completion_tokens
             self._appraiser.observe(Finished(asked.backend, asked.model, *counts, latency_s))
         counted = usage or _estimate(request, json.dumps(completion).encode())
-        return self._prices.cost_usd(counted, model=asked.model, backend=asked.backend) or 0.0
+        return self.price_usd(counted, asked)
+
+    def let_go(self, outcome: Outcome, call: object) -> None:
+        """Have it known that a request was cancelled, which says nothing of its backend."""
+        self._ended(outcome, call, is_well=None)
+
+    def price_usd(self, usage: Usage, asked: Outcome) -> float:
+        """What so many tokens cost at the model that an outcome names, dollars; 0 where that is not known."""
+        return self._prices.cost_usd(usage, model=asked.model, backend=asked.backend) or 0.0
 
     def _tend(self) -> None:
         try:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_proxy.backends.openai_compatible import credentials_of, headers_for
 from llm_proxy.drive import Served
-from llm_proxy.errors import BackendError, BackendTimeout, BackendUnavailable, ConfigError, WireError
+from llm_proxy.errors import ASKED_ENOUGH, BackendError, BackendTimeout, BackendUnavailable, ConfigError, WireError
 from llm_proxy.types import Head, Outcome, Outgoing
 from llm_proxy.wire.chat import error_body, parse_request
 
@@ -244,6 +244,7 @@ def _encoder_state(encoder: LazyEncoder) -> str:
 
 
 def _refusal(exc: Exception, *, is_body_awaited: bool) -> Served:
+    is_enough = ASKED_ENOUGH in getattr(exc, "__notes__", ())
     must_close = is_body_awaited  # else what comes of the body would be taken for the next request
     if isinstance(exc, Refused):
         status, kind, code = exc.status, "invalid_request_error", exc.code
@@ -255,6 +256,8 @@ def _refusal(exc: Exception, *, is_body_awaited: bool) -> Served:
     headers = [_JSON]
     if status == 401:
         headers.append(("www-authenticate", "Bearer"))
+    if is_enough:
+        headers.append(("x-should-retry", "false"))
     if must_close:
         headers.append(("connection", "close"))
     return Served(status, headers, Outcome("bypass", detail="refused"), error_body(str(exc), type=kind, code=code))

@@ -162,7 +162,8 @@ def _rebuilt(request: httpx.Request, outgoing: Outgoing) -> httpx.Request:
         headers = [row for row in request.headers.raw if row[0].lower() != b"content-length"]
     extensions = dict(request.extensions)
     if outgoing.timeout_s is not None:
-        extensions["timeout"] = {**extensions.get("timeout", {}), "read": outgoing.timeout_s}
+        waits, limit_s = extensions.get("timeout", {}), outgoing.timeout_s
+        extensions["timeout"] = {**waits, "read": limit_s, "connect": min(waits.get("connect") or limit_s, limit_s)}
     rebuilt: httpx.Request = module_of(request).Request(
         "POST", outgoing.url or request.url, headers=headers, content=outgoing.body, extensions=extensions
     )

@@ -1,9 +1,8 @@
 """Which candidates have been failing, and how many calls each backend has under way.
 
-A candidate rests after three failures in a row, none more than 30 seconds after the first: for 30 seconds after the
-last one it is passed over while another can take the call. One answer makes it well again. What counts as a failure:
-a status of 500 or above, 429, a request that could not be sent, an answer that broke off. Of any other refusal nothing
-is learnt: it may be the request's fault, or the caller's key's.
+Who rests, and for how long, is what `llm_proxy.backends.breaker` says. What counts as a failure: a status of 500 or
+above, 429, a request that could not be sent, an answer that broke off. Of any other refusal nothing is learnt: it may
+be the request's fault, or the caller's key's.
 
 Known to this process alone, and forgotten with it.
 """
@@ -12,16 +11,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
-__all__ = ["Health"]
+from llm_proxy.backends.breaker import Breakers
 
-_IN_A_ROW = 3
-_WITHIN_S = _REST_S = 30.0
-_MOST_FAILING = 1024  # any model may be named in a call
+__all__ = ["Health"]
 
 
 class Health:
@@ -32,23 +28,33 @@ class Health:
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
-        self._failed_s: OrderedDict[tuple[str, str], tuple[float, ...]] = OrderedDict()
+        self._breakers = Breakers(monotonic)
         self._under_way: dict[str, WeakSet[Any]] = {}
         # Reentrant: the garbage collector may end a dropped call at any place, and that call comes here.
         self._lock = threading.RLock()
 
-    def began(self, backend: str, call: object) -> None:
+    def began(self, backend: str, call: object, *, model: str = "") -> None:
         """A call is sent.
 
         Args:
             backend: Where to.
             call: What stands for it; it counts until `ended`, or until nobody holds it.
+            model: Model that is asked: where it has rested, this call probes it.
         """
         with self._lock:
             self._under_way.setdefault(backend, WeakSet()).add(call)
+        self._breakers.began((backend, model))
 
-    def ended(self, backend: str, model: str, call: object, *, is_well: bool | None) -> None:
+    def ended(
+        self,
+        backend: str,
+        model: str,
+        call: object,
+        *,
+        is_well: bool | None,
+        is_refused: bool = False,
+        asked_s: float = 0.0,
+    ) -> None:
         """A call is over.
 
         Args:
@@ -56,13 +62,17 @@ class Health:
             model: Model that was asked.
             call: As for `began`.
             is_well: Whether it was answered; None where its end says nothing of the backend.
+            is_refused: There was no connection.
+            asked_s: How long the backend asked to be left alone, seconds; 0 where it said nothing.
         """
         with self._lock:
             self._under_way.get(backend, _NOBODY).discard(call)
-            if is_well:
-                self._failed_s.pop((backend, model), None)
-            elif is_well is not None:
-                self._fail((backend, model))
+        if is_well is None:
+            self._breakers.let_go((backend, model))
+        elif is_well:
+            self._breakers.answered((backend, model))
+        else:
+            self._breakers.failed((backend, model), is_refused=is_refused, asked_s=asked_s)
 
     def under_way(self, backend: str) -> int:
         """Calls that were sent to a backend and are not over."""
@@ -70,18 +80,7 @@ class Health:
 
     def resting_s(self, backend: str, model: str) -> float:
         """For how much longer a candidate should be passed over, seconds; 0 where it is well."""
-        if not self._failed_s:  # as a rule
-            return 0.0
-        failed_s = self._failed_s.get((backend, model), ())
-        if len(failed_s) < _IN_A_ROW or failed_s[-1] - failed_s[0] > _WITHIN_S:
-            return 0.0
-        return max(0.0, failed_s[-1] + _REST_S - self._monotonic())
-
-    def _fail(self, candidate: tuple[str, str]) -> None:
-        before = self._failed_s.pop(candidate, ())
-        self._failed_s[candidate] = (*before[1 - _IN_A_ROW :], self._monotonic())
-        if len(self._failed_s) > _MOST_FAILING:
-            self._failed_s.popitem(last=False)
+        return self._breakers.resting_s((backend, model))
 
 
 _NOBODY: WeakSet[Any] = WeakSet()

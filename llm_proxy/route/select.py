@@ -12,6 +12,7 @@ from llm_proxy.errors import RouterError
 from .base import Amounts, Decision, Destination
 from .costs import Asked
 from .explain import Explanation, explained, unexplained
+from .fallback import fallbacks
 from .health import Health
 from .looks import Word
 from .plan import Planner
@@ -54,7 +55,7 @@ class Selector:
         note: Callable[[str, Exception], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._costs = costs
+        self._costs, self._config = costs, config
         self._backends = config.backends
         self._default = config.default_backend or next(iter(config.backends), "")
         self._aliases, self._settings = config.aliases, config.routes
@@ -203,6 +204,12 @@ class Selector:
         """The candidates of a route that can take a request and are well, weakest first; empty where none can."""
         route = self._routes[destination.route]
         return tuple(route.pairs[place] for place in self._planner.ladder(request, route))
+
+    def fallbacks(self, request: ChatRequest, destination: Destination, cause: str) -> Sequence[tuple[str, str]]:
+        """Who may be asked where a destination's backend gave no answer, pairs of backend and model, the best first."""
+        route = self._routes.get(destination.route)
+        natural = () if route is None else [route.pairs[at] for at in self._planner.ladder(request, route)[::-1]]
+        return fallbacks(self._config, request, destination, cause, natural=natural, resting_s=self.health.resting_s)
 
     def fallback(self, destination: Destination, why: str = "default") -> Decision:
         """The strongest candidate of a route: what is asked when `decide` fails."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llm_proxy.engine.attempts import Attempts
 from llm_proxy.engine.effects import Compute, Held, Hold, Late, Launch
 from llm_proxy.engine.ports import Live
 from llm_proxy.errors import RouterError
@@ -253,7 +254,7 @@ class TestSteps:
         ):
             course = Course(made, request(model="auto", **fields))
             course.board()
-            assert course.expect(Launch).asking is None
+            assert course.expect(Launch).asking.gi_code is Attempts._asking.__code__
 
     def test_a_router_in_trouble(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made = rig()
@@ -264,7 +265,7 @@ class TestSteps:
         monkeypatch.setattr(made.selector, "ladder", fails)
         course = Course(made, request(model="auto"))
         course.board()
-        assert course.expect(Launch).asking is None
+        assert course.expect(Launch).asking.gi_code is Attempts._asking.__code__
         assert made.troubles.counts == {"router": 1}
 
     def test_a_candidate_that_can_not_take_the_request_is_passed_over(self) -> None:

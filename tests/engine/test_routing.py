@@ -322,7 +322,7 @@ class TestHealth:
         with pytest.raises(StopIteration) as stop:
             flow.send(effect.call())
         assert stop.value.value.status == 504
-        assert rig.selector.health._failed_s == {}
+        assert len(rig.selector.health._breakers) == 0
 
 
 class TestConversation:

@@ -58,9 +58,18 @@ class TestResting:
         bench.clock.advance(0.5)
         assert bench.health.resting_s(*ONE) == 0.0
 
-    def test_one_more_failure_afterwards_is_only_the_first(self, bench: Bench) -> None:
+    def test_one_more_failure_afterwards_is_enough(self, bench: Bench) -> None:
         bench.end(False, False, False)
-        assert bench.end(False, every_s=40.0) == 0.0
+        assert bench.end(False, every_s=40.0) == 30.0
+
+    def test_one_call_probes_it_afterwards(self, bench: Bench) -> None:
+        bench.end(False, False, False)
+        bench.clock.advance(30.0)
+        call = Sent()
+        bench.health.began("cloud", call, model="one")
+        assert bench.health.resting_s(*ONE) == 30.0
+        bench.health.ended(*ONE, call, is_well=True)
+        assert bench.health.resting_s(*ONE) == 0.0
 
     @pytest.mark.parametrize(("every_s", "expected"), [(15.0, 30.0), (15.5, 0.0)])
     def test_failures_far_apart_are_no_row(self, bench: Bench, every_s: float, expected: float) -> None:
@@ -75,7 +84,7 @@ class TestResting:
     def test_memory_is_bounded(self, bench: Bench) -> None:
         for number in range(3_000):
             bench.health.ended("cloud", f"m{number}", Sent(), is_well=False)
-        assert len(bench.health._failed_s) == 1_024
+        assert len(bench.health._breakers) == 1_024
 
 
 class TestUnderWay:
