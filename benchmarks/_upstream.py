@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import cycle
 from pathlib import Path
+from typing import cast
+
+from ._load import pinned
 
 STREAM_CHUNKS = 30
 _WORDS = " ".join(f"word{number}" for number in range(60))
@@ -67,8 +71,7 @@ class _Connection(asyncio.Protocol):
         self._stream = stream_head + events + b"0\r\n\r\n"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by name
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
@@ -100,15 +103,16 @@ async def _serve(latencies_s: list[float]) -> None:
 
 
 @contextmanager
-def upstream(latencies: Path | None = None) -> Iterator[str]:
+def upstream(latencies: Path | None = None, cores: Iterable[int] = ()) -> Iterator[str]:
     """A running upstream's base URL; ended on exit.
 
     Args:
         latencies: File with one latency in seconds a line, replayed in a circle; None: answers at once.
+        cores: Cores that it runs on; empty: all.
     """
     command = [sys.executable, "-m", "benchmarks._upstream"]
     process = subprocess.Popen(
-        [*command, *(["--latencies", str(latencies)] if latencies else [])],
+        pinned([*command, *(["--latencies", str(latencies)] if latencies else [])], cores),
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -127,7 +131,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--latencies", type=Path)
     path = parser.parse_args().latencies
-    asyncio.run(_serve([float(line) for line in path.read_text().split()] if path else [0.0]))
+    serving = _serve([float(line) for line in path.read_text().split()] if path else [0.0])
+    if importlib.util.find_spec("uvloop"):
+        import uvloop
+
+        uvloop.run(serving)
+    else:
+        asyncio.run(serving)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from ._limits import BudgetConfig, BudgetLimit, Hurried, Queued
 from ._reliability import AttemptsConfig, BackendAttempts, Fallbacks, WithAttempts
 from ._sections import Frozen, LimitConfig, PriceConfig
 from ._sentences import sentence
+from ._server import ServerConfig
 from ._tables import from_file, leaves, merged
 from ._values import OPENAI_BASE_URL
 from ._variables import PREFIX, Steps, settings_in, variable_of
@@ -235,17 +236,6 @@ class RouteConfig(CompareSettings, Hurried, Fallbacks, CascadeSettings):
     objective: Literal["cost", "latency"] = Field(
         "cost", description="What is least of those that are good enough: expected cost, or predicted latency."
     )
-
-
-class ServerConfig(Frozen):
-    """The reverse proxy."""
-
-    host: str = Field("127.0.0.1", description="Address to bind; any but loopback needs `keys`.")
-    port: int = Field(8080, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
-    keys: tuple[SecretStr, ...] = Field(
-        (), description="Keys of which callers must present one, as bearer token, `api-key` or `x-api-key`."
-    )
-    max_body_bytes: int = Field(32 << 20, gt=0, description="A larger chat request is refused with 413.")
 
 
 class ObserveConfig(OutcomeSettings):

@@ -6,6 +6,7 @@ Sync callers share answers between threads, async callers within one event loop;
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
@@ -366,17 +367,24 @@ def _within(future: Future[Any], limit_s: float) -> Any:
         raise Late from exc
 
 
-_limiter: RunVar[anyio.CapacityLimiter] = RunVar("llm_proxy_threads")
+_limiters: RunVar[tuple[anyio.CapacityLimiter, anyio.CapacityLimiter]] = RunVar("llm_proxy_threads")
 
 
 async def _in_thread(call: Callable[[], Any], limit_s: float | None) -> Any:
-    limiter = _limiter.get(None)
-    if limiter is None:
-        limiter = anyio.CapacityLimiter(_THREADS)
-        _limiter.set(limiter)
+    limiters = _limiters.get(None)
+    if limiters is None:
+        # What has a limit computes, and does not wait: more threads than cores would only make each of them late.
+        limiters = anyio.CapacityLimiter(_THREADS), anyio.CapacityLimiter(min(_THREADS, _cores() + 1))
+        _limiters.set(limiters)
+    limiter = limiters[limit_s is not None]
     with anyio.move_on_after(limit_s):
         return await anyio.to_thread.run_sync(call, abandon_on_cancel=limit_s is not None, limiter=limiter)
     raise Late
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _given(send: T | None) -> T:

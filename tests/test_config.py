@@ -115,11 +115,15 @@ def _samples() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
         "encoder.wait_s": ("0.1", 0.1), "default_backend": ("a", "a"), "server.host": ("::1", "::1"),
         "cache.context": ("similar", "similar"), "cache.max_error_rate": ("0.02", 0.02), "server.port": ("0", 0),
         "server.keys": ("one, two,", (SecretStr("one"), SecretStr("two"))),
-        "server.max_body_bytes": ("9", 9), "observe.ledger": ("no", False), "observe.ledger_rows": ("10", 10),
         "observe.outcomes": ("false", False), "observe.outcome_rows": ("11", 11), "observe.outcome_days": ("1.5", 1.5),
         "observe.outcome_bytes": ("2000000", 2_000_000), "observe.prompts": ("true", True),
         "aliases": ('{"gpt-4o": "a/m"}', {"gpt-4o": "a/m"}), "attempts.most": ("7", 7),
         "attempts.longest_wait_s": ("3", 3.0), "attempts.hedge_share": ("0.1", 0.1),
+        "server.max_body_bytes": ("9", 9), "server.workers": ("2", 2), "server.client": ("httpx", "httpx"),
+        "server.drain_s": ("9", 9), "server.max_connections": ("9", 9), "server.max_head_bytes": ("2048", 2048),
+        "server.max_headers": ("9", 9), "server.idle_s": ("9", 9), "server.head_s": ("9", 9.0),
+        "server.body_s": ("9", 9.0), "server.stalled_s": ("9", 9.0), "observe.ledger": ("no", False),
+        "observe.ledger_rows": ("10", 10),
     }  # fmt: skip
     for path, (text, value) in values.items():
         yield variable_of(*path.split(".")), tuple(path.split(".")), text, value

@@ -22,7 +22,7 @@ LAYERS = [
     {"shipped"},
     {"_variables", "_values"},
     {"_sentences", "_sections", "_tables"},
-    {"_cascade", "_encoder", "_learn_sections", "_limits", "_reliability"},
+    {"_cascade", "_encoder", "_learn_sections", "_limits", "_reliability", "_server"},
     {"config"},
     {"cache", "route", "encode", "backends", "draft", "wire", "observe"},
     {"engine"},

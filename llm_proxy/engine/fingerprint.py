@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from llm_proxy.backends.openai_compatible import ACCOUNT_HEADERS, credentials_of
@@ -21,6 +22,9 @@ _NOT_IN_SCOPE = frozenset({
     "user", "metadata", "store", "stream", "stream_options", "service_tier",
     "safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
 })  # fmt: skip
+# The same bytes are parsed to the same object (`llm_proxy.wire.chat`), which nobody changes: its fingerprint stays.
+_known: dict[tuple[int, str, str, str], tuple[Mapping[str, Any], Fingerprint]] = {}
+_REMEMBERED, _REMEMBERED_BYTES = 256, 16_384
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -43,11 +47,25 @@ def fingerprint(request: ChatRequest, *, destination: str, settings: CacheConfig
     reason = _bypass_reason(request, settings)
     if reason:
         return Bypass(reason)
+    tenant = tenant_of(request, settings.tenant)
+    place = (id(request.body), tenant, destination, settings.context)
+    known = _known.get(place)
+    if known is not None and known[0] is request.body:
+        return known[1]
+    found = _fingerprint(request, tenant, destination, settings)
+    if len(request.raw) <= _REMEMBERED_BYTES:
+        if len(_known) >= _REMEMBERED:
+            _known.clear()
+        _known[place] = (request.body, found)
+    return found
+
+
+def _fingerprint(request: ChatRequest, tenant: str, destination: str, settings: CacheConfig) -> Fingerprint:
     last, parts = _split(request.messages[-1])
     body = {name: _number(value) for name, value in request.body.items() if name not in _NOT_IN_SCOPE}
     body.pop("model", None)
     body["messages"] = [*request.messages[:-1], last]
-    scope = _digest([tenant_of(request, settings.tenant), destination, body])
+    scope = _digest([tenant, destination, body])
     if not parts:
         return Fingerprint(key=scope, scope=scope, text=None)
     text = "\n".join(parts)
@@ -59,7 +77,7 @@ def fingerprint(request: ChatRequest, *, destination: str, settings: CacheConfig
         earlier, turns = _without_turns(request.messages[:-1])
         if turns:
             body["messages"] = [*earlier, last]
-            scope = _digest([tenant_of(request, settings.tenant), destination, body, "similar"])
+            scope = _digest([tenant, destination, body, "similar"])
     return Fingerprint(key=key, scope=scope, text=text, turns=turns)
 
 
@@ -88,8 +106,13 @@ def tenant_of(request: ChatRequest, rule: str) -> str:
         return f"user:{request.body.get('user') or ''}"
     if kind == "header":
         return f"header:{request.headers.get(name.lower(), '')}"
-    accounts = [request.headers.get(name, "") for name in ACCOUNT_HEADERS]
-    return "key:" + _digest([credentials_of(request.headers), accounts])[:32]
+    accounts = tuple(request.headers.get(name, "") for name in ACCOUNT_HEADERS)
+    return _tenant_by_key(credentials_of(request.headers), accounts)
+
+
+@lru_cache(maxsize=256)
+def _tenant_by_key(credentials: tuple[tuple[str, str], ...], accounts: tuple[str, ...]) -> str:
+    return "key:" + _digest([credentials, accounts])[:32]
 
 
 def owner_of(call_id: str, tenant: str) -> str:

@@ -11,8 +11,10 @@ call is cancelled.
        ├────── answer ─────────────────────^
        └────── fail, or the last seat is left ──> failed
 
-Nobody joins any more once the answer is complete and settled (`land`): later callers look into the cache. A flight
-and its seats live as long as somebody holds them: a caller who drops an answer without closing it holds up no other.
+Nobody joins any more once the answer is complete and settled (`land`): later callers look into the cache. Nor once
+more than a mebibyte of it has passed: what every reader has is given back from then on, so that a long stream that is
+read slowly takes no more memory than that, and callers who come that late ask for themselves. A flight and its seats
+live as long as somebody holds them: a caller who drops an answer without closing it holds up no other.
 
 This module holds the state and decides; waiting and pulling are the drivers' part (`llm_proxy.pull`), which also
 bring the lock.
@@ -156,7 +158,7 @@ class Flight:
         self._on_over = on_over
         self._is_landed = False
         self._chunks: list[bytes] = []
-        self._dropped = 0
+        self._dropped = self._passed_bytes = 0
         self._seats: WeakSet[Seat] = WeakSet()
 
     @property
@@ -174,10 +176,14 @@ class Flight:
         """Whether the answer is larger than may be kept."""
         return self.ticket.recorder is not None and self.ticket.recorder.is_overflowed
 
+    @property
+    def _is_long(self) -> bool:
+        return self._passed_bytes > _KEPT_BYTES or self.is_overflowed
+
     def join(self) -> Seat | None:
         """A place at the first byte, or None when it is too late for that."""
         with self.lock:
-            if self.is_over or self._is_landed or self.is_overflowed:
+            if self.is_over or self._is_landed or self._is_long:
                 return None
             seat = Seat()
             self._seats.add(seat)
@@ -232,6 +238,7 @@ class Flight:
         """Keep a chunk for every seat."""
         with self.lock:
             self._chunks.append(chunk)
+            self._passed_bytes += len(chunk)
         self._changed()
 
     def has_chunk(self, seat: Seat) -> bool:
@@ -265,8 +272,8 @@ class Flight:
         """Cancel the upstream call; drivers override it."""
 
     def _trim(self) -> None:
-        # Nobody can join an answer beyond the recorder's limit, so chunks that every seat has read are of no more use.
-        positions = [seat.position for seat in self._seats] if self.is_overflowed else []
+        # Nobody can join a long answer any more, so chunks that every seat has read are of no use.
+        positions = [seat.position for seat in self._seats] if self._is_long else []
         if positions:
             done = min(positions) - self._dropped
             del self._chunks[:done]
@@ -304,5 +311,7 @@ class Lacking:
 class Failed:
     """The flight brought no answer that can be shared, or not in time."""
 
+
+_KEPT_BYTES = 1 << 20  # of one answer, for callers who may still join it
 
 Joined = Leading | Sharing | Landed | Lacking | Failed

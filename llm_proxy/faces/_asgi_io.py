@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from llm_proxy.types import HeaderList
 
 __all__ = [
-    "BROKEN", "Caller", "EventTail", "Receive", "Refused", "Scope", "Send", "is_foreign_page", "is_local", "relay",
+    "BROKEN", "OWN_HEADERS", "Caller", "EventTail", "Receive", "Refused", "Scope", "Send", "is_foreign_page",
+    "is_local", "relay",
 ]  # fmt: skip
 
 Message = MutableMapping[str, Any]
@@ -34,6 +35,14 @@ Send = Callable[[Message], Awaitable[None]]
 logger = logging.getLogger("llm_proxy")
 BROKEN = (httpx.TransportError, ConnectionError)
 """What reading an upstream's answer may raise; the second of them where the reading itself was interrupted."""
+OWN_HEADERS = (
+    ("content-type", "application/json"),
+    ("cache-control", "no-store"),
+    ("x-content-type-options", "nosniff"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("referrer-policy", "no-referrer"),
+)
+"""Headers of what the proxy itself says: JSON that no page may run, frame or keep."""
 _GRACE_S = 0.05  # most hits are over by then, and a listener for each would cost more than the hit
 _MAX_HELD_BYTES = 64 << 10
 _UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -217,7 +226,9 @@ def _is_event_stream(headers: HeaderList) -> bool:
 
 
 async def _send_start(send: Send, status: int, headers: HeaderList) -> None:
-    rows = [(name.encode("latin-1"), _safe(value.encode("latin-1", "replace"))) for name, value in headers]
+    rows = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
+    if _UNSAFE.search(b"".join([value for _, value in rows])):  # all at once, since hardly any ever is
+        rows = [(name, _safe(value)) for name, value in rows]
     if all(name != "date" for name, _ in headers):
         rows.append((b"date", _date(int(time.time()))))
     await send({"type": "http.response.start", "status": status, "headers": rows})
@@ -225,7 +236,7 @@ async def _send_start(send: Send, status: int, headers: HeaderList) -> None:
 
 def _safe(value: bytes) -> bytes:
     # Configured names and upstreams may hold control characters; a server would refuse to send the answer at all.
-    return _UNSAFE.sub(b"?", value).strip() if _UNSAFE.search(value) else value
+    return _UNSAFE.sub(b"?", value).strip()
 
 
 @lru_cache(maxsize=1)

@@ -1,24 +1,30 @@
-"""Requests to the configured servers, over the HTTP library of the installed openai package."""
+"""Requests to the configured servers: over aiohttp where it is installed, else over the openai package's HTTP library.
+
+The library of the openai package also takes what comes in pieces (uploads), and what the environment sends through a
+proxy.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llm_proxy.backends.openai_compatible import HOP_BY_HOP
-from llm_proxy.errors import BackendError, BackendTimeout, BackendUnavailable, WireError
-from llm_proxy.types import Head, HeaderList, Outgoing
+from llm_proxy.errors import BackendError, BackendTimeout, BackendUnavailable, MissingDependencyError, WireError
+from llm_proxy.types import Head, Outgoing
 
+from ._aiohttp import AiohttpPool
 from ._asgi_io import Refused
+from ._headers import end_to_end
 from ._http import httpx
 
 if TYPE_CHECKING:
     from llm_proxy.config import BackendConfig
 
-__all__ = ["Upstream", "end_to_end", "passed_url", "translated"]
+__all__ = ["Upstream", "passed_url", "translated"]
 
 _LONGEST_WAIT_S = 600.0  # what the openai client itself allows
 _CONNECT_S = 10.0
@@ -32,19 +38,26 @@ _DOTS = re.compile(r"(?:[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?=$|[/\\;?#]|%2f|%5c)", re
 
 
 class Upstream:
-    """Sends requests; one connection pool for all backends.
+    """Sends requests; one pool of connections for all backends. To be used in one event loop.
 
     Args:
-        transport: What to send with; by default the family's own, and what the environment's ``HTTPS_PROXY`` and
-            the like ask for, except to this machine.
+        transport: What to send with; by default aiohttp where it is installed, else the family's own, and what the
+            environment's ``HTTPS_PROXY`` and the like ask for, except to this machine.
+        client: ``aiohttp`` or ``httpx`` to have this one; ``auto``: as said.
+
+    Raises:
+        MissingDependencyError: aiohttp is asked for and not installed.
     """
 
-    def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, transport: httpx.AsyncBaseTransport | None = None, *, client: str = "auto") -> None:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=_KEEPALIVE_S)
         # A client knows the environment's proxies; it is not asked to send, for it would keep callers' cookies.
         self._client: Any = httpx.AsyncClient(
             transport=transport, limits=limits, trust_env=transport is None, mounts=dict.fromkeys(_DIRECT)
         )
+        self._wants_aiohttp = transport is None and _has_aiohttp(client)
+        self._pool: AiohttpPool | None = None
+        self._is_direct: dict[str, bool] = {}
 
     async def send(
         self, outgoing: Outgoing, *, method: str = "POST", content: AsyncIterator[bytes] | None = None
@@ -60,6 +73,34 @@ class Upstream:
             BackendError: No answer, none in time, or one that is not HTTP.
             Exception: Whatever ``content`` raises.
         """
+        try:
+            if content is None and self._wants_aiohttp and self._may_go_quickly(outgoing):
+                status, rows, body = await self._quickly(outgoing, method)
+            else:
+                status, rows, body = await self._by_family(outgoing, method, content)
+        except httpx.TransportError as exc:
+            raise translated(exc, outgoing.backend) from exc
+        if status not in _STATUSES:
+            await body.aclose()
+            raise WireError(f"backend {outgoing.backend!r} answered with the status {status}")
+        return Head(status, end_to_end(rows, keep_length=status not in _NO_BODY), body)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.aclose()
+        await self._client.aclose()
+
+    async def _quickly(self, outgoing: Outgoing, method: str) -> tuple[int, Any, Any]:
+        if self._pool is None:  # here, for it belongs to the loop that it is made in
+            self._pool = AiohttpPool(keepalive_s=_KEEPALIVE_S, connect_s=_CONNECT_S)
+        wait_s = outgoing.timeout_s or _LONGEST_WAIT_S
+        return await self._pool.send(method, outgoing.url, outgoing.headers, outgoing.body, wait_s)
+
+    async def _by_family(
+        self, outgoing: Outgoing, method: str, content: AsyncIterator[bytes] | None
+    ) -> tuple[int, Any, Any]:
         wait_s = outgoing.timeout_s or _LONGEST_WAIT_S
         url, extensions = _address(outgoing.url)
         timeout = {"connect": min(_CONNECT_S, wait_s), "read": wait_s, "write": wait_s, "pool": wait_s}
@@ -70,19 +111,25 @@ class Upstream:
             content=content or outgoing.body or None,
             extensions={**extensions, "timeout": timeout},
         )
-        try:
-            response = await self._client._transport_for_url(url).handle_async_request(request)
-        except httpx.TransportError as exc:
-            raise translated(exc, outgoing.backend) from exc
-        if response.status_code not in _STATUSES:
-            await response.aclose()
-            raise WireError(f"backend {outgoing.backend!r} answered with the status {response.status_code}")
-        headers = end_to_end(response.headers.raw, keep_length=response.status_code not in _NO_BODY)
-        return Head(response.status_code, headers, response.stream)
+        response = await self._client._transport_for_url(url).handle_async_request(request)
+        return response.status_code, response.headers.raw, response.stream
 
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._client.aclose()
+    def _may_go_quickly(self, outgoing: Outgoing) -> bool:
+        """Whether no proxy of the environment stands between, and the headers go as they came: aiohttp sends UTF-8."""
+        origin = "/".join(outgoing.url.split("/", 3)[:3])
+        if origin not in self._is_direct:
+            transport = self._client._transport_for_url(_address(origin)[0])
+            self._is_direct[origin] = transport is self._client._transport
+        return self._is_direct[origin] and all(value.isascii() for _, value in outgoing.headers)
+
+
+def _has_aiohttp(client: str) -> bool:
+    if client == "httpx":
+        return False
+    is_there = importlib.util.find_spec("aiohttp") is not None
+    if client == "aiohttp" and not is_there:
+        raise MissingDependencyError('server.client "aiohttp" is not installed: pip install "llm-proxy[proxy]"')
+    return is_there
 
 
 def translated(exc: Exception, backend: str = "") -> BackendError:
@@ -94,26 +141,6 @@ def translated(exc: Exception, backend: str = "") -> BackendError:
     if isinstance(exc, (httpx.ProtocolError, httpx.DecodingError)):
         return WireError(f"{name} broke the protocol ({reason})")
     return BackendUnavailable(f"{name} can't be reached ({reason})")
-
-
-def end_to_end(rows: Iterable[tuple[bytes, bytes]], *, keep_length: bool = False) -> HeaderList:
-    """Headers as a proxy passes them on: names in lower case, without those that concern one connection only.
-
-    Args:
-        rows: Headers as received, in any case.
-        keep_length: Leave ``content-length`` in, unless the body came in chunks.
-
-    Source: RFC 9110 sections 7.6.1 and 10.1.1, RFC 9112 section 6.3.
-    """
-    # Space around a value is no part of it (RFC 9112 section 5.1), and some parsers leave it there.
-    headers = [(name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")) for name, value in rows]
-    dropped = {"expect", *HOP_BY_HOP}
-    for name, value in headers:
-        if name == "connection":
-            dropped.update(token.strip().lower() for token in value.split(","))
-    if keep_length and all(name != "transfer-encoding" for name, _ in headers):
-        dropped.discard("content-length")
-    return [row for row in headers if row[0] not in dropped]
 
 
 def passed_url(backend: BackendConfig, path: str, query: str) -> str:

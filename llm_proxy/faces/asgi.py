@@ -25,13 +25,14 @@ from llm_proxy.types import Head, Outcome, Outgoing
 from llm_proxy.wire.chat import error_body, parse_request
 
 from . import feedback
-from ._asgi_io import BROKEN, Caller, Refused, is_foreign_page, relay
-from ._headers import decoded, merged
+from ._asgi_io import BROKEN, OWN_HEADERS, Caller, Refused, is_foreign_page, relay
+from ._headers import end_to_end, read_headers
 from ._http import httpx
 from ._models import list_models, named_model
-from ._upstream import Upstream, end_to_end, passed_url, translated
+from ._upstream import Upstream, passed_url, translated
 
 if TYPE_CHECKING:
+    from llm_proxy._server import ServerConfig
     from llm_proxy.encode.lazy import LazyEncoder
     from llm_proxy.runtime import Runtime
     from llm_proxy.types import ChatRequest
@@ -42,7 +43,6 @@ __all__ = ["ProxyApp"]
 
 _CHAT_PATH = "/v1/chat/completions"
 _MODELS_PATH = "/v1/models"
-_JSON = ("content-type", "application/json")
 
 
 class ProxyApp:
@@ -61,8 +61,13 @@ class ProxyApp:
         self._runtime = runtime
         self._keys = [key.get_secret_value().encode() for key in runtime.config.server.keys]
         _check(runtime)
-        self._upstream = Upstream(transport)
+        self._upstream = Upstream(transport, client=runtime.config.server.client)
         self._is_started = False
+
+    @property
+    def limits(self) -> ServerConfig:
+        """What callers and their connections may do."""
+        return self._runtime.config.server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope. Source: ASGI 3.0."""
@@ -76,10 +81,11 @@ class ProxyApp:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = Caller(receive)
-        headers = merged(decoded(scope["headers"]))
+        headers, passed, head_bytes = read_headers(tuple(map(tuple, scope["headers"])))
         try:
             try:
-                served = await self._answer(scope, headers, caller)
+                self._measure(scope, head_bytes)
+                served = await self._answer(scope, headers, passed, caller)
             except (Refused, BackendError, *BROKEN) as exc:
                 served = _refusal(exc, is_body_awaited="expect" in headers and not caller.has_sent_all)
             await relay(served, send, is_chat=scope["path"] == _CHAT_PATH)
@@ -91,16 +97,26 @@ class ProxyApp:
         finally:
             caller.stop()
 
-    async def _answer(self, scope: Scope, headers: Mapping[str, str], caller: Caller) -> Served:
+    def _measure(self, scope: Scope, head_bytes: int) -> None:
+        """Refuse a head that is too large: servers differ in what they let through."""
+        limits = self.limits
+        line = len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"])
+        if line + head_bytes > limits.max_head_bytes:
+            raise Refused(431, f"the request's head is larger than {limits.max_head_bytes} bytes", must_close=True)
+        if len(scope["headers"]) > limits.max_headers:
+            raise Refused(431, f"the request has more than {limits.max_headers} headers", must_close=True)
+
+    async def _answer(
+        self, scope: Scope, headers: Mapping[str, str], passed: Mapping[str, str], caller: Caller
+    ) -> Served:
         method, path = scope["method"], scope["path"]
         if path == "/healthz":
             return _json(200, {"status": "ok"})
         if path == "/readyz":
             return self._readiness()
-        passed = merged(end_to_end(scope["headers"]))
         self._admit(headers, passed)
         if feedback.HEADER in headers:
-            return await self._with_feedback(scope, headers, caller)
+            return await self._with_feedback(scope, headers[feedback.HEADER], passed, caller)
         if method in {"CONNECT", "TRACE"}:
             raise Refused(405, f"{method} is not for this proxy")
         if "content-length" in headers and "transfer-encoding" in headers:
@@ -109,7 +125,7 @@ class ProxyApp:
         if path == feedback.PATH and method == "POST":
             raw = await caller.body(limit_bytes=feedback.MOST_BYTES, announced=headers.get("content-length", ""))
             status, body = await asyncio.to_thread(feedback.answer, self._runtime, raw, passed)
-            return Served(status, [_JSON], Outcome("bypass"), body)
+            return Served(status, [*OWN_HEADERS], Outcome("bypass"), body)
         # This proxy does not decode bodies, so a coded one is passed on: the backend may know the coding.
         if path == _CHAT_PATH and method == "POST" and "content-encoding" not in headers:
             return await self._chat(scope, passed, caller, announced=headers.get("content-length", ""))
@@ -120,12 +136,13 @@ class ProxyApp:
                 return served
         return await self._pass(scope, headers, caller)
 
-    async def _with_feedback(self, scope: Scope, headers: Mapping[str, str], caller: Caller) -> Served:
+    async def _with_feedback(self, scope: Scope, value: str, passed: Mapping[str, str], caller: Caller) -> Served:
         """Take the feedback out of a request, which is for nobody further on, and answer what is left."""
-        said = await feedback.heard_async(self._runtime, headers[feedback.HEADER], merged(end_to_end(scope["headers"])))
+        said = await feedback.heard_async(self._runtime, value, passed)
         name = feedback.HEADER.encode()
         bare = {**scope, "headers": [row for row in scope["headers"] if row[0].lower() != name]}
-        served = await self._answer(bare, merged(decoded(bare["headers"])), caller)
+        headers, passed, _ = read_headers(tuple(map(tuple, bare["headers"])))
+        served = await self._answer(bare, headers, passed, caller)
         return replace(served, headers=[*served.headers, (feedback.HEADER, said)])
 
     def _admit(self, headers: Mapping[str, str], passed: Mapping[str, str]) -> None:
@@ -148,7 +165,7 @@ class ProxyApp:
 
     async def _chat(self, scope: Scope, headers: Mapping[str, str], caller: Caller, *, announced: str) -> Served:
         runtime = self._runtime
-        raw = await caller.body(limit_bytes=runtime.config.server.max_body_bytes, announced=announced)
+        raw = await caller.body(limit_bytes=self.limits.max_body_bytes, announced=announced)
         query = scope["query_string"].decode("latin-1")
         call = self._parsed(raw, headers, has_query=bool(query))
 
@@ -253,7 +270,7 @@ def _refusal(exc: Exception, *, is_body_awaited: bool) -> Served:
         exc = exc if isinstance(exc, BackendError) else translated(exc)
         kind = "upstream_error"
         status, code = next((row[1:] for row in _STATUSES if isinstance(exc, row[0])), (502, "upstream_broken"))
-    headers = [_JSON]
+    headers = [*OWN_HEADERS]
     if status == 401:
         headers.append(("www-authenticate", "Bearer"))
     if is_enough:
@@ -270,4 +287,4 @@ _STATUSES: tuple[tuple[type[BackendError], int, str], ...] = (
 
 
 def _json(status: int, value: Any) -> Served:
-    return Served(status, [_JSON], Outcome("bypass"), json.dumps(value).encode())
+    return Served(status, OWN_HEADERS, Outcome("bypass"), json.dumps(value).encode())

@@ -13,10 +13,11 @@ import importlib.util
 import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -26,16 +27,19 @@ from llm_proxy.errors import ConfigError
 from llm_proxy.runtime import Runtime
 
 from ._asgi_io import is_local
+from ._connections import protocol_for
 from .asgi import ProxyApp
 
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["serve", "server_config", "server_settings"]
+    from llm_proxy._server import ServerConfig
 
-KEEPALIVE_S = 75  # longer than clients keep idle connections, so that they close first and no call meets a closed one
-GRACE_S = 30
-MAX_HEAD_BYTES = 64 << 10
+__all__ = ["serve", "serve_on", "server_config", "server_settings"]
+
+_BACKLOG = 2048
+_UNSENT_BYTES = 128 << 10  # else the kernel takes megabytes for a caller who does not read, and the proxy goes on
+_OTHER_FILES = 512  # beside connections: the cache, models, libraries
 
 Ready = Callable[[str, int], object]
 
@@ -49,13 +53,15 @@ def server_config(config: Config) -> Config:
 
     Raises:
         ConfigError: The address is open to others and no key is needed; a backend is this very server; a key can't
-            be sent in a header.
+            be sent in a header; several workers would have a cache in memory each.
     """
     server = config.server
     if not server.keys and not is_local(_origin(server.host)):
         raise ConfigError(
             f"server.host {server.host!r} can be reached from other machines: set server.keys, or bind 127.0.0.1"
         )
+    if server.workers > 1 and config.cache.enabled and config.cache.store == "memory":
+        raise ConfigError('server.workers above 1 needs cache.store = "disk": processes share no memory')
     backends = config.backends or {
         "openai": BackendConfig(base_url=OPENAI_BASE_URL, auth="caller", api_key_env="OPENAI_API_KEY")
     }
@@ -74,7 +80,8 @@ def server_config(config: Config) -> Config:
 def serve(config: Config, *, host: str | None = None, port: int | None = None, ready: Ready | None = None) -> None:
     """Run the proxy until SIGTERM or SIGINT, then finish what is under way and close the cache.
 
-    Prints nothing. A second SIGINT gives calls under way up.
+    Prints nothing. A second SIGINT gives calls under way up. With ``server.workers`` above 1 the calls are served by as
+    many processes, see `llm_proxy.faces.workers`.
 
     Args:
         config: Settings; `server_config` is applied to them.
@@ -84,28 +91,56 @@ def serve(config: Config, *, host: str | None = None, port: int | None = None, r
 
     Raises:
         ConfigError: See `server_config`; or the address can't be bound.
+        LLMProxyError: The worker processes do not start.
     """
     given = {"host": host, "port": port}
     config = server_config(load(config, server={name: value for name, value in given.items() if value is not None}))
     server = config.server
-    with _bound(server.host, server.port) as listener:
-        address: tuple[str, int] = listener.getsockname()[:2]
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(one) for one in _bound(server.host, server.port, server.workers)]
+        address: tuple[str, int] = listeners[0].getsockname()[:2]
         for name, backend in config.backends.items():
             _refuse_itself(name, backend, host=server.host, port=address[1])
-        runtime = Runtime(config)
-        try:
-            app = ProxyApp(runtime)
-            with _signals_end_quietly():
-                _Server(server_settings(app), lambda: ready and ready(*address)).run(sockets=[listener])
-        finally:
-            runtime.close()
+
+        def say() -> None:
+            if ready is not None:
+                ready(*address)
+
+        if server.workers == 1:
+            serve_on(config, listeners[0], say)
+            return
+        from .workers import supervise
+
+        supervise(config, listeners, say)
 
 
-def server_settings(app: ProxyApp) -> uvicorn.Config:
+def serve_on(config: Config, listener: socket.socket, ready: Callable[[], object]) -> None:
+    """Serve in this process until a signal ends it.
+
+    Args:
+        config: Settings, checked by `server_config`.
+        listener: Where calls come from.
+        ready: Called when the server takes calls.
+    """
+    _raise_file_limit(config)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # connections have it from their listener
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+    runtime = Runtime(config)
+    try:
+        app = ProxyApp(runtime)
+        with _signals_end_quietly():
+            _Server(server_settings(app), ready).run(sockets=[listener])
+    finally:
+        runtime.close()
+
+
+def server_settings(app: Limited) -> uvicorn.Config:
     """How uvicorn serves the proxy: one process, bounded waits, and nothing added to what upstream says."""
     logging.getLogger("uvicorn.error").addFilter(_is_trouble)
-    return uvicorn.Config(
-        app,
+    limits = app.limits
+    settings: Any = app
+    return _Settings(
+        settings,
         interface="asgi3",
         lifespan="on",
         workers=1,
@@ -118,10 +153,27 @@ def server_settings(app: ProxyApp) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        timeout_keep_alive=KEEPALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        timeout_keep_alive=limits.idle_s,
+        timeout_graceful_shutdown=limits.drain_s,
+        h11_max_incomplete_event_size=limits.max_head_bytes,
     )
+
+
+class Limited(Protocol):
+    """An ASGI application that says what connections to it may do."""
+
+    @property
+    def limits(self) -> ServerConfig:
+        """The settings of the server."""
+
+
+class _Settings(uvicorn.Config):
+    """uvicorn's settings, with connections that keep to the limits."""
+
+    def load(self) -> None:
+        super().load()
+        application: Any = self.app
+        self.http_protocol_class = protocol_for(str(self.http), application.limits)
 
 
 class _Server(uvicorn.Server):
@@ -162,13 +214,33 @@ def _origin(host: str) -> str:
     return f"//[{host}]" if ":" in host else f"//{host}"
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bound(host: str, port: int, workers: int) -> list[socket.socket]:
+    """Listening sockets, one for each worker where the kernel shares connections out among them, else one for all."""
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        if workers == 1 or not sys.platform.startswith("linux"):  # elsewhere the last one to bind would get all
+            return [socket.create_server(address[:2], family=family, backlog=_BACKLOG)] * workers
+        first = socket.create_server(address[:2], family=family, backlog=_BACKLOG, reuse_port=True)
+        taken = first.getsockname()[:2]
+        rest = range(workers - 1)
+        return [first, *(socket.create_server(taken, family=family, backlog=_BACKLOG, reuse_port=True) for _ in rest)]
     except OSError as exc:
         raise ConfigError(f"server.host {host!r}, server.port {port}: can't listen there ({exc})") from exc
+
+
+def _raise_file_limit(config: Config) -> None:
+    """Let the process have as many files open as its connections need, as far as the system allows it."""
+    try:
+        import resource
+    except ImportError:  # a system without such limits
+        return
+    wanted = 2 * config.server.max_connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 @contextmanager

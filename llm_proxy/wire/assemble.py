@@ -23,11 +23,25 @@ __all__ = ["Assembler"]
 _WHOLE = frozenset({"id", "type", "role", "format"})
 _UNREPEATED = frozenset({"choices", "usage", "obfuscation"})  # obfuscation pads chunks against traffic analysis
 _TOP_ORDER = ("id", "object", "created", "model", "choices")
+_PIECES = 256
 _CUT = ("length", "content_filter")
 
 
 class _Text(list[str]):
-    """Text under way, in pieces: one string that grows would be copied with every delta."""
+    """Text under way, in pieces: one string that grows would be copied with every delta.
+
+    A piece takes some fifty bytes beside its characters, so the latest are made one each time there are enough.
+    """
+
+    _since = 0
+
+    def grow(self, piece: str) -> None:
+        """Add a piece."""
+        self.append(piece)
+        self._since += 1
+        if self._since == _PIECES:
+            self[-_PIECES:] = ["".join(self[-_PIECES:])]
+            self._since = 0
 
 
 class Assembler:
@@ -178,7 +192,7 @@ def _merge(into: JSON, delta: JSON) -> None:
             into[name] = value
         elif type(value) is str:
             if type(known) is _Text:
-                known.append(value)
+                known.grow(value)
             elif name in _WHOLE:
                 into[name] = known or value
             elif type(known) is not str:

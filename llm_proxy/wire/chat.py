@@ -7,10 +7,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from llm_proxy.errors import WireError
-from llm_proxy.types import ChatRequest, Controls, HeaderList, Usage
+from llm_proxy.types import JSON, ChatRequest, Controls, HeaderList, Usage
 
 __all__ = [
     "MAX_DEPTH",
@@ -25,6 +26,7 @@ MAX_DEPTH = 200
 """Most levels of lists and objects in a request: to serialise it again takes stack for each."""
 
 _ANY = Controls()
+_REMEMBERED_BYTES = 16_384
 _MOST_TOKENS = 1_000_000_000  # no call has more: beyond it a mistake would outweigh all that statistics add up
 _TIERS = frozenset({"flex", "priority", "batch", "fast"})  # those with prices of their own; all else is as usual
 # One directive: up to a comma that is not inside a quoted string. Each alternative consumes, so it is linear.
@@ -55,12 +57,7 @@ def parse_request(
             in one object included: two readers may differ on them, so such a body has no key), nested more than
             `MAX_DEPTH` levels deep, or lacks a model or messages. The message says which, and what to send.
     """
-    body = _parse_json(raw)
-    if not isinstance(body, dict):
-        raise WireError(f"request body is a JSON {_kind(body)}; send an object with 'model' and 'messages'")
-    _check_fields(body)
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_deeper(body, MAX_DEPTH):
-        _refuse_depth()
+    body = _remembered(raw) if len(raw) <= _REMEMBERED_BYTES else _checked(raw)
     control = headers.get("cache-control")
     return ChatRequest(
         body=body,
@@ -71,6 +68,22 @@ def parse_request(
         timeout_s=timeout_s,
         received_s=received_s,
     )
+
+
+def _checked(raw: bytes) -> JSON:
+    body = _parse_json(raw)
+    if not isinstance(body, dict):
+        raise WireError(f"request body is a JSON {_kind(body)}; send an object with 'model' and 'messages'")
+    _check_fields(body)
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_deeper(body, MAX_DEPTH):
+        _refuse_depth()
+    return body
+
+
+@lru_cache(maxsize=256)
+def _remembered(raw: bytes) -> JSON:
+    """Popular questions come again and again: the same bytes are the same object, which nobody changes."""
+    return _checked(raw)
 
 
 def parse_controls(cache_control: str) -> Controls:

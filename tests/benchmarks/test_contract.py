@@ -75,6 +75,15 @@ def test_client() -> None:
     assert found["exact_hit_p50"] < found["semantic_hit_p50"]
 
 
+@pytest.mark.slow
+def test_proxy() -> None:
+    found = figures("proxy", "--rounds", 1, "--seconds", 1)
+    assert {"exact_hit_p50", "passthrough_added_p50", "stream_added_p50"} <= set(found)
+    assert all(found[key] > 0 for key in ("upstream_rps", "passthrough_rps", "exact_hit_rps", "semantic_hit_rps"))
+    assert found["rss_mib"] > 50
+    assert found["troubles"] == {}
+
+
 def test_encoder() -> None:
     found = figures("encoder", "--runs", 1)
     assert found["provider"] == "CPUExecutionProvider"

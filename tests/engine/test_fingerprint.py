@@ -285,6 +285,43 @@ def shuffled(value: Any) -> Any:
     return [shuffled(item) for item in value] if isinstance(value, list) else value
 
 
+class TestMemory:
+    """Bodies that came again as the same object are not read again."""
+
+    @staticmethod
+    def asked(body: dict[str, Any], raw: bytes = b"", **options: Any) -> Fingerprint | Bypass:
+        request = ChatRequest(body=body, raw=raw or json.dumps(body).encode(), headers=options.pop("headers", {}))
+        return fingerprint(request, destination=options.pop("destination", "d"), settings=CacheConfig(**options))
+
+    def test_the_same_object_has_the_same_print(self) -> None:
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        assert self.asked(body) is self.asked(body)
+        assert self.asked(body) == self.asked(json.loads(json.dumps(body)))
+
+    def test_not_for_another_caller_or_place(self) -> None:
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}, {"role": "user", "content": "and"}]}
+        prints = [
+            self.asked(body),
+            self.asked(body, headers={"authorization": "Bearer other"}),
+            self.asked(body, destination="e"),
+            self.asked(body, tenant="fixed:one"),
+        ]
+        assert len({found.key for found in prints if isinstance(found, Fingerprint)}) == 4
+        similar = self.asked(body, context="similar")
+        assert isinstance(similar, Fingerprint)
+        assert similar.turns == ("hi",)
+        assert self.asked(body, max_temperature=0.5) is not None
+        assert isinstance(self.asked({**body, "temperature": 2}, max_temperature=0.5), Bypass)
+
+    def test_long_bodies_are_not_kept_and_others_not_for_ever(self) -> None:
+        body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+        assert self.asked(body, raw=b" " * 20_000) is not self.asked(body, raw=b" " * 20_000)
+        first = self.asked(body)
+        for number in range(300):
+            self.asked({"model": "m", "messages": [{"role": "user", "content": str(number)}]})
+        assert self.asked(body) == first
+
+
 @given(fields=FIELDS, content=st.text())
 def test_order_of_keys_never_matters(fields: dict[str, Any], content: str) -> None:
     body = {**BASE, **fields, **said(user("before", extra=fields), user(content))}

@@ -180,6 +180,23 @@ def test_a_dropped_seat_holds_up_nobody() -> None:
     assert flight.log.aborts == 1
 
 
+def test_nobody_joins_a_long_answer_and_what_all_have_is_given_back() -> None:
+    flight = Told()
+    quick, slow = joined(flight), joined(flight)
+    flight.open(head())
+    piece = b"x" * (1 << 18)
+    for _ in range(4):
+        flight.take_in(piece)
+    assert joined(flight) is not None, "a mebibyte is not long"
+    assert rest(flight, quick) == [piece] * 4
+    flight.take_in(b"more")
+    assert flight.join() is None
+    assert rest(flight, quick) == [b"more"]
+    assert len(flight._chunks) == 5, "the slow one lacks it all"
+    assert rest(flight, slow) == [*[piece] * 4, b"more"]
+    assert flight._chunks == []
+
+
 def test_the_hooks_do_nothing_by_themselves() -> None:
     bare = Flight(Told().ticket, lock=threading.RLock(), on_over=lambda flight: None)
     seat = joined(bare)

@@ -80,6 +80,7 @@ class Proxy:
     runtime: Runtime
     cache: Cache
     events: list[CallEvent]
+    app: ProxyApp
 
     @property
     def url(self) -> str:
@@ -97,8 +98,9 @@ def proxied(backends: str | Mapping[str, Any], *, encoder: Any = None, **section
     sections = {"observe": {"ledger": False}, "cache": {"store": "memory"}, "encoder": {"wait_s": 5}, **sections}
     config = server_config(Config(backends=named, **sections))
     runtime = Runtime(config, cache=cache, encoder=encoder or FakeEncoder(), sinks=(events.append,))
-    with running(ProxyApp(runtime)) as port:
-        yield Proxy(port, runtime, cache, events)
+    app = ProxyApp(runtime)
+    with running(app) as port:
+        yield Proxy(port, runtime, cache, events, app)
 
 
 @contextmanager

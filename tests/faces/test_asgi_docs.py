@@ -61,7 +61,12 @@ def test_the_table_of_errors_is_that_of_the_code():
     source = "".join((faces / name).read_text() for name in ("asgi.py", "_asgi_io.py", "_upstream.py"))
     own = re.findall(r'Refused\(\s*(\d{3}), .*?(?:code="(\w+)")?\)\n', source)
     mapped = re.findall(r'(\d{3}), "(upstream_\w+)"', source)
-    assert documented == {(status, code or "null") for status, code in (*own, *mapped)} | {("504", "not_cached")}
+    connections = (faces / "_connections.py").read_text()
+    own += [(status, "") for status in re.findall(r"_refuse\((\d{3}), ", connections)]
+    assert '"status": 503' in connections
+    assert 'code="too_many_connections"' in connections
+    other = {("504", "not_cached"), ("503", "too_many_connections")}
+    assert documented == {(status, code or "null") for status, code in (*own, *mapped)} | other
     assert "stream_interrupted" in source
     assert "`stream_interrupted`" in PAGE
 

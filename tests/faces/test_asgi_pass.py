@@ -124,7 +124,7 @@ def test_headers_pass_verbatim_but_not_those_of_a_connection():
     assert dict(rows)["x-latin"] == "Jörg"
     assert dict(rows)["x-request-id"] == "r1"
     assert not dict(rows).keys() & {"x-private", "proxy-authenticate", "trailer", "keep-alive", "connection"}
-    assert body == chunked(b"tea", b"pot")
+    assert body in (chunked(b"tea", b"pot"), chunked(b"teapot"))
     got = upstream.requests[0].headers
     assert [value for name, value in got if name == "x-one"] == ["1", "2"]
     assert ("x-latin", "Jörg") in got

@@ -173,8 +173,8 @@ SERVER = """
 import sys
 from llm_proxy.config import load
 from llm_proxy.faces import serve as module
-module.GRACE_S = int(sys.argv[2])
-module.serve(load(sys.argv[1]), port=0, ready=lambda host, port: print(host, port, flush=True))
+config = load(sys.argv[1], server={"drain_s": int(sys.argv[2])})
+module.serve(config, port=0, ready=lambda host, port: print(host, port, flush=True))
 print("ended", flush=True)
 """
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.wire.assemble import Assembler
+from llm_proxy.wire.assemble import Assembler, _Text
 
 JSON = dict[str, Any]
 
@@ -41,6 +41,17 @@ def call(index: int | None, id: str | None, name: str | None, arguments: Any) ->
     function = {"arguments": arguments} if name is None else {"name": name, "arguments": arguments}
     head = {} if index is None else {"index": index}
     return {**head, **({} if id is None else {"id": id}), "function": function}
+
+
+@pytest.mark.parametrize("count", [255, 256, 257, 258, 600, 1025])
+def test_many_pieces_of_text_are_few(count: int) -> None:
+    pieces = [f"{number} " for number in range(count)]
+    assert message_of(*({"content": piece} for piece in pieces))["content"] == "".join(pieces)
+    text = _Text()
+    for piece in pieces:
+        text.grow(piece)
+    assert "".join(text) == "".join(pieces)
+    assert len(text) <= count // 256 + 255
 
 
 def test_the_fields_come_in_the_order_of_openai() -> None:

@@ -23,6 +23,7 @@ def serve(
     context: typer.Context,
     host: Annotated[str | None, typer.Option(help="Address to bind; any but loopback needs server.keys.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to bind; 0 takes a free one.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes that serve.")] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings file.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -34,6 +35,7 @@ def serve(
     Examples:
         llm-proxy serve
         llm-proxy serve --port 0 --json
+        llm-proxy serve --workers 4
         llm-proxy --config proxy.toml serve --host 0.0.0.0
     """
     from llm_proxy.config import load
@@ -43,6 +45,8 @@ def serve(
     if config is not None:
         context.obj = Shared(config)
     resolved = settings(context)
+    if workers is not None:
+        resolved = load(resolved, server={"workers": workers})
     warning = exact_only(resolved)
 
     def ready(bound_host: str, bound_port: int) -> None:
@@ -65,6 +69,7 @@ def _facts(config: Config, host: str, port: int, *, is_semantic: bool) -> dict[s
         "base_url": f"http://{authority}:{port}/v1",
         "host": host,
         "port": port,
+        "workers": config.server.workers,
         "needs_key": bool(config.server.keys),
         "cache": "off" if not cache.enabled else cache.store,
         "directory": str(cache.directory) if cache.enabled and cache.store == "disk" else None,
@@ -81,6 +86,7 @@ def _greet(facts: dict[str, Any]) -> None:
     cache = "off" if facts["cache"] == "off" else f"{facts['cache']}{where}: {kinds}"
     backends = ", ".join(f"{name} ({url})" for name, url in facts["backends"].items())
     lines = [f"llm-proxy listens on {facts['url']}", f"  backends  {backends}"]
+    lines += [f"  workers   {facts['workers']}"] if facts["workers"] > 1 else []
     lines += [f"  routes    {', '.join(facts['routes'])}"] if facts["routes"] else []
     lines += [f"  cache     {cache}"]
     lines += [f"            {SHARED}"] if facts["is_shared"] else []

@@ -1,0 +1,187 @@
+"""Requests over aiohttp, where it is installed: the httpx family spends several times as long on each."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from ._http import httpx
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from llm_proxy.types import HeaderList
+
+__all__ = ["AiohttpBody", "AiohttpPool", "family_error"]
+
+_MAX_LINE_BYTES = 64 << 10
+_BUFFER_BYTES = 64 << 10  # of one answer: reading stops at twice as many until its caller has taken them
+_MADE_BY_CLIENT = ("user-agent", "accept", "accept-encoding", "content-type")  # what the library adds unasked
+
+
+class AiohttpPool:
+    """Connections to all backends, kept alive; to be made and used in one event loop.
+
+    Nothing is added to a request, followed, decoded or remembered: no cookie, no redirect, no netrc, no proxy of the
+    environment (what those ask for goes another way, see `llm_proxy.faces._upstream.Upstream`).
+
+    Args:
+        keepalive_s: How long an idle connection is kept, seconds.
+        connect_s: Longest wait for a connection.
+    """
+
+    def __init__(self, *, keepalive_s: float, connect_s: float) -> None:
+        import aiohttp
+
+        self._loop = asyncio.get_running_loop()
+        self._connect_s = connect_s
+        self._tls: ssl.SSLContext | None = None
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            skip_auto_headers=_MADE_BY_CLIENT,
+            read_bufsize=_BUFFER_BYTES,
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_LINE_BYTES,
+        )
+
+    async def send(
+        self, method: str, url: str, headers: HeaderList, body: bytes, wait_s: float
+    ) -> tuple[int, tuple[tuple[bytes, bytes], ...], AiohttpBody]:
+        """Send a request; returns status, headers and body of the answer, when the headers are there.
+
+        Args:
+            method: HTTP method.
+            url: Absolute URL, sent as it is.
+            headers: All headers, names in lower case.
+            body: What is sent.
+            wait_s: Longest wait for a byte, seconds.
+
+        Raises:
+            httpx.TransportError: As the httpx family would.
+        """
+        try:
+            response = await self._session.request(
+                method,
+                _parsed(url),
+                headers=headers,  # a list: names may be there twice
+                data=body or None,
+                allow_redirects=False,
+                timeout=_timeout(min(self._connect_s, wait_s), wait_s),
+                ssl=self._context() if url.startswith("https:") else True,
+            )
+        except (OSError, ValueError, _client_error()) as exc:
+            raise family_error(exc) from exc
+        return response.status, response.raw_headers, AiohttpBody(response)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    def __del__(self) -> None:
+        # An application may be mounted where nobody tells it that the end has come. The sockets went with the loop.
+        if hasattr(self, "_session") and not self._session.closed and self._loop.is_closed():
+            connector: Any = self._session.connector
+            self._session.detach()
+            closing = connector.close()  # at once, whether or not anybody awaits what it gives
+            getattr(closing, "close", closing.__await__)()
+
+    def _context(self) -> ssl.SSLContext:
+        # The family's own: certificates are trusted or not whichever library asks.
+        if self._tls is None:
+            context: ssl.SSLContext = httpx.create_ssl_context()
+            context.set_alpn_protocols(["http/1.1"])
+            self._tls = context
+        return self._tls
+
+
+class AiohttpBody:
+    """The bytes of an answer as they come, not decoded; at most 128 KiB wait to be read."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._read = response.content.readany
+
+    def __aiter__(self) -> AiohttpBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk = await self._read()
+        except (OSError, _client_error()) as exc:
+            chunk = self._left()
+            if not chunk:
+                raise family_error(exc) from exc
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+    def _left(self) -> bytes:
+        """What came before an answer broke off: aiohttp itself would keep it back, and say that it broke off."""
+        taken: bytes = self._response.content._read_nowait(-1)
+        return taken
+
+    async def aclose(self) -> None:
+        """Give the connection back where all was read, else close it; calling it again is safe."""
+        self._response.close()
+
+
+def family_error(exc: Exception) -> Exception:
+    """The error of the httpx family that says the same as one of aiohttp's."""
+    import aiohttp
+
+    rows: tuple[tuple[type[Exception], Any], ...] = (
+        (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
+        (TimeoutError, httpx.ReadTimeout),  # aiohttp's other time-outs are of this kind
+        (aiohttp.ClientConnectorError, httpx.ConnectError),
+        (aiohttp.ClientResponseError, httpx.RemoteProtocolError),
+        (aiohttp.ClientPayloadError, httpx.RemoteProtocolError),
+        (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError),
+        (aiohttp.ClientConnectionError, httpx.ReadError),
+        (OSError, httpx.ReadError),
+        (ValueError, httpx.LocalProtocolError),
+    )
+    family = next((kind for known, kind in rows if isinstance(exc, known)), httpx.RemoteProtocolError)
+    made: Exception = family(_said(exc))
+    return made
+
+
+def _said(exc: Exception) -> str:
+    """What an error says, without where the backend is."""
+    import aiohttp
+
+    if isinstance(exc, (TimeoutError, aiohttp.InvalidURL)):
+        return ""
+    if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+        return "its certificate is not trusted"
+    if isinstance(exc, aiohttp.ClientConnectorError):
+        return "no connection could be made"
+    if isinstance(exc, OSError):
+        return os.strerror(exc.errno) if exc.errno else "the connection broke"
+    return exc.message if isinstance(exc, aiohttp.ClientResponseError) else str(exc) or type(exc).__name__
+
+
+@lru_cache(maxsize=1)
+def _client_error() -> type[Exception]:
+    import aiohttp
+
+    return aiohttp.ClientError
+
+
+@lru_cache(maxsize=256)
+def _parsed(url: str) -> Any:
+    import yarl
+
+    return yarl.URL(url, encoded=True)
+
+
+@lru_cache(maxsize=64)
+def _timeout(connect_s: float, wait_s: float) -> aiohttp.ClientTimeout:
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=wait_s)

@@ -1,0 +1,161 @@
+"""What a connection may do: uvicorn's protocols with limits on heads, silence and number, and errors as OpenAI's.
+
+::
+
+    connected ── head_s ──> head whole ── body_s of silence ──> body whole ── answer ──> idle ── idle_s ──> closed
+                                                                  └─ stalled_s without a byte taken ──> aborted
+
+uvicorn itself bounds only how long a connection may be idle between two requests, and the head for h11 alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from llm_proxy.wire.chat import error_body
+
+from ._asgi_io import OWN_HEADERS
+
+if TYPE_CHECKING:
+    from llm_proxy._server import ServerConfig
+
+    from ._asgi_io import Receive, Scope, Send
+
+__all__ = ["protocol_for"]
+
+_PROTOCOLS = {
+    "h11": ("uvicorn.protocols.http.h11_impl", "H11Protocol"),
+    "httptools": ("uvicorn.protocols.http.httptools_impl", "HttpToolsProtocol"),
+}
+_BEYOND = 256  # connections over the limit that are told so; the rest are closed without a word
+_REASONS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
+
+
+def protocol_for(parser: str, limits: ServerConfig) -> type[asyncio.Protocol]:
+    """The protocol class that a server makes one of for each connection.
+
+    Args:
+        parser: ``httptools`` or ``h11``.
+        limits: The settings of the server.
+    """
+    module, name = _PROTOCOLS[parser]
+    base = getattr(importlib.import_module(module), name)
+    return type("Connection", (_Watched, base), {"limits": limits})
+
+
+class _Watched(asyncio.Protocol):
+    """What is added to uvicorn's protocols, which stand behind it in the order of resolution."""
+
+    limits: ServerConfig
+    transport: asyncio.Transport
+    connections: set[Any]
+    app: Any
+    cycle: Any
+    flow: Any
+
+    loop: asyncio.AbstractEventLoop
+    _timer: asyncio.TimerHandle | None = None
+    _stalled: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a connection in; one too many is answered with 503, far too many are not answered at all."""
+        super().connection_made(transport)
+        excess = len(self.connections) - self.limits.max_connections
+        if excess > _BEYOND:
+            self.transport.abort()
+            return
+        if excess > 0:
+            self.app = _crowded
+        self._wait(self.limits.idle_s, self._late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget about all waiting."""
+        self._forget()
+        self._move_on()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes in, and see where in a request they lead."""
+        before = self.cycle
+        super().data_received(data)
+        cycle = self.cycle
+        if cycle is before and (cycle is None or (cycle.response_complete and not cycle.more_body)):
+            self._take_in_head(len(data))
+            return
+        self._head_bytes = 0
+        self._forget()
+        if cycle is not None and cycle.more_body:
+            self._wait(self.limits.body_s, self._silent)
+
+    def _take_in_head(self, size: int) -> None:
+        if not self._head_bytes:  # no longer idle
+            self._forget()
+            self._wait(self.limits.head_s, self._late)
+        self._head_bytes += size
+        if self._head_bytes > self.limits.max_head_bytes:
+            self._refuse(431, f"the request's head is larger than {self.limits.max_head_bytes} bytes")
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, in OpenAI's shape; called by uvicorn."""
+        self._refuse(400, "this is no valid HTTP/1.1 request")
+
+    def pause_writing(self) -> None:
+        """The caller does not take what is sent as fast as it comes."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self.limits.stalled_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The caller has taken some."""
+        super().resume_writing()
+        self._move_on()
+
+    def _move_on(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _wait(self, wait_s: float, then: Any) -> None:
+        self._timer = self.loop.call_later(wait_s, then)
+
+    def _forget(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        if self._head_bytes:
+            self._refuse(408, f"the request's head did not come in whole within {self.limits.head_s:g} s")
+        else:
+            self.transport.close()
+
+    def _silent(self) -> None:
+        if self.flow.read_paused:  # it is the proxy that does not read on: the backend is slow
+            self._wait(self.limits.body_s, self._silent)
+        elif self.cycle is None or not self.cycle.response_started:
+            self._refuse(408, f"nothing more of the request's body came for {self.limits.body_s:g} s")
+        else:
+            self.transport.abort()
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer instead of the application, which is not asked or will see that its caller has left."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            body = error_body(message, type="invalid_request_error")
+            rows = [*OWN_HEADERS, ("content-length", str(len(body))), ("connection", "close")]
+            head = "".join(f"{name}: {value}\r\n" for name, value in rows)
+            self.transport.write(f"HTTP/1.1 {status} {_REASONS[status]}\r\n{head}\r\n".encode() + body)
+        self.transport.close()
+
+
+async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:
+    """Say that there are too many connections."""
+    message = "this server has as many connections as server.max_connections allows; try again in a moment"
+    body = error_body(message, type="server_error", code="too_many_connections")
+    rows = [*OWN_HEADERS, ("retry-after", "1"), ("content-length", str(len(body))), ("connection", "close")]
+    headers = [(name.encode(), value.encode()) for name, value in rows]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
