@@ -7,7 +7,7 @@ PAIRS = $(foreach name,pairs_negation slots_snips slots_hwu64 pairs_prompt_parap
 PAIR = --weak gpt-4o-mini-2024-07-18 --strong o1-mini-2024-09-12
 INDEX_TEXTS = $(BANKING77) $(CLINC150) $(BING)
 
-.PHONY: help demo test lint test-local-model test-chaos test-soak test-sentence-transformers bench docs clean
+.PHONY: help demo test lint test-local-model test-chaos test-dashboard test-soak test-sentence-transformers bench docs clean
 
 help:
 	@echo "make demo                        the demo, in .venv"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint                        lint and types only"
 	@echo "make test-local-model            against a real tiny model in llama-cpp-python (builds it: about 5 minutes)"
 	@echo "make test-chaos                  20 processes on one cache, one killed every second, for 60 s"
+	@echo "make test-dashboard              clicks through the dashboard in headless Chromium, which must be installed"
 	@echo "make test-soak                   8 processes on one cache at its budget, for 10 minutes"
 	@echo "make test-sentence-transformers  the encoder extra with its real model (installs torch)"
 	@echo "make bench                       the benchmarks; results of record go to benchmarks/results"
@@ -26,7 +27,7 @@ demo:
 
 test: lint
 	@scripts/test
-	@echo "not run here: make test-local-model (builds llama-cpp-python), test-chaos (60 s), test-soak (10 minutes), test-sentence-transformers"
+	@echo "not run here: make test-local-model (builds llama-cpp-python), test-chaos (60 s), test-dashboard (needs Chromium), test-soak (10 minutes), test-sentence-transformers"
 
 lint:
 	@scripts/install .venv-test cpu dev
@@ -40,6 +41,11 @@ test-local-model:
 test-chaos:
 	@scripts/install .venv-test cpu dev
 	@.venv-test/bin/python -m tests.cache.chaos --processes 20 --seconds 60
+
+test-dashboard:
+	@scripts/install .venv-browser cpu browser
+	@directory=$$(mktemp -d) && .venv-browser/bin/python -m pytest -q -m browser --basetemp "$$directory/shots" \
+		tests/faces/dashboard && echo "screenshots: $$directory/shots"
 
 test-soak:
 	@scripts/install .venv-test cpu dev

@@ -32,7 +32,9 @@ class OutcomeSettings(Frozen):
         256 << 20, ge=1 << 20, description="Most bytes that they may take, 1048576 (1 MiB) or more."
     )
     prompts: bool = Field(
-        False, description="Also keep the questions of routed calls as they were asked, at most 8,000 characters each."
+        False,
+        description="Also keep the questions of routed calls as they were asked, at most 8,000 characters each, and "
+        "show questions on the dashboard.",
     )
 
 

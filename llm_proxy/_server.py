@@ -6,12 +6,12 @@ from typing import Literal
 
 from pydantic import Field, SecretStr
 
-from ._sections import Frozen
+from ._watching import PageConfig
 
 __all__ = ["ServerConfig"]
 
 
-class ServerConfig(Frozen):
+class ServerConfig(PageConfig):
     """The reverse proxy."""
 
     host: str = Field("127.0.0.1", description="Address to bind; any but loopback needs `keys`.")

@@ -31,6 +31,7 @@ from ._server import ServerConfig
 from ._tables import from_file, leaves, merged
 from ._values import OPENAI_BASE_URL
 from ._variables import PREFIX, Steps, settings_in, variable_of
+from ._watching import TellConfig
 from .errors import ConfigError
 
 __all__ = [
@@ -238,7 +239,7 @@ class RouteConfig(CompareSettings, Hurried, Fallbacks, CascadeSettings):
     )
 
 
-class ObserveConfig(OutcomeSettings):
+class ObserveConfig(OutcomeSettings, TellConfig):
     """What is written down about calls."""
 
     ledger: bool = Field(True, description="Keep one row a call (no prompts, no keys) for `llm-proxy stats`.")

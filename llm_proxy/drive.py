@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 import time
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from .beside import Tasks, Threads
+from .boarding import Flights
 from .engine.effects import (
     Aside,
     Await,
@@ -42,7 +41,7 @@ from .engine.effects import (
     Upstream,
     forward,
 )
-from .engine.flights import Flight, Ticket
+from .engine.flights import Flight
 from .engine.ports import Live, Ready
 from .forking import working
 from .hold import held, held_async, read, read_async
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
     from .engine.ports import Answer
     from .types import HeaderList
 
-__all__ = ["AsyncDriver", "Driver", "Flights", "Served"]
+__all__ = ["AsyncDriver", "Driver", "Served"]
 
 T = TypeVar("T")
 Send = Callable[[Outgoing], Head]
@@ -66,7 +65,6 @@ Later = Callable[[Callable[[], Any]], object]
 Broken = Callable[[str], Exception]
 
 _THREADS = 16  # most threads that work for async callers at a time; the application's own are counted apart
-_LANDED = 1024  # keys of answers that were complete a short while ago
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,52 +88,6 @@ class Served:
     rest: Any = None
     close: Callable[[], Any] | None = None
     extensions: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Flights:
-    """The answers under way, by who can share them and by key; thread-safe."""
-
-    def __init__(self) -> None:
-        # Reentrant: the garbage collector may end a dropped call at any place, and that call leaves its flight.
-        self._lock = threading.RLock()
-        self._table: WeakValueDictionary[tuple[Hashable, ...], Flight] = WeakValueDictionary()
-        self._landed: dict[str, None] = {}
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def board(self, domain: Hashable, ticket: Ticket, make: Callable[[Callable[[Flight], None]], Flight]) -> Any:
-        """A seat in the flight of the ticket's key, opened by ``make`` when there is none to join.
-
-        Only callers with the same time-out share an answer: an upstream call that one of them would give up can't be
-        waited for by another for longer.
-
-        Args:
-            domain: Who can share; None for nobody.
-            ticket: The caller's.
-            make: Makes a flight from what it calls once nobody can join it any more.
-        """
-        key = ticket.fingerprint.key
-        place = (domain, ticket.request.timeout_s, key)
-        with self._lock:
-            known = self._table.get(place) if domain is not None else None
-            seat = known.join() if known is not None and not known.is_left else None
-            if seat is not None:
-                return known, seat
-            flight = make(lambda over: self._landed_at(place, over))
-            flight.has_forerunner = key in self._landed
-            seat = flight.join()  # before others see it: they take a flight without seats for one that was left
-            if domain is not None:
-                self._table[place] = flight
-        return flight, seat
-
-    def _landed_at(self, place: tuple[Hashable, ...], flight: Flight) -> None:
-        with self._lock:
-            if self._table.get(place) is flight:
-                del self._table[place]
-            self._landed[flight.ticket.fingerprint.key] = None
-            if len(self._landed) > _LANDED:
-                del self._landed[next(iter(self._landed))]
 
 
 class Driver:

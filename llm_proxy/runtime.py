@@ -17,11 +17,12 @@ from weakref import WeakSet
 
 from .backends.prices import Prices
 from .backfill import Backfill
+from .boarding import Flights
 from .cache.resting import RestingCache
 from .checks import LEDGER_NAME, attempts_for, cascade_for, checker_for, hit_named
 from .clocks import SystemClock
 from .config import Config, EncoderConfig, load
-from .drive import AsyncDriver, Driver, Flights
+from .drive import AsyncDriver, Driver
 from .engine.flow import Engine
 from .engine.outgoing import Dispatcher
 from .engine.settle import Settler
@@ -33,6 +34,7 @@ from .observe.events import CallEvent, Sink, Troubles
 from .route.costs import CostEstimator
 from .route.lazy import LazyHeads, heads_for
 from .route.select import Selector
+from .sinks import ledger_for, may_show_questions, sinks_for
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from .cache.cache import Cache
     from .encode.lazy import LazyEncoder
     from .engine.ports import Clock
-    from .observe.ledger import Ledger
     from .route.base import Head
     from .route.plan import Heads
     from .types import Outcome
@@ -92,37 +93,36 @@ class Runtime:
         self.troubles = Troubles()
         self.prices = Prices(config.backends)
         self.costs = CostEstimator(self.prices)
-        self.selector = Selector(
-            config,
-            costs=self.costs,
-            heads=self._heads,
-            note=self.troubles.note,
-            monotonic=self.clock.monotonic,
-        )
+        note, monotonic = self.troubles.note, self.clock.monotonic
+        self.selector = Selector(config, costs=self.costs, heads=self._heads, note=note, monotonic=monotonic)
         self.encoder = encoder or self._open_encoder()
         self._backfill = Backfill(self.troubles)
-        self.ledger = self._open_ledger()
-        self._sinks: tuple[Sink, ...] = (*self._given_sinks, *([self.ledger] if self.ledger else []))
+        self.ledger = ledger_for(config, self.clock, self.troubles)
+        self._sinks: tuple[Sink, ...] = (*self._given_sinks, *sinks_for(config, self.ledger))
         # The command line and the background work use the cache itself; calls use it through its rests.
-        self._assemble_engine(RestingCache(cache, monotonic=self.clock.monotonic) if cache is not None else None)
-        flights = Flights()
-        self.driver = Driver(flights, self.pool, self._in_background)
-        self.async_driver = AsyncDriver(flights, self.pool, self._in_background)
+        self._assemble_engine(RestingCache(cache, monotonic=monotonic) if cache is not None else None)
+        self.flights = Flights()
+        self.driver = Driver(self.flights, self.pool, self._in_background)
+        self.async_driver = AsyncDriver(self.flights, self.pool, self._in_background)
+
+    def _settler(self, answers: RestingCache | None, encoder: LazyEncoder | None) -> Settler:
+        return Settler(
+            self.config.cache,
+            cache=answers,
+            encoder=encoder,
+            prices=self.prices,
+            clock=self.clock,
+            troubles=self.troubles,
+            sink=self.emit,
+            appraiser=self.selector,
+            watch=self.selector.health,
+            keeps_questions=may_show_questions(self.config),
+        )
 
     def _assemble_engine(self, answers: RestingCache | None) -> None:
         config, clock, troubles = self.config, self.clock, self.troubles
         encoder = self.encoder if config.cache.semantic else None  # else it serves routes alone
-        settler = Settler(
-            config.cache,
-            cache=answers,
-            encoder=encoder,
-            prices=self.prices,
-            clock=clock,
-            troubles=troubles,
-            sink=self.emit,
-            appraiser=self.selector,
-            watch=self.selector.health,
-        )
+        settler = self._settler(answers, encoder)
         dispatcher = Dispatcher(config, selector=self.selector, troubles=troubles, encoder=self.encoder)
         self.checker = checker_for(
             config,
@@ -199,6 +199,10 @@ class Runtime:
                 sink(event)
             except Exception as exc:  # noqa: BLE001 - sinks may be the user's own
                 self.troubles.note("sink", exc)
+
+    def add_sink(self, sink: Sink) -> None:
+        """Have one more taker of events, from now on."""
+        self._given_sinks, self._sinks = (*self._given_sinks, sink), (*self._sinks, sink)
 
     def undo(self, hit: Outcome | str) -> bool:
         """Take a semantic hit back: its entry is no longer served to such questions. Whether the entry is still there.
@@ -306,16 +310,6 @@ class Runtime:
             return None
         silence_onnxruntime()  # here, before any part of llm-proxy imports it
         return build(self.config.encoder, monotonic=self.clock.monotonic, note=self.troubles.note)
-
-    def _open_ledger(self) -> Ledger | None:
-        settings = self.config
-        if not settings.observe.ledger or settings.cache.store != "disk":
-            return None
-        from .observe.ledger import Ledger
-
-        path = settings.cache.directory / LEDGER_NAME
-        rows = settings.observe.ledger_rows
-        return Ledger(path, monotonic=self.clock.monotonic, max_rows=rows, troubles=self.troubles)
 
     def _open_in_background(self) -> None:
         try:

@@ -16,7 +16,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from llm_proxy.drive import AsyncDriver, Driver, Flights, Served
+from llm_proxy.boarding import Flights
+from llm_proxy.drive import AsyncDriver, Driver, Served
 from llm_proxy.types import ChatRequest, Head, Outgoing
 from tests.fakes import Rig, body_of, completion, events_of, head
 

@@ -124,6 +124,8 @@ def _samples() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
         "server.max_headers": ("9", 9), "server.idle_s": ("9", 9), "server.head_s": ("9", 9.0),
         "server.body_s": ("9", 9.0), "server.stalled_s": ("9", 9.0), "observe.ledger": ("no", False),
         "observe.ledger_rows": ("10", 10),
+        "server.dashboard": ("false", False), "server.metrics": ("0", False), "observe.log": ("json", "json"),
+        "observe.otel": ("true", True),
     }  # fmt: skip
     for path, (text, value) in values.items():
         yield variable_of(*path.split(".")), tuple(path.split(".")), text, value

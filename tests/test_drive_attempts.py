@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.drive import AsyncDriver, Driver, Flights
+from llm_proxy.boarding import Flights
+from llm_proxy.drive import AsyncDriver, Driver
 from llm_proxy.engine.effects import Flow, Mend, Pause, Race, Raced, Read, forward
 from llm_proxy.types import Head, Outgoing
 from tests.drive_kit import PIECES, AsyncBody, Body

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from llm_proxy import hold as module
-from llm_proxy.drive import AsyncDriver, Driver, Flights
+from llm_proxy.boarding import Flights
+from llm_proxy.drive import AsyncDriver, Driver
 from llm_proxy.engine.effects import Flow, Hold, Late
 from llm_proxy.types import Head, Outgoing
 from tests.drive_kit import PIECES, PLAIN, AsyncBody, Body, Upstream, aplain, astreamed, plain, streamed, sync, turns

@@ -13,7 +13,8 @@ import anyio
 import pytest
 
 from llm_proxy.backends.budget import accounts
-from llm_proxy.drive import AsyncDriver, Driver, Flights
+from llm_proxy.boarding import Flights
+from llm_proxy.drive import AsyncDriver, Driver
 from llm_proxy.engine.effects import Late, Stand
 from llm_proxy.limits import BUDGET_NAME
 from llm_proxy.runtime import Runtime

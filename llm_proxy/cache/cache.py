@@ -20,6 +20,7 @@ from .bound import ErrorLimits, RouteBounds
 from .check import check
 from .entry import Entry, decode_entry, encode_entry, readable
 from .evidence import Observation, decode_evidence, encode_evidence, with_observation
+from .fill import by_worth
 from .guard import Guard
 from .matching import Matcher, Question
 from .pins import Bounds, Chosen
@@ -316,6 +317,10 @@ class Cache:
             corrupt=counts["corrupt"] + self._store.refused,
             problems=(*view.problems, *([self._guard.failure] if self._guard.failure else [])),
         )
+
+    def fill(self) -> list[tuple[float, int, int]]:
+        """What the entries that may be given up are worth: see `llm_proxy.cache.fill.by_worth`."""
+        return by_worth(*self._view.columns())
 
     def check(self, *, repair: bool = False) -> CheckReport:
         """Read everything and compare; with ``repair`` remove what is damaged and build the index anew.

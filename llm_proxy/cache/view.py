@@ -232,8 +232,7 @@ class View:
             return  # following the log reads an entry again, which is no use of it
         self.used_bytes -= before.size_bytes
         if known.is_pinned != before.is_pinned:
-            self._pinned.pop(key, None)
-            self._policy.on_remove(key)
+            self._leave(key)
         elif known.hits > before.hits:
             self._policy.on_hit(key, known.hits - before.hits)
         self._take(key, known)
@@ -255,6 +254,11 @@ class View:
             elif key in self._pinned:
                 known = self._pinned[key]
                 self._pinned[key] = known._replace(hits=known.hits + hits)
+
+    def columns(self) -> tuple[array[int], array[float]]:
+        """Copies of size, bytes, and cost, dollars, by slot; a size of 0 is a free one. Pinned entries have none."""
+        with self._lock:
+            return self._sizes[:], self._costs[:]
 
     def lacks(self, entry: Entry, record_bytes: int) -> int:
         """Bytes that an entry takes beside those that are held; 0 for a new form of one of them."""
@@ -358,8 +362,14 @@ class View:
         if known is not None:
             self.used_bytes -= known.size_bytes
             self.changes += 1
-            self._pinned.pop(key, None)
-            self._policy.on_remove(key)
+            self._leave(key)
+
+    def _leave(self, key: str) -> None:
+        slot = self._policy.slot(key)
+        if slot is not None:
+            self._sizes[slot] = 0  # free, as `columns` tells it
+        self._pinned.pop(key, None)
+        self._policy.on_remove(key)
 
     def note(self, problem: str) -> None:
         """Log a sentence on what is amiss, once, and keep it for those who ask how the cache is."""

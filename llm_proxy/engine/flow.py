@@ -108,7 +108,7 @@ class Engine:
         try:
             return (yield from self._look_up(call))
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the call is forwarded as it came
-            self._troubles.note(_part_of(exc), exc)
+            self._troubles.note("cache" if isinstance(exc, LLMProxyError) else "engine", exc)
             call.detail = "trouble"
             if call.ticket is None:
                 call.bypass = "trouble"
@@ -398,8 +398,3 @@ class Engine:
             settle=self._settle,
             lost=self._settler.lost,
         )
-
-
-def _part_of(trouble: Exception) -> str:
-    """The part of llm-proxy that an exception speaks of."""
-    return "cache" if isinstance(trouble, LLMProxyError) else "engine"

@@ -14,6 +14,7 @@ from llm_proxy.types import CHARS_PER_TOKEN, Usage
 from llm_proxy.wire.chat import response_says_no_store, usage_of
 
 from . import admission
+from .asked import asked_by
 from .effects import Flow, background, compute
 from .fingerprint import narrowed
 from .ports import as_shared
@@ -47,10 +48,12 @@ class Settler:
         sink: Sink,
         appraiser: Appraiser | None = None,
         watch: Watch | None = None,
+        keeps_questions: bool = False,
     ) -> None:
         self._settings, self._appraiser, self._watch = settings, appraiser, watch
         self._cache, self._encoder, self._prices = cache, encoder, prices
         self._clock, self._troubles, self._sink = clock, troubles, sink
+        self._keeps_questions = keeps_questions
 
     def settle(self, ticket: Ticket) -> Flow[None]:
         """Store a complete answer where it may be stored; runs once, before its terminal chunk is handed on."""
@@ -97,6 +100,7 @@ class Settler:
                 latency_s=self._clock.monotonic() - started_s,
                 is_stream=request.is_stream,
                 error=ticket.error if ticket.is_settled else "aborted",
+                **asked_by(request, keeps_questions=self._keeps_questions),
             )
         )
 
@@ -115,6 +119,7 @@ class Settler:
                 latency_s=latency_s,
                 saved_s=max(0.0, entry.latency_s - latency_s),
                 is_stream=request.is_stream,
+                **asked_by(request, keeps_questions=self._keeps_questions),
             )
         )
         return is_due
@@ -157,7 +162,15 @@ class Settler:
             outcome = outcome.with_changes(cost_usd=None)
         latency_s = self._clock.monotonic() - started_s
         self._sink(
-            CallEvent(request.received_s, outcome, latency_s, 0.0, status, is_stream=request.is_stream, error=error)
+            CallEvent(
+                at_s=request.received_s,
+                outcome=outcome,
+                latency_s=latency_s,
+                http_status=status,
+                is_stream=request.is_stream,
+                error=error,
+                **asked_by(request, keeps_questions=self._keeps_questions),
+            )
         )
 
     def keep(self, ticket: Ticket, completion: JSON) -> bool:
@@ -239,6 +252,7 @@ class Settler:
                 usage=usage,
                 is_stream=ticket.request.is_stream,
                 error=ticket.error,
+                **asked_by(ticket.request, keeps_questions=self._keeps_questions),
             )
         )
 

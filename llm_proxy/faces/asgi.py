@@ -6,6 +6,7 @@
     GET  /v1/models             models of all backends, routes and aliases
     POST /llm-proxy/feedback    how good an answer was
     *    /healthz  /readyz      alive; able to serve
+    *    /  /llm-proxy/  /metrics   the dashboard and figures, see `llm_proxy.faces.dashboard.app`
     *                           passed to the default backend, streaming both ways
 """
 
@@ -30,6 +31,7 @@ from ._headers import end_to_end, read_headers
 from ._http import httpx
 from ._models import list_models, named_model
 from ._upstream import Upstream, passed_url, translated
+from .dashboard import Dashboard
 
 if TYPE_CHECKING:
     from llm_proxy._server import ServerConfig
@@ -62,6 +64,7 @@ class ProxyApp:
         self._keys = [key.get_secret_value().encode() for key in runtime.config.server.keys]
         _check(runtime)
         self._upstream = Upstream(transport, client=runtime.config.server.client)
+        self._dashboard = Dashboard(runtime, self._admit)
         self._is_started = False
 
     @property
@@ -75,7 +78,8 @@ class ProxyApp:
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             self._start()
-            await self._http(scope, receive, send)
+            own = self._dashboard if self._dashboard.takes(scope) else self._http
+            await own(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1000})
 
@@ -221,6 +225,10 @@ class ProxyApp:
         }
         return _json(200, state)
 
+    def leave(self) -> None:
+        """End what would keep the server from ending: the streams of the dashboard."""
+        self._dashboard.close()
+
     def _start(self) -> None:
         # An application that mounts this one may not pass the startup on, so each request makes sure of it.
         if not self._is_started:
@@ -234,6 +242,7 @@ class ProxyApp:
                 self._start()
                 await send({"type": "lifespan.startup.complete"})
             else:
+                self.leave()
                 await self._upstream.aclose()
                 await asyncio.to_thread(self._runtime.close)
                 await send({"type": "lifespan.shutdown.complete"})

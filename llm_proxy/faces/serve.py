@@ -183,6 +183,11 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._on_started = on_started
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if isinstance(self.config.app, ProxyApp):
+            self.config.app.leave()
+        await super().shutdown(sockets=sockets)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         is_told = False

@@ -36,6 +36,10 @@ class CallEvent:
             read, or ended too early. ``incomplete``: the body ended, and nothing more is known. ``cancelled``:
             somebody cancelled the task that read it. Else the name of the exception that broke the call off, e.g.
             ``ReadTimeout``, or ``Interrupted`` for the callers who shared an answer with the one who was interrupted.
+        requested: Model, route or alias that the caller named; empty when none.
+        caller: Who asked, as eight hexadecimal digits of the SHA-256 of the key; empty without one.
+        traceparent: Header of the request by that name (W3C Trace Context); empty without one.
+        question: The user's last text, where `observe.prompts` allows it, cut to 2,000 characters; else empty.
     """
 
     at_s: float
@@ -46,6 +50,10 @@ class CallEvent:
     usage: Usage | None = None
     is_stream: bool = False
     error: str = ""
+    requested: str = ""
+    caller: str = ""
+    traceparent: str = ""
+    question: str = ""
 
 
 @dataclass(frozen=True, slots=True)

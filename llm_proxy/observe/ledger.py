@@ -36,6 +36,11 @@ CREATE TABLE IF NOT EXISTS semantic (
   scope TEXT NOT NULL, route TEXT NOT NULL, model TEXT NOT NULL, similarity REAL NOT NULL, p_wrong REAL,
   is_same INTEGER, cost_usd REAL)
 """
+# Who made a call, by its number; a table of its own for the same reason.
+_CALLERS_SCHEMA = "CREATE TABLE IF NOT EXISTS callers (call INTEGER PRIMARY KEY, caller TEXT NOT NULL)"
+_NEXT_CALL = "SELECT COALESCE(MAX(id), 0) + 1 FROM calls"
+_INSERT_CALLER = "INSERT OR REPLACE INTO callers VALUES (? + ?, ?)"
+_TRIM_CALLERS = "DELETE FROM callers WHERE call < (SELECT MIN(id) FROM calls)"
 _INSERTS = {
     "calls": "INSERT INTO calls VALUES (NULL" + ", ?" * 17 + ")",
     "semantic": "INSERT INTO semantic VALUES (NULL" + ", ?" * 11 + ")",
@@ -80,9 +85,13 @@ class Ledger(Batches[CallEvent | CheckEvent]):
             _make_ours(connection, self._path)
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(_SEMANTIC_SCHEMA)
+            connection.execute(_CALLERS_SCHEMA)
+            first = connection.execute(_NEXT_CALL).fetchone()[0]
             for table, insert in _INSERTS.items():
                 connection.executemany(insert, rows[table])
                 connection.execute(_TRIM.format(table=table), (self._max_rows,))
+            connection.executemany(_INSERT_CALLER, ((first, *row) for row in rows["callers"]))
+            connection.execute(_TRIM_CALLERS)
             connection.execute("COMMIT")
 
 
@@ -108,10 +117,12 @@ def _is_laid_out(connection: sqlite3.Connection, path: Path) -> bool:
 
 
 def _rows(events: list[CallEvent | CheckEvent]) -> dict[str, list[tuple[Any, ...]]]:
-    """The rows of some events, by table."""
-    rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in _INSERTS}
+    """The rows of some events, by table; those of ``callers`` by the place of their call among the others."""
+    rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in (*_INSERTS, "callers")}
     for event in events:
         if isinstance(event, CallEvent):
+            if event.caller:
+                rows["callers"].append((len(rows["calls"]), _text(event.caller)))
             rows["calls"].append(_row(event))
             if event.outcome.kind == "semantic":
                 rows["semantic"].append(_served_row(event))

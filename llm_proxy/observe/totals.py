@@ -12,7 +12,7 @@ from llm_proxy.errors import CacheError
 
 __all__ = ["By", "bypass_reasons", "latest_calls", "opened", "totals", "totals_by"]
 
-By = Literal["model", "route", "day"]
+By = Literal["model", "route", "key", "day"]
 
 _SUMS = {
     "calls": "COUNT(*)",
@@ -30,9 +30,12 @@ _GROUPS: Mapping[str, str] = {
     "": "''",
     "model": "model",
     "route": "route",
+    "key": "caller",
     "day": "strftime('%Y-%m-%d', at_s, 'unixepoch', 'localtime')",
 }
-_TOTALS = "SELECT {group} AS name, {sums} FROM calls WHERE at_s >= ? GROUP BY name ORDER BY {order}"
+_TOTALS = "SELECT {group} AS name, {sums} FROM {calls} WHERE at_s >= ? GROUP BY name ORDER BY {order}"
+_CALLS_WITH_KEYS = "(SELECT calls.*, COALESCE(caller, '') AS caller FROM calls LEFT JOIN callers ON call = calls.id)"
+_CALLS_OF_BEFORE = "(SELECT *, '' AS caller FROM calls)"
 # Percentiles by nearest rank: the least latency that at least the share of them does not exceed.
 _RANKED = """
 SELECT name, status, MIN(CASE WHEN place >= 0.5 * size THEN latency_s END),
@@ -40,7 +43,7 @@ SELECT name, status, MIN(CASE WHEN place >= 0.5 * size THEN latency_s END),
 FROM (SELECT name, status, latency_s,
     ROW_NUMBER() OVER (PARTITION BY name, status ORDER BY latency_s) AS place,
     COUNT(*) OVER (PARTITION BY name, status) AS size
-  FROM (SELECT {group} AS name, status, latency_s FROM calls
+  FROM (SELECT {group} AS name, status, latency_s FROM {calls}
     WHERE at_s >= ? AND status IN ('hit', 'miss') AND error = '' AND http_status < 400))
 GROUP BY name, status
 """
@@ -68,7 +71,9 @@ def totals(path: Path, *, since_s: float = 0.0) -> Mapping[str, float]:
 
 
 def totals_by(path: Path, by: By, *, since_s: float = 0.0) -> Mapping[str, Mapping[str, float]]:
-    """The same by model, route (both: most calls first) or local day (earliest first).
+    """The same by model, route, key (most calls first) or local day (earliest first).
+
+    A key is named by the first eight hexadecimal digits of its SHA-256; the name is empty for calls without one.
 
     Raises:
         CacheError: The file is there but can't be read as a ledger.
@@ -111,12 +116,19 @@ def _read(path: Path, by: str, since_s: float) -> dict[str, dict[str, float]]:
         if connection is None:
             return found
         connection.execute("BEGIN")  # both queries see the same rows
-        query = _TOTALS.format(group=group, sums=", ".join(_SUMS.values()), order=order)
+        calls = _calls(connection) if by == "key" else "calls"
+        query = _TOTALS.format(group=group, sums=", ".join(_SUMS.values()), order=order, calls=calls)
         for name, *sums in connection.execute(query, (since_s,)):
             found[name] = _nothing() | dict(zip(_SUMS, sums, strict=True))
-        for name, status, p50_s, p99_s in connection.execute(_RANKED.format(group=group), (since_s,)):
+        for name, status, p50_s, p99_s in connection.execute(_RANKED.format(group=group, calls=calls), (since_s,)):
             found[name] |= {f"{status}_p50_s": p50_s, f"{status}_p99_s": p99_s}
     return found
+
+
+def _calls(connection: sqlite3.Connection) -> str:
+    """Calls with who made them; nobody knows in a ledger of before."""
+    known = connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'callers'").fetchone()[0]
+    return _CALLS_WITH_KEYS if known else _CALLS_OF_BEFORE
 
 
 def _nothing() -> dict[str, float]:

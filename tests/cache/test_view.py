@@ -96,6 +96,16 @@ def test_memory_of_an_entry(name: str) -> None:
 # -- admission and eviction --------------------------------------------------------------------------------------
 
 
+def test_columns_tell_what_is_held() -> None:
+    view = view_of("abc", cost_usd=0.5)
+    view.discard(key_of("b"))
+    view.insert(plain("d", cost_usd=0.5, is_pinned=True), RECORD)
+    view.insert(plain("a", cost_usd=0.5, is_pinned=True), RECORD)
+    sizes, costs = view.columns()
+    assert sorted(sizes) == [0, 0, 1_000], "one that went, one that was pinned, and one that is left"
+    assert {cost for size, cost in zip(sizes, costs, strict=True) if size} == {0.5}
+
+
 @pytest.mark.parametrize("name", POLICIES)
 def test_while_there_is_room_all_are_let_in(name: str) -> None:
     view = view_of("ab", POLICIES[name], cost_usd=1.0)

@@ -18,6 +18,7 @@ from tests.faces.cli_kit import invoke, invoke_json, settled, spawn
 from tests.servers import Served, serving
 
 WAIT_S = 30.0
+SOON_S = 20.0  # less than calls under way are given to finish
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,7 @@ class TestServe:
         )
         process = self.serving("--config", str(settings), "--host", "127.0.0.1")
         assert process.stdout is not None
-        lines = [process.stdout.readline().rstrip() for _ in range(8)]
+        lines = [process.stdout.readline().rstrip() for _ in range(9)]
         process.terminate()
         process.communicate(timeout=WAIT_S)
         assert process.returncode == 0
@@ -68,10 +69,43 @@ class TestServe:
             "  routes    auto",
             f"  cache     disk in {directory}: exact hits",
             "            all callers are served one another's answers: cache.tenant is fixed",
+            f"  dashboard {url}/",
             f"  clients   export OPENAI_BASE_URL={url}/v1",
             "            export OPENAI_API_KEY=<one of server.keys>",
             "Ctrl-C ends it.",
         ]
+
+    @pytest.mark.parametrize("form", ["text", "json"])
+    def test_a_line_for_each_call(self, directory, upstream, monkeypatch, form):
+        monkeypatch.setenv("LLM_PROXY_BACKENDS_UP_BASE_URL", f"{upstream.url}/v1")
+        monkeypatch.setenv("LLM_PROXY_OBSERVE_LOG", form)
+        process = self.serving("--json")
+        assert process.stdout is not None
+        facts = json.loads(process.stdout.readline())
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "a secret"}]}).encode()
+        headers = {"content-type": "application/json", "authorization": "Bearer sk-secret"}
+        request = urllib.request.Request(f"{facts['base_url']}/chat/completions", body, headers)
+        with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
+            answer.read()
+        process.send_signal(signal.SIGINT)
+        _, complained = process.communicate(timeout=WAIT_S)
+        line = complained.rstrip("\n")
+        assert "secret" not in line
+        assert "\n" not in line
+        assert json.loads(line)["outcome"] == "miss" if form == "json" else line.startswith("miss ")
+
+    def test_open_dashboards_do_not_keep_it_from_ending(self, directory, upstream, monkeypatch):
+        monkeypatch.setenv("LLM_PROXY_BACKENDS_UP_BASE_URL", f"{upstream.url}/v1")
+        process = self.serving("--json")
+        assert process.stdout is not None
+        facts = json.loads(process.stdout.readline())
+        assert facts["dashboard"] == f"{facts['url']}/"
+        with urllib.request.urlopen(f"{facts['url']}/llm-proxy/events", timeout=WAIT_S) as stream:
+            assert stream.readline() == b"event: calls\n"
+            process.send_signal(signal.SIGINT)
+            stream.read()  # to its end: a stream that breaks off would raise
+            _, complained = process.communicate(timeout=SOON_S)
+        assert (process.returncode, complained) == (0, "")
 
     def test_refuses_to_be_open_to_all(self):
         result = invoke("serve", "--host", "0.0.0.0", "--port", "0", code=2)

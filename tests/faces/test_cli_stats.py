@@ -53,6 +53,14 @@ def test_the_whole_story(filled):
     } <= found, rows  # fmt: skip
 
 
+def test_by_key(directory):
+    ledger = Ledger(directory / LEDGER_NAME, monotonic=time.monotonic, max_rows=100, troubles=Troubles())
+    ledger(CallEvent(time.time(), HIT, 0.002, caller="12ab34cd"))
+    ledger.close()
+    assert "12ab34cd" in invoke("stats", "--since", "1h", "--by", "key").stdout
+    assert invoke_json("stats", "--by", "key")["groups"]["12ab34cd"]["calls"] == 1
+
+
 def test_as_json(filled):
     report = invoke_json("stats")
     assert report["calls"] == 5

@@ -83,6 +83,40 @@ def test_by_model_and_route_most_calls_first(tmp_path):
     assert {name: group["calls"] for name, group in totals_by(path, "route").items()} == {"": 3, "auto": 1}
 
 
+def test_by_key_most_calls_first(tmp_path):
+    path = written(
+        tmp_path / "l", hit(caller="aaaa1111"), hit(caller="bbbb2222"), hit(caller="aaaa1111", latency_s=0.003), hit()
+    )
+    found = totals_by(path, "key")
+    assert {name: sums["calls"] for name, sums in found.items()} == {"aaaa1111": 2, "": 1, "bbbb2222": 1}
+    assert next(iter(found)) == "aaaa1111"
+    assert found["aaaa1111"]["hit_p99_s"] == 0.003
+
+
+def test_a_ledger_of_before_knows_no_keys(tmp_path):
+    path = written(tmp_path / "l", hit(caller="aaaa1111"))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE callers")
+    assert list(totals_by(path, "key")) == [""]
+    assert list(totals_by(written(path, hit(caller="cccc3333")), "key")) == ["", "cccc3333"]
+
+
+def test_who_called_goes_with_the_call(tmp_path):
+    troubles = Troubles()
+    path = tmp_path / "l"
+    ledger = Ledger(path, monotonic=time.monotonic, max_rows=2, troubles=troubles)
+    ledger.close()  # from now on each event is written at once
+    for number in range(5):
+        ledger(hit(caller=f"{number:08x}"))
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT caller FROM callers ORDER BY call").fetchall() == [
+            ("00000003",),
+            ("00000004",),
+        ]
+        joined = connection.execute("SELECT COUNT(*) FROM calls JOIN callers ON call = id").fetchone()
+    assert joined == (2,)
+
+
 def test_by_local_day_earliest_first(tmp_path):
     path = written(tmp_path / "l.sqlite3", hit(NOON), hit(NOON - DAY_S), hit(NOON))
     groups = totals_by(path, "day")

@@ -152,9 +152,10 @@ def warm_from(config: Config, files: Sequence[BinaryIO], caller: Caller, count: 
 
 class _Player:
     def __init__(self, config: Config, caller: Caller, count: Warmed) -> None:
+        from llm_proxy.boarding import Flights
         from llm_proxy.cache.build import build
         from llm_proxy.config import load
-        from llm_proxy.drive import Driver, Flights
+        from llm_proxy.drive import Driver
         from llm_proxy.runtime import Runtime, SystemClock
 
         self._caller, self._count = caller, count

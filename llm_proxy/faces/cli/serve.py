@@ -58,7 +58,22 @@ def serve(
 
     if warning:
         say(warning)
+    if resolved.observe.log != "off":
+        _show_calls()
     run_server(resolved, host=host, port=port, ready=ready)
+
+
+def _show_calls() -> None:
+    """Have the line of each call written to stderr, as it is, unless somebody has said where it goes."""
+    import logging
+
+    from llm_proxy.observe.lines import LOGGER_NAME
+
+    logger = logging.getLogger(LOGGER_NAME)
+    if not logger.hasHandlers():
+        logger.addHandler(logging.StreamHandler())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def _facts(config: Config, host: str, port: int, *, is_semantic: bool) -> dict[str, Any]:
@@ -67,6 +82,7 @@ def _facts(config: Config, host: str, port: int, *, is_semantic: bool) -> dict[s
     return {
         "url": f"http://{authority}:{port}",
         "base_url": f"http://{authority}:{port}/v1",
+        "dashboard": f"http://{authority}:{port}/" if config.server.dashboard else None,
         "host": host,
         "port": port,
         "workers": config.server.workers,
@@ -90,6 +106,7 @@ def _greet(facts: dict[str, Any]) -> None:
     lines += [f"  routes    {', '.join(facts['routes'])}"] if facts["routes"] else []
     lines += [f"  cache     {cache}"]
     lines += [f"            {SHARED}"] if facts["is_shared"] else []
+    lines += [f"  dashboard {facts['dashboard']}"] if facts["dashboard"] else []
     lines += [f"  clients   export OPENAI_BASE_URL={facts['base_url']}"]
     lines += ["            export OPENAI_API_KEY=<one of server.keys>"] if facts["needs_key"] else []
     typer.echo("\n".join([*map(visible, lines), "Ctrl-C ends it."]))

@@ -29,6 +29,7 @@ class Group(StrEnum):
 
     model = "model"
     route = "route"
+    key = "key"
     day = "day"
 
 
@@ -47,11 +48,13 @@ def stats(
     """Show calls, hits, money and time saved, and latencies.
 
     The numbers come from the ledger in cache.directory, which every client and proxy with these settings writes;
-    it holds neither prompts nor keys.
+    it holds neither prompts nor keys. A key is named by the first eight digits of its SHA-256:
+    printf %s "$KEY" | sha256sum | cut -c1-8
 
     Examples:
         llm-proxy stats --since 24h
         llm-proxy stats --by model
+        llm-proxy stats --since 1h --by key
         llm-proxy stats --json
     """
     start_s = since_s(since, time.time()) if since else 0.0
