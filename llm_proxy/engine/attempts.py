@@ -104,7 +104,7 @@ class Attempts:
 
     def _asking(self, call: Call, outgoing: Outgoing) -> Flow[Head]:
         tries = self._tries(call)
-        outgoing, answer = yield from self._first(call, outgoing)
+        outgoing, answer = yield from self._first(call, outgoing, tries)
         asked = call.destination
         while True:
             if isinstance(answer, Head):
@@ -124,14 +124,17 @@ class Attempts:
             outgoing, call.is_over = self._turned_to(call, attempt, tries.first), False
             answer = yield from self._sent(call, outgoing, call.sent)
 
-    def _first(self, call: Call, outgoing: Outgoing) -> Flow[tuple[Outgoing, Head | Failure]]:
+    def _first(self, call: Call, outgoing: Outgoing, tries: Tries) -> Flow[tuple[Outgoing, Head | Failure]]:
         """The first request, where others may be in its way perhaps to another candidate, and what it brings."""
         if not self._gate.is_open(outgoing):
             self._settler.sent(call.outcome, call.sent)
             try:
                 outgoing = yield from self._gate.admitted(call, outgoing)
             except LimitReached as exc:
-                return outgoing, self._busy(call.outcome, call.sent, exc)
+                busy = self._busy(call.outcome, call.sent, exc)
+                for pair in ((outgoing.backend, outgoing.model), *self._gate.others(call)):
+                    tries.note(pair, busy, self._clock.monotonic())  # the gate has tried them all
+                return outgoing, busy
         return outgoing, (yield from self._hedged(call, outgoing))
 
     def _hedged(self, call: Call, outgoing: Outgoing) -> Flow[Head | Failure]:
@@ -164,28 +167,33 @@ class Attempts:
         asked = replace(call.outcome, backend=loser.backend, model=loser.model)
         if is_answered:  # else it has failed by itself
             self._settler.let_go(asked, sent)
+        if isinstance(sent, _Beside) and sent.is_kept_back:
+            return
         chars = sum(len(str(message.get("content") or "")) for message in call.request.messages)
         call.spent_usd += self._settler.price_usd(Usage(chars // CHARS_PER_TOKEN, 0), asked)
         if call.ticket is not None:
             call.ticket.outcome = call.outcome
 
     def _sent(self, call: Call, outgoing: Outgoing, sent: object) -> Flow[Head | Failure]:
-        """Send one request, and again while its server says that it loads its model."""
+        """Send one request, and again while its server says that it loads its model: once, then others are asked."""
         began_s = self._clock.monotonic()
         while True:
             answer = yield from self._sent_once(call, outgoing, sent)
-            is_loading = isinstance(answer, Failure) and answer.loading_s > self._clock.monotonic() - began_s
-            if not is_loading:
+            if not isinstance(answer, Failure) or not answer.loading_s:
                 return answer
+            if self._clock.monotonic() - began_s >= answer.loading_s:
+                return replace(answer, may_repeat=False)
             yield from pause(COLD_PAUSE_S)
             outgoing = replace(outgoing, permit=None)
+            if call.ticket is not None and sent is call.sent:  # what is learnt of its speed is not to hold the wait
+                call.ticket.asked_s = self._clock.monotonic()
 
     def _sent_once(self, call: Call, outgoing: Outgoing, sent: object) -> Flow[Head | Failure]:
         """The one place where a request of a call that is no cascade's is sent."""
         asked = replace(call.outcome, backend=outgoing.backend, model=outgoing.model)
         self._settler.sent(asked, sent)
         try:
-            admitted = outgoing if outgoing.permit is not None else (yield from self._gate.enter(call, outgoing))
+            admitted = outgoing if outgoing.permit is not None else (yield from self._entered(call, outgoing, sent))
             started_s = self._clock.monotonic()
             head = yield from forward(admitted)
             self._gate.saw(outgoing.backend, head.status)
@@ -208,6 +216,13 @@ class Attempts:
             self._delays.note(key, self._clock.monotonic() - started_s)
         return answer
 
+    def _entered(self, call: Call, outgoing: Outgoing, sent: object) -> Flow[Outgoing]:
+        beside = sent if isinstance(sent, _Beside) else _Beside()
+        beside.is_kept_back = True
+        admitted = yield from self._gate.enter(call, outgoing)
+        beside.is_kept_back = False
+        return admitted
+
     def _busy(self, asked: Outcome, sent: object, why: LimitReached) -> Failure:
         """What it means that a request may not be sent: that says nothing of its backend."""
         self._settler.withdrawn(asked, sent)
@@ -226,7 +241,11 @@ class Attempts:
             return held.head
         held = yield from read(head, limit_bytes=0, limit_s=0.0)
         said = error_in_event(held.body) if held.body else Said()
-        return held.head if said is None else self._failed(held.head, said)
+        if said is None:
+            return held.head
+        if not held.is_whole:  # its slot is to be free when the next request is sent
+            held = yield from read(held.head, limit_bytes=_ERROR_BYTES, limit_s=_ERROR_S, keeps_rest=False)
+        return self._failed(_with_length(held), said)
 
     def _failed(self, head: Head, said: Said) -> Failure:
         return failed(head, code=said.code, kind=said.type, message=said.message, now_s=self._clock.time())
@@ -325,7 +344,9 @@ class Attempts:
 
 
 class _Beside:
-    """Stands for a request beside a call's own."""
+    """Stands for a request beside a call's own; ``is_kept_back`` says that it waits to be sent, or may not be."""
+
+    is_kept_back = False
 
 
 def _is_answer(answer: Head | Failure) -> bool:

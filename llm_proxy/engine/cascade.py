@@ -181,7 +181,7 @@ class Cascade:
         if thought.source is not None:
             call.grades += (Grade(*step, thought.source, thought.p_right or 0.0, thought.tokens),)
         if held is None or not thought.is_good:
-            if thought.words == _BUSY:
+            if thought.words == _BUSY or (held is not None and self._is_loading(outgoing.backend, held)):
                 self._settler.withdrawn(call.outcome, sent)
             else:
                 self._settler.given_up(call.outcome, sent, status=held.head.status if held is not None else 0)
@@ -207,6 +207,10 @@ class Cascade:
             return None, Thought(False, "failed")
         return held, Thought(True, _UNSEEN, None)
 
+    def _is_loading(self, backend: str, held: Held) -> bool:
+        self._gate.saw(backend, held.head.status)
+        return self._gate.loading_s(backend, held.head.status, held.body) > 0
+
     def _limits(self, call: Call) -> tuple[int, float, float]:
         """Of a candidate's answer: bytes, seconds that a stream is held back, and seconds that it is waited for."""
         limit_bytes, route = self._config.cache.max_entry_bytes, self._route(call)
@@ -225,9 +229,14 @@ class Cascade:
             if status != 429 and status < 500:
                 return held.head
             why = f"status-{status}"
+        except LimitReached:
+            why = _BUSY
         except Exception:  # noqa: BLE001 - of any HTTP library: there is an answer at hand
             pass
-        self._settler.given_up(call.outcome, call.sent, status=status)
+        if why == _BUSY:
+            self._settler.withdrawn(call.outcome, call.sent)
+        else:
+            self._settler.given_up(call.outcome, call.sent, status=status)
         call.tried = (*call.tried[:-1], f"{outgoing.model} {why}", kept.step[1])
         call.spent_usd = max(0.0, call.spent_usd - kept.usd)  # it is what the caller gets
         call.detail = call.detail or "doubtful"

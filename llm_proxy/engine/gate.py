@@ -181,7 +181,7 @@ class Gate:
                 return (yield from self.enter(call, outgoing))
             except LimitReached as exc:
                 first = exc
-        for pair in self._others(call):
+        for pair in self.others(call):
             other = self._dispatcher.request(call.request, replace(call.destination, backend=pair[0], model=pair[1]))
             if self._wait_s(call, other) > most_s:
                 continue
@@ -196,9 +196,10 @@ class Gate:
             raise first
         return (yield from self.enter(call, outgoing))  # all are busy: the one that was chosen is waited for
 
-    def _others(self, call: Call) -> Iterator[tuple[str, str]]:
-        """The other candidates of a call's route that can take it, the best first."""
-        ladder = self._dispatcher.ladder(call.request, call.destination)
+    def others(self, call: Call) -> Iterator[tuple[str, str]]:
+        """The other candidates of a call's route that can take it, the best first; none without a route."""
+        is_routed = call.destination.route in self._config.routes
+        ladder = self._dispatcher.ladder(call.request, call.destination) if is_routed else ()
         own = call.destination.backend, call.destination.model
         at = ladder.index(own) if own in ladder else len(ladder)
         rivals = [pair for pair in (call.ticket.rivals if call.ticket is not None else ()) if pair in ladder]

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llm_proxy.backends.retry import Attempt, failed_by
+from llm_proxy.errors import LimitReached
 from llm_proxy.types import CHARS_PER_TOKEN, Outcome, Usage
 from llm_proxy.wire.splice import Sent, Splice, body_for_rest
 
@@ -101,6 +102,7 @@ class Splicing:
         known = (f"{broken[0]}/{broken[1]}",) if not call.attempts else call.attempts
         call.attempts = (*known[:-1], f"{known[-1]} broke off")
         others = self._dispatcher.fallbacks(call.request, call.destination, cause)
+        is_booked = False  # what became of the last request
         for pair in dict.fromkeys((*others, broken)):
             form = self._config.backends[pair[0]].can_prefill
             is_able = form != "no" or not sent.text.strip()
@@ -110,8 +112,17 @@ class Splicing:
             if pair != broken:
                 self._asked.add(pair)
             before = call.outcome
-            self._settler.given_up(before, call.sent, status=0)
-            head = yield from self._begun(pair, sent)
+            if not is_booked:
+                self._settler.given_up(before, call.sent, status=0)
+            try:
+                head = yield from self._begun(pair, sent)
+            except LimitReached:  # that says nothing of its backend
+                self._settler.withdrawn(call.outcome, call.sent)
+                call.attempts += (f"{pair[0]}/{pair[1]} busy",)
+                self._turned_to(call, Attempt(*broken))
+                is_booked = True
+                continue
+            is_booked = False
             if head is not None:
                 self._splice.resume(sent, form)
                 self._book(before, sent)
@@ -129,6 +140,8 @@ class Splicing:
             asking = replace(outgoing, body=json.dumps(rest, separators=(",", ":")).encode())
             head = yield from forward((yield from self._gate.enter(call, asking)))
             held = yield from read(head, limit_bytes=0, limit_s=0.0)
+        except LimitReached:
+            raise
         except Exception as exc:  # noqa: BLE001 - of any HTTP library: the next one is asked
             failure = failed_by(exc)
             call.attempts += (f"{words} {failure.words if failure else 'broken'}",)

@@ -87,6 +87,8 @@ class Attempting:
         answer = Head(200, headers, iter(()))
         assert self.send(answer) == Read(answer, 0, 0.0)
         self.send(Held(answer, piece, not piece))
+        if self.effect == Read(answer, 1 << 20, 10.0, keeps_rest=False):  # an error: its slot is to be free
+            self.send(Held(answer, piece, True))
         return answer
 
     def pauses(self) -> float:

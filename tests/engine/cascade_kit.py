@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
+from llm_proxy.config import Config
 from llm_proxy.engine.cascade import SCORING_S
-from llm_proxy.engine.effects import Background, Compute, Forward, Held, Hold, Late, Launch
+from llm_proxy.engine.effects import Background, Compute, Forward, Held, Hold, Late, Launch, Read
 from llm_proxy.errors import RouterError
 from llm_proxy.types import Head
 from tests.engine.flow_kit import TEXT, Course
@@ -18,6 +20,7 @@ PRICES = {
     name: {"input_usd_per_mtok": price, "output_usd_per_mtok": price}
     for name, price in {"small": 1e5, "middle": 2e5, "large": 1e6, "judge": 4e5, "other": 8e5}.items()
 }
+LIMIT_BYTES = Config().cache.max_entry_bytes
 SMALL_USD, JUDGE_USD, LARGE_USD = 1.5, 6.0, 15.0  # 15 tokens each
 
 
@@ -76,6 +79,15 @@ class Steps(Course):
         body = b"".join(answer.body)
         whole = Head(answer.status, answer.headers, [body])
         self.send(whole if isinstance(self.effect, Forward) else Held(whole, body, True))
+
+    def alone(self, model: str) -> None:
+        """This one is asked in no cascade: nothing is held back, and its answer is handed on and settled."""
+        assert json.loads(self.expect(Forward).outgoing.body)["model"] == model
+        answer = head([body_of(completion("4", model=model))])
+        assert self.send(answer) == Read(answer, LIMIT_BYTES, math.inf)
+        self.send(Held(answer, b"".join(answer.body), True))
+        assert (self.effect, self.answer) == (None, answer)
+        self.settle(answer)
 
     def settle(self, value: Any) -> None:
         """The answer that is handed on comes to its end in the flight."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from llm_proxy.engine.effects import Board, Compute, Launch
+from llm_proxy.engine.effects import Board, Compute, Forward, Held, Launch, Read
 from llm_proxy.engine.flights import Flight, Ticket
 from llm_proxy.types import ChatRequest, Head
 from tests.fakes import Rig, entry
@@ -61,6 +61,14 @@ class Course:
 
 def flown(ticket: Ticket) -> Flight:
     return Flight(ticket, lock=threading.RLock(), on_over=lambda flight: None)
+
+
+def step_upstream(flow: Any, answer: Head, raw: bytes) -> Any:
+    """Let whoever is asked give this answer, which may be read before it is handed on; the first other effect."""
+    effect = flow.send(answer)
+    while isinstance(effect, (Read, Forward)):
+        effect = flow.send(Held(answer, raw, True) if isinstance(effect, Read) else answer)
+    return effect
 
 
 def led_by(rig: Rig, call: ChatRequest) -> tuple[Course, Flight]:

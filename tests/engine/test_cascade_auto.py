@@ -71,8 +71,8 @@ class TestWay:
         for _ in range(LEAST_MEASURED):
             made.selector.ways.observe(word_of(), Burdens(0.1, 0.9))
         course = Steps(made)
-        assert course.launch.asking is None
-        outcome = course.launch.flight.ticket.outcome
+        course.alone("small")
+        outcome = made.event.outcome
         assert (outcome.model, outcome.cascade) == ("small", "")
         assert outcome.reason.endswith("; selecting takes 0.10 of asking the last, a cascade 0.90")
 
@@ -88,7 +88,8 @@ class TestWay:
     def test_trouble_goes_by_the_selector(self, monkeypatch: pytest.MonkeyPatch) -> None:
         made = auto()
         monkeypatch.setattr(made.selector.ways, "choose", fails)
-        assert Steps(made).launch.asking is None
+        Steps(made).alone("small")
+        assert made.event.outcome.cascade == ""
         assert made.troubles.counts == {"cascade": 1}
 
     def test_a_route_that_always_cascades_measures_nothing(self) -> None:

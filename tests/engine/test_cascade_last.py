@@ -23,6 +23,12 @@ def doubted(made: Rig, answer: Any = None, **fields: Any) -> Steps:
     return course
 
 
+def failures(made: Rig, model: str) -> int:
+    """How many failures of a candidate its breaker knows."""
+    state = made.selector.health._breakers._states.get(("b", model))
+    return sum(is_failure for _, is_failure in state.calls) if state is not None else 0
+
+
 def failed(status: int) -> Held:
     return held({"error": {"message": "overloaded"}}, status=status)
 
@@ -44,9 +50,8 @@ class TestHeldAnswers:
         assert (outcome.cascade, outcome.model, outcome.cost_usd) == (f"small 0.31, large {why}, small", "small", 1.5)
         assert (outcome.is_stored, outcome.detail, made.cache.entries) == (False, "doubtful", {})
         assert [call.model for call in seen] == ["small"], "learnt once"
-        health = made.selector.health
-        assert ("b", "large") in health._failed_s
-        assert ("b", "small") not in health._failed_s
+        assert failures(made, "large") == 1
+        assert failures(made, "small") == 0
 
     def test_the_best_of_several(self) -> None:
         scorer = FakeScorer(0.4)
@@ -104,7 +109,7 @@ class TestWaiting:
         course.hold(Late())
         course.expect(Forward)
         assert course.launch.flight.ticket.outcome.cascade == "small late, large"
-        assert ("b", "small") in made.selector.health._failed_s
+        assert failures(made, "small") == 1
 
     def test_the_callers_own_limit_is_kept(self) -> None:
         made = rig()
@@ -127,3 +132,35 @@ class TestWaiting:
         course.compute()
         course.settle(course.answer)
         assert [(call.model, call.latency_s) for call in seen] == [("judge", 30), ("small", 2)]
+
+
+class TestLimits:
+    """A full queue and a model that loads say nothing of a backend."""
+
+    def made(self, *, is_cold: bool = False) -> Rig:
+        """A cheap candidate on this machine, and a strong one with one slot."""
+        local = {"base_url": "http://127.0.0.1:9/v1"}
+        cloud = {"base_url": "https://c.test/v1", "concurrency": 1, "queue_length": 0}
+        route = {"candidates": ["local/small", "cloud/large"], "cascade": True}
+        sections = {"backends": {"local": local, "cloud": cloud}, "routes": {"auto": route}}
+        settings = {**sections, "cache": {"semantic": False, "store": "memory"}}
+        return Rig(settings, encoder=None, scorer=FakeScorer(0.31), has_cold_starts=is_cold)
+
+    def test_the_last_one_s_queue_is_full(self) -> None:
+        made = self.made()
+        earlier = Course(made, request("earlier", model="cloud/large", temperature=2))
+        course = Steps(made)
+        course.hold(held())
+        while isinstance(course.effect, Compute):
+            course.compute()
+        assert (course.effect, earlier.effect is None) == (None, False)
+        course.settle(course.answer)
+        assert made.event.outcome.cascade == "small 0.31, large busy, small"
+        assert made.selector.health._breakers._states == {}
+
+    def test_the_first_one_loads_its_model(self) -> None:
+        made = self.made(is_cold=True)
+        course = Steps(made)
+        course.hold(held({"error": {"code": 503, "message": "Loading model"}}, status=503))
+        course.forwarded()
+        assert made.selector.health._breakers._states == {}

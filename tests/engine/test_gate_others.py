@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
 
-from llm_proxy.engine.effects import Compute, Forward, Held, Hold, Late, Launch, Stand
+from llm_proxy.engine.effects import Compute, Forward, Held, Hold, Launch, Pause, Read, Stand
+from llm_proxy.engine.gate import COLD_PAUSE_S
 from llm_proxy.errors import LimitReached
-from tests.engine.flow_kit import led_by
+from llm_proxy.types import Head
+from tests.engine.flow_kit import Course, led_by
 from tests.engine.test_gate import PRICE, REFUSED, URL, asked, line, reserved, rig, with_purse
 from tests.fakes import Rig, head, request
+
+
+def whole(course: Course, answer: Head) -> None:
+    """A plain answer comes, and is handed on once it is all there."""
+    assert course.send(answer) == Read(answer, course.rig.config.cache.max_entry_bytes, math.inf)
+    course.send(Held(answer, b"{}", True))
+    assert course.answer.head is answer
 
 
 class TestOtherCandidates:
@@ -21,7 +31,7 @@ class TestOtherCandidates:
             asked(one)
         course = asked(one, model="auto")
         assert course.expect(Forward).outgoing.backend == "two"
-        course.send(head())
+        whole(course, head())
         outcome = one.event.outcome
         assert (outcome.backend, outcome.model) == ("two", "m")
         assert outcome.reason.endswith("; one is at its limit")
@@ -108,11 +118,10 @@ class TestColdStart:
     def test_is_waited_for_and_holds_no_slot_meanwhile(self, one: Rig) -> None:
         course, flight = led_by(one, request(model="one/m"))
         asking = course.effect.asking
-        stand = self.loading(asking, next(asking))
-        assert isinstance(stand, Stand)
+        assert self.loading(asking, next(asking)) == Pause(COLD_PAUSE_S)
         assert line(one) == (0, 0)
         one.clock.advance(2.0)
-        again = asking.throw(Late())
+        again = asking.send(None)
         assert isinstance(again, Hold)
         assert (line(one), flight.ticket.asked_s) == ((0, 1), one.clock.monotonic())
         with pytest.raises(StopIteration) as stop:
@@ -121,9 +130,9 @@ class TestColdStart:
 
     def test_not_for_ever(self, one: Rig) -> None:
         course = asked(one)
-        self.loading(course.flow, course.expect(Hold))
+        assert self.loading(course.flow, course.expect(Hold)) == Pause(COLD_PAUSE_S)
         one.clock.advance(10.0)
-        effect = course.throw(Late())
+        effect = course.send(None)
         effect.outgoing.permit.dropped()
         course.send(Held(answer := head(status=503), LOADING, True))
         assert course.answer.head is answer
@@ -148,7 +157,7 @@ class TestColdStart:
         asked(one).expect(Hold)
         other = asked(one, model="auto")
         assert other.expect(Forward).outgoing.backend == "two"
-        other.send(head())
+        whole(other, head())
         assert one.gate._cold.wait_s("one") > 0
 
     def test_another_trouble_is_handed_on(self, one: Rig) -> None:

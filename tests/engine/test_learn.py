@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from typing import Any
 
 import pytest
@@ -12,12 +11,12 @@ from llm_proxy.cache.judge import normalised
 from llm_proxy.engine.allowance import MOST_AT_ONCE
 from llm_proxy.engine.effects import Aside, Board, Compute, Fetch, Fetched, Forward, Launch
 from llm_proxy.engine.fingerprint import owner_of, tenant_of
-from llm_proxy.engine.flights import Flight
 from llm_proxy.observe.events import GradeEvent, HitEvent, RoutedEvent
 from llm_proxy.route.second import AsGood
 from llm_proxy.types import ChatRequest
 from tests.engine.cascade_kit import Steps
 from tests.engine.cascade_kit import held as held_back
+from tests.engine.flow_kit import flown, step_upstream
 from tests.engine.test_shadow import answered, drive, served
 from tests.fakes import Rig, body_of, completion, head, request
 
@@ -49,18 +48,17 @@ class Routed:
         flow = rig.engine.answer(self.call)
         effect: Any = next(flow)
         if isinstance(effect, Board):
-            flight = Flight(effect.ticket, lock=threading.RLock(), on_over=lambda flight: None)
+            flight = flown(effect.ticket)
             effect = flow.send((flight, flight.join()))
         value = completion(said) if said is None or isinstance(said, str) else said
         raw = value if isinstance(value, bytes) else body_of(value)
         opened = head((raw,), status=status)
+        assert isinstance(effect, (Launch, Forward))
         if isinstance(effect, Launch):
             effect.opened(opened)
-        else:
-            assert isinstance(effect, Forward)
         self.outgoing = effect.outgoing
         with pytest.raises(StopIteration) as stop:
-            flow.send(opened)
+            step_upstream(flow, opened, raw)
         self.answer = stop.value.value
         if isinstance(effect, Launch) and status == 200:
             self.settle(effect.flight.ticket, raw)
@@ -136,7 +134,7 @@ class TestNoted:
         bench = rig(cache={"semantic": True}, compare_share=0.0)
         flow = bench.engine.answer(request("2 and 2?", model="auto"))
         effect: Any = next(flow)
-        flight = Flight(effect.ticket, lock=threading.RLock(), on_over=lambda flight: None)
+        flight = flown(effect.ticket)
         effect = flow.send((flight, flight.join()))
         effect = flow.send(effect.call())
         effect.opened(head((body_of(completion()),)))

@@ -59,15 +59,17 @@ def same(cell: Cell) -> dict[str, Cell]:
 
 LATE = {"client": Cell("APITimeoutError", None, "", 1), "proxy": Cell("InternalServerError", 504, "", 3)}
 BROKEN = (broken(503), broken(503))
+# As aiohttp tells it; httpx tells a reset from an end (docs/reliability.md: 503 or 502).
+CUT = (broken(502), broken(502))
 NEVER_CAME = {way: cell._replace(requests=0) for way, cell in broken(503).items()}
 TOO_LATE = {way: cell._replace(requests=0) for way, cell in LATE.items()}
 TABLE: dict[str, tuple[dict[str, Cell], dict[str, Cell]]] = {
     "refused": (NEVER_CAME, NEVER_CAME),
     "silent before the connection": (TOO_LATE, TOO_LATE),
     "reset before headers": BROKEN,
-    "reset after headers": BROKEN,
-    "reset in mid-body": (broken(503), broken_off()),
-    "reset in mid-event": (broken(503), broken_off()),
+    "reset after headers": CUT,
+    "reset in mid-body": (broken(502), broken_off()),
+    "reset in mid-event": (broken(502), broken_off()),
     "cut": (broken(502), broken_off()),
     "silent": (LATE, LATE),
     "silent after headers": (LATE, LATE),
