@@ -10,6 +10,7 @@ import math
 import os
 import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -40,7 +41,7 @@ Later = Callable[[float, Callable[[], None]], Cancellable]
 """Runs a function once after some seconds, elsewhere."""
 
 
-class Batches(Generic[EventT]):
+class Batches(ABC, Generic[EventT]):
     """Takes events and writes them in batches; thread-safe, and usable on both sides of a fork.
 
     Subclasses say how a batch is written: ``_write``.
@@ -112,6 +113,7 @@ class Batches(Generic[EventT]):
         self._disarm()
         self._write_pending(is_last=True, is_patient=True)  # a timer that has gone off may be at it
 
+    @abstractmethod
     def _write(self, events: list[EventT], *, busy_s: float) -> None:
         """Write a batch, or raise.
 
@@ -124,7 +126,6 @@ class Batches(Generic[EventT]):
             OSError: Likewise.
             CacheError: Likewise.
         """
-        raise NotImplementedError
 
     def _reset(self) -> None:
         self._pid = os.getpid()
