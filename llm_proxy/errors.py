@@ -11,6 +11,7 @@
     ├── UnknownCallError (also LookupError)       feedback on an id that is not known, or somebody else's
     └── BackendError                              the upstream could not answer
         ├── BackendUnavailable                    refused, reset, or no backend is configured: the proxy says 503
+        │   └── Interrupted                       an answer broke off in the middle: it ends with an error
         ├── BackendTimeout                        no answer in time: the proxy says 504
         ├── LimitReached                          a queue is full or a budget spent: the caller gets 429
         └── WireError                             bytes that are not the protocol: the proxy says 400 or 502
@@ -28,6 +29,7 @@ __all__ = [
     "CacheCorruptError",
     "CacheError",
     "ConfigError",
+    "Interrupted",
     "LLMProxyError",
     "LimitReached",
     "MissingDependencyError",
@@ -81,6 +83,10 @@ class BackendTimeout(BackendError):
     """The upstream did not answer in time."""
 
 
+class Interrupted(BackendUnavailable, ConnectionAbortedError):
+    """An answer broke off in the middle; a face turns it into its HTTP library's error."""
+
+
 class LimitReached(BackendError):
     """A limit of the configuration says that a call is not sent now; raise the limit, wait, or ask another model.
 
@@ -93,6 +99,11 @@ class LimitReached(BackendError):
     def __init__(self, message: str, *, code: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.code, self.retry_after_s = code, retry_after_s
+
+    @property
+    def word(self) -> str:
+        """What is reached, in a word: ``over-budget`` or ``busy``."""
+        return "over-budget" if self.code.startswith("budget_") else "busy"
 
 
 class WireError(BackendError):

@@ -159,9 +159,9 @@ class Feedback:
             ValueError: ``good`` is no such number.
             CacheError: It can't be looked up.
         """
+        if not 0 <= good <= 1:  # as is no number
+            raise ValueError("good must be true, false or a number from 0 to 1")
         score = float(good)
-        if not 0 <= score <= 1:  # as is no number
-            raise ValueError(f"good must be true, false or a number from 0 to 1, not {good}")
         known = self._log.find(call_id) if self._log is not None else None
         is_theirs = known is not None and (
             caller is None or known.owner == owner_of(call_id, tenant_of(caller, self._tenant))

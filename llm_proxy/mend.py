@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from .errors import Interrupted
+
 if TYPE_CHECKING:
     from .engine.effects import Flow, Mending
     from .types import Head
@@ -17,6 +19,9 @@ __all__ = ["Mended", "MendedAsync"]
 class Mended:
     """A body that is read by one thread at a time, and may be closed by another.
 
+    One that ends too early and has gone on before raises `Interrupted` where nobody goes on any more, since its parts
+    would pass for a whole; one that never went on ends as it came.
+
     Args:
         head: The answer that has begun.
         mending: Says what is handed on, and asks for the rest.
@@ -26,7 +31,7 @@ class Mended:
     def __init__(self, head: Head, mending: Mending, run: Callable[[Flow[Head | None]], Head | None]) -> None:
         self._source, self._mending, self._run = head.body, mending, run
         self._pieces: Iterator[bytes] | None = None
-        self._is_over = self._is_closed = False
+        self._is_over = self._is_closed = self._has_gone_on = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -68,8 +73,10 @@ class Mended:
             self._is_over = True
             if error is not None:
                 raise error
+            if self._has_gone_on and not self._is_closed:
+                raise Interrupted(_LEFT_OFF)
             return self._mending.kept()
-        self._source, self._pieces = head.body, None
+        self._source, self._pieces, self._has_gone_on = head.body, None, True
         if self._is_closed:  # by another thread, meanwhile
             self.close()
         return b""
@@ -83,7 +90,7 @@ class MendedAsync:
     ) -> None:
         self._source, self._mending, self._run = head.body, mending, run
         self._pieces: AsyncIterator[bytes] | None = None
-        self._is_over = self._is_pulling = False
+        self._is_over = self._is_pulling = self._has_gone_on = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -131,9 +138,14 @@ class MendedAsync:
             self._is_over = True
             if error is not None:
                 raise error
+            if self._has_gone_on:
+                raise Interrupted(_LEFT_OFF)
             return self._mending.kept()
-        self._source, self._pieces = head.body, None
+        self._source, self._pieces, self._has_gone_on = head.body, None, True
         return b""
+
+
+_LEFT_OFF = "the answer broke off again, and nobody could go on with it"
 
 
 def _close(source: Any) -> None:

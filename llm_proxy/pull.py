@@ -19,7 +19,7 @@ import anyio
 
 from .engine.effects import Flow
 from .engine.flights import Flight, Seat, Ticket
-from .errors import BackendUnavailable
+from .errors import Interrupted
 
 if TYPE_CHECKING:
     from .types import Head
@@ -31,10 +31,6 @@ AsyncRun = Callable[[Flow[None]], Coroutine[Any, Any, None]]
 Opened = Callable[["Head"], None]
 OnOver = Callable[[Flight], None]
 Broken = Callable[[str], Exception]
-
-
-class Interrupted(BackendUnavailable, ConnectionAbortedError):
-    """The thread or task that read a shared answer was interrupted; a face turns it into its HTTP library's error."""
 
 
 class SyncFlight(Flight):

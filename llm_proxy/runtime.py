@@ -253,9 +253,8 @@ class Runtime:
             is_quiet: No other thread was inside llm-proxy at the fork. Else modules may be half imported for ever,
                 and calls are passed on without cache and encoder.
         """
-        _inherited.append(
-            (self.cache, self.encoder, self.ledger, self.learning, self.driver, self.async_driver, self._pool)
-        )
+        stores = self.cache, self.ledger, self.learning, self.gate
+        _inherited.append((*stores, self.encoder, self.driver, self.async_driver, self._pool))
         if self._is_closed:
             self._lock = threading.RLock()
             return

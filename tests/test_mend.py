@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llm_proxy.mend import Mended, MendedAsync
+from llm_proxy.pull import Interrupted
 from llm_proxy.types import Head
 
 pytestmark = pytest.mark.anyio
@@ -116,6 +117,15 @@ async def test_nobody_goes_on_after_an_error(kind: str) -> None:
 
 async def test_nobody_goes_on_after_an_early_end(kind: str) -> None:
     assert (await read(kind, Body(b"a"), Mending()))[0] == b"A(kept)"
+
+
+@pytest.mark.parametrize("piece", [b"b", b"!"])
+async def test_what_has_gone_on_never_ends_as_if_it_were_whole(kind: str, piece: bytes) -> None:
+    second = Body(piece)
+    mending = Mending(second)
+    with pytest.raises(Interrupted, match="broke off again"):
+        await read(kind, Body(b"a"), mending)
+    assert (mending.errors, second.closed) == ([None, None], 1)
 
 
 async def test_a_body_without_anything_to_close(kind: str) -> None:

@@ -59,8 +59,7 @@ _OPEN_ACCOUNT = "INSERT OR IGNORE INTO accounts VALUES (?, ?, 0, 0, 0, 0)"
 _HOLD = "UPDATE accounts SET held_usd = held_usd + ?, held_tokens = held_tokens + ? WHERE name = ? AND period = ?"
 _SPEND = "UPDATE accounts SET usd = usd + ?, tokens = tokens + ? WHERE name = ? AND period = ?"
 _PICO = 10**12
-_BUSY_S = 2.0  # longest wait for other processes
-_PAUSE_S = 0.02
+_BUSY_S, _PAUSE_S = 2.0, 0.02  # longest wait for other processes, and between two tries
 _LEASE_S = 3600.0
 
 
@@ -216,14 +215,17 @@ class _File:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._open: tuple[sqlite3.Connection, object] | None = None
+        self._open: tuple[sqlite3.Connection, tuple[int, ...]] | None = None
 
     def connection(self) -> sqlite3.Connection:
         """Open, with the tables laid out; opened anew in a child, and where the file was taken away."""
         if self._open is not None:
             if self._open[1] == self._identity():
                 return self._open[0]
-            _left_open.append(self._open)  # a parent's connection must not be closed here
+            if self._open[1][:1] == (os.getpid(),):  # the file was taken away
+                self._open[0].close()
+            else:
+                _left_open.append(self._open)  # a parent's connection must not be closed here
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600))
@@ -240,14 +242,12 @@ class _File:
             self._open[0].close()
         self._open = None
 
-    def _identity(self) -> object:
-        if self.path is None:
-            return os.getpid()
+    def _identity(self) -> tuple[int, ...]:
         try:
-            found = self.path.stat()
+            found = self.path.stat() if self.path is not None else None
         except FileNotFoundError:
-            return None
-        return os.getpid(), found.st_dev, found.st_ino
+            return ()
+        return (os.getpid(),) if found is None else (os.getpid(), found.st_dev, found.st_ino)
 
 
 _left_open: list[object] = []
@@ -290,15 +290,14 @@ def _lay_out(connection: sqlite3.Connection, path: Path | None) -> None:
 
 def _set_wal(connection: sqlite3.Connection) -> None:
     """Have the file written ahead; SQLite itself does not wait here for other processes that open it just now."""
-    for _ in range(int(_BUSY_S / _PAUSE_S)):
+    for left in range(int(_BUSY_S / _PAUSE_S), -1, -1):
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            if not left or exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
             time.sleep(_PAUSE_S)
-    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _is_laid_out(connection: sqlite3.Connection, path: Path | None) -> bool:

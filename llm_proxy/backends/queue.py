@@ -32,7 +32,8 @@ from __future__ import annotations
 import statistics
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
@@ -131,7 +132,7 @@ class Queue:
         Raises:
             LimitReached: `length` calls wait; comes again when they will have had their turn, as foretold.
         """
-        with self._lock:
+        with self._locked():
             now_s = self._monotonic()
             is_free = len(self._in_slots) < self._slots
             if not is_free and self._waiting >= self._length:
@@ -148,7 +149,6 @@ class Queue:
                 self._begin(place, now_s)
             else:
                 self._wait(place)
-        self._see_off()
         return place
 
     def when_called(self, place: Place, called: Callable[[], object]) -> None:
@@ -156,7 +156,7 @@ class Queue:
 
         It must be quick; a RuntimeError of it says that nobody is there any more, and the place is left.
         """
-        with self._lock:
+        with self._locked():
             if _waits(place):
                 place._called = called
                 return
@@ -176,11 +176,20 @@ class Queue:
         Returns:
             Seconds, >= 0.
         """
-        with self._lock:
+        with self._locked():
             if len(self._in_slots) < self._slots:
                 return 0.0
             now_s, own = self._monotonic(), tokens or self._usual_tokens()
             return self._drain_s(now_s, lambda place: place.tokens <= own)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock; who left meanwhile, and could not have it, is seen off after it."""
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._see_off()
 
     # -- under the lock --------------------------------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from llm_proxy.errors import LimitReached
+
 if TYPE_CHECKING:
     from llm_proxy.types import Head, HeaderList
 
@@ -72,7 +74,9 @@ class Failure:
         """The failure in a word."""
         if self.status:
             return "error" if self.status == 200 else str(self.status)
-        return "refused" if self.is_refused else {"timeout": "timeout", "rate_limit": "busy"}.get(self.cause, "broken")
+        if isinstance(self.brought, LimitReached):
+            return self.brought.word
+        return "refused" if self.is_refused else "timeout" if self.cause == "timeout" else "broken"
 
 
 def failed(head: Head, *, code: str = "", kind: str = "", message: str = "", now_s: float = 0.0) -> Failure:

@@ -61,7 +61,7 @@ __all__ = ["Cascade"]
 SCORING_S = 2.0
 """Longest wait for the scorer: it takes two passes of the encoder, and loads with the first answer."""
 
-_UNSEEN, _BUSY = "unseen", "busy"
+_UNSEEN, _KEPT_BACK = "unseen", ("busy", "over-budget")
 _STREAM_OVERHEAD = 16  # as in `llm_proxy.wire.recorder`
 _NOT_SENT = ("stream", "stream_options", "store", "metadata")
 _NOT_OURS = "idempotency-key"  # it stands for one request, and others are sent before it
@@ -181,7 +181,7 @@ class Cascade:
         if thought.source is not None:
             call.grades += (Grade(*step, thought.source, thought.p_right or 0.0, thought.tokens),)
         if held is None or not thought.is_good:
-            if thought.words == _BUSY or (held is not None and self._is_loading(outgoing.backend, held)):
+            if thought.words in _KEPT_BACK or (held is not None and self._is_loading(outgoing.backend, held)):
                 self._settler.withdrawn(call.outcome, sent)
             else:
                 self._settler.given_up(call.outcome, sent, status=held.head.status if held is not None else 0)
@@ -199,8 +199,8 @@ class Cascade:
         try:
             admitted = yield from self._gate.enter(call, outgoing)
             held = yield from hold(admitted, limit_bytes=limit_bytes, limit_s=limit_s, wait_s=wait_s)
-        except LimitReached:
-            return None, Thought(False, _BUSY)
+        except LimitReached as exc:
+            return None, Thought(False, exc.word)
         except Late:
             return None, Thought(False, "late")
         except Exception:  # noqa: BLE001 - of any HTTP library: the next candidate is asked
@@ -229,11 +229,11 @@ class Cascade:
             if status != 429 and status < 500:
                 return held.head
             why = f"status-{status}"
-        except LimitReached:
-            why = _BUSY
+        except LimitReached as exc:
+            why = exc.word
         except Exception:  # noqa: BLE001 - of any HTTP library: there is an answer at hand
             pass
-        if why == _BUSY:
+        if why in _KEPT_BACK:
             self._settler.withdrawn(call.outcome, call.sent)
         else:
             self._settler.given_up(call.outcome, call.sent, status=status)

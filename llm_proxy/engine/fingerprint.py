@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llm_proxy.config import CacheConfig
     from llm_proxy.types import ChatRequest
 
-__all__ = ["conversation_of", "fingerprint", "narrowed", "owner_of", "tenant_of"]
+__all__ = ["conversation_of", "fingerprint", "narrowed", "owner_of", "payer_of", "tenant_of"]
 
 # These fields name the caller, the transport or the bill; the model's answer does not depend on them.
 _NOT_IN_SCOPE = frozenset({
@@ -108,6 +108,18 @@ def tenant_of(request: ChatRequest, rule: str) -> str:
         return f"header:{request.headers.get(name.lower(), '')}"
     accounts = tuple(request.headers.get(name, "") for name in ACCOUNT_HEADERS)
     return _tenant_by_key(credentials_of(request.headers), accounts)
+
+
+def payer_of(request: ChatRequest, rule: str, keys: frozenset[str]) -> str:
+    """Whose budget and turn a call takes: of a proxy with keys of its own that key's, whatever else its caller says.
+
+    Args:
+        request: The call.
+        rule: See `tenant_of`.
+        keys: The proxy's own; empty for none.
+    """
+    known = sorted(secret for _, secret in credentials_of(request.headers) if secret in keys)
+    return _tenant_by_key((("", known[0]),), ()) if known and rule == "api_key" else tenant_of(request, rule)
 
 
 @lru_cache(maxsize=256)

@@ -16,7 +16,7 @@ Backends without a limit, and calls without a budget, pass without a step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,7 +26,7 @@ from llm_proxy.types import Usage
 from llm_proxy.wire.chat import error_body
 
 from .effects import Flow, Late, compute, forward, hold, pause, stand
-from .fingerprint import tenant_of
+from .fingerprint import payer_of
 from .permit import Permit
 from .ports import Ready
 
@@ -86,6 +86,7 @@ class Gate:
         self._lines, self._purse, self._cold = lines, purse, cold
         self._prices, self._foresight = prices, foresight
         self._clock, self._troubles = clock, troubles
+        self._keys = frozenset(key.get_secret_value() for key in config.server.keys)
 
     def is_open(self, outgoing: Outgoing) -> bool:
         """Whether nothing limits a request, so that there is nothing to enter."""
@@ -138,12 +139,13 @@ class Gate:
         if line is None and self._purse is None:
             return outgoing
         taken = _Taken(outgoing, call.request.base_url, self._size(call, outgoing), line)
-        if self._purse is not None:
-            taken.reservation = yield from self._reserved(call, taken, self._purse)
         try:
+            if self._purse is not None:
+                yield from self._reserved(call, taken, self._purse)
             if line is not None:
                 taken.turn = yield from self._turn(call, line, taken.size)
         except BaseException:
+            taken.is_left = True
             self._settle(taken, Usage())
             raise
         limit_bytes = self._config.cache.max_entry_bytes
@@ -252,32 +254,42 @@ class Gate:
 
     # -- the budgets -----------------------------------------------------------------------------------------------
 
-    def _reserved(self, call: Call, taken: _Taken, purse: Purse) -> Flow[object]:
+    def _reserved(self, call: Call, taken: _Taken, purse: Purse) -> Flow[None]:
         try:
-            return (yield from compute(partial(self._reserve, call, taken, purse)))
+            yield from compute(partial(self._reserve, call, taken, purse))
         except LimitReached:
             raise
         except Exception as exc:  # the fail-open boundary: calls go on without budgets
             self._troubles.note("budget", exc)
             if self._config.budget.strict:
                 raise LimitReached("the budget can't be read, and it is strict", code="budget_unavailable") from exc
-            return None
 
-    def _reserve(self, call: Call, taken: _Taken, purse: Purse) -> object:
-        """Prices load with the first call, and a file is written: not for an event loop."""
+    def _reserve(self, call: Call, taken: _Taken, purse: Purse) -> None:
+        """Prices load with the first call, and a file is written: not for an event loop.
+
+        A caller who leaves does not end the thread that is at it: whoever of the two comes second gives all back.
+        """
         size = taken.size
         usd, is_priced = self._usd(taken, Usage(size.prompt_tokens, size.most_tokens))
         tokens, is_free = size.prompt_tokens + size.most_tokens, is_priced and usd == 0.0
         tenant, route = self._tenant(call.request), call.destination.route
-        return purse.reserve(Ask(tenant, route, taken.outgoing.backend, usd, tokens, is_free))
+        reservation = purse.reserve(Ask(tenant, route, taken.outgoing.backend, usd, tokens, is_free))
+        if reservation is not None:
+            taken.held.append(reservation)
+        if taken.is_left:
+            self._settle(taken, Usage())
 
     def _settle(self, taken: _Taken, usage: Usage | None) -> None:
-        if self._purse is None or taken.reservation is None:
+        if self._purse is None:
+            return
+        try:
+            reservation = taken.held.pop()  # a list gives its item to one caller only, whatever thread it is in
+        except IndexError:
             return
         usage = usage or Usage(taken.size.prompt_tokens, taken.size.most_tokens)
         try:
             usd, _ = self._usd(taken, usage)
-            self._purse.settle(taken.reservation, usd, usage.prompt_tokens + usage.completion_tokens)
+            self._purse.settle(reservation, usd, usage.prompt_tokens + usage.completion_tokens)
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: a caller never pays for the budget
             self._troubles.note("budget", exc)
 
@@ -291,7 +303,7 @@ class Gate:
         return tokens * self._config.budget.unpriced_usd_per_mtok / 1e6, False
 
     def _tenant(self, request: ChatRequest) -> str:
-        return tenant_of(request, self._config.cache.tenant)
+        return payer_of(request, self._config.cache.tenant, self._keys)
 
 
 def refusal(outcome: Outcome, why: LimitReached) -> Ready:
@@ -306,11 +318,12 @@ def refusal(outcome: Outcome, why: LimitReached) -> Ready:
 
 @dataclass(slots=True)
 class _Taken:
-    """What a request has of slots and money."""
+    """What a request has of slots and money, and whether its caller left before it had all."""
 
     outgoing: Outgoing
     base_url: str
     size: Size
     line: Line | None
     turn: Turn | None = None
-    reservation: object = None
+    held: list[object] = field(default_factory=list)
+    is_left: bool = False

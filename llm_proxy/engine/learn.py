@@ -202,6 +202,8 @@ class Learner:
         """Whose answer is asked for: the strongest candidate's, or, where that answered, a cheaper one's."""
         ladder = self._dispatcher.ladder(request, Destination("", route=asked.route))
         first = asked.backend, asked.model
+        if "/".join(first) not in self._routes[asked.route].candidates:
+            return None  # a fallback from elsewhere: nothing is to be learnt of it
         if not ladder or ladder[-1] != first:
             return ladder[-1] if ladder else None
         cheaper = [pair for pair in ladder[:-1] if pair not in known]  # a cascade has looked at those it tried

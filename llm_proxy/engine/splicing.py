@@ -116,9 +116,9 @@ class Splicing:
                 self._settler.given_up(before, call.sent, status=0)
             try:
                 head = yield from self._begun(pair, sent)
-            except LimitReached:  # that says nothing of its backend
+            except LimitReached as exc:  # that says nothing of its backend
                 self._settler.withdrawn(call.outcome, call.sent)
-                call.attempts += (f"{pair[0]}/{pair[1]} busy",)
+                call.attempts += (f"{pair[0]}/{pair[1]} {exc.word}",)
                 self._turned_to(call, Attempt(*broken))
                 is_booked = True
                 continue

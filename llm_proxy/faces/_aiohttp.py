@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from ._http import httpx
@@ -77,6 +77,7 @@ class AiohttpPool:
             )
         except (OSError, ValueError, _client_error()) as exc:
             raise family_error(exc) from exc
+        _watch(response)
         return response.status, response.raw_headers, AiohttpBody(response)
 
     async def aclose(self) -> None:
@@ -131,6 +132,23 @@ class AiohttpBody:
         self._response.close()
 
 
+def _watch(response: aiohttp.ClientResponse) -> None:
+    """Have whoever reads an answer hear of it when its connection ends in the middle of a broken chunk."""
+    protocol: Any = response.connection.protocol if response.connection is not None else None
+    closed = getattr(protocol, "closed", None)
+    if closed is not None:
+        closed.add_done_callback(partial(_woken, response.content))
+
+
+def _woken(content: aiohttp.StreamReader, closed: asyncio.Future[None]) -> None:
+    import aiohttp
+
+    if not closed.cancelled():
+        closed.exception()  # looked at: else asyncio says that nobody did
+    if not content.is_eof() and content.exception() is None:
+        content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
+
+
 def family_error(exc: Exception) -> Exception:
     """The error of the httpx family that says the same as one of aiohttp's."""
     import aiohttp
@@ -163,7 +181,7 @@ def _said(exc: Exception) -> str:
         return "no connection could be made"
     if isinstance(exc, OSError):
         return os.strerror(exc.errno) if exc.errno else "the connection broke"
-    return exc.message if isinstance(exc, aiohttp.ClientResponseError) else str(exc) or type(exc).__name__
+    return type(exc).__name__  # not what it says: that quotes what could not be read
 
 
 @lru_cache(maxsize=1)

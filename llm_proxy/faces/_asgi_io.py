@@ -194,7 +194,8 @@ async def relay(served: Served, send: Send, *, is_chat: bool) -> None:
         await _pass_on(served, send, tail)
         last = tail.held if tail else b""
     except BROKEN as exc:
-        logger.warning("llm-proxy: an answer broke off in mid-stream (%s: %s)", type(exc).__name__, exc)
+        # Not what it says: the HTTP libraries quote what they could not read, which may be of the answer.
+        logger.warning("llm-proxy: an answer broke off in mid-stream (%s)", type(exc).__name__)
         if tail is None:
             return  # unfinished: the server closes the connection
         last = _broken_off(exc)

@@ -54,6 +54,7 @@ class _Watched(asyncio.Protocol):
     app: Any
     cycle: Any
     flow: Any
+    scope: Any
 
     loop: asyncio.AbstractEventLoop
     _timer: asyncio.TimerHandle | None = None
@@ -80,18 +81,25 @@ class _Watched(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes in, and see where in a request they lead."""
         before = self.cycle
+        had_body = before is not None and before.more_body
         super().data_received(data)
         cycle = self.cycle
-        if cycle is before and (cycle is None or (cycle.response_complete and not cycle.more_body)):
-            self._take_in_head(len(data))
+        if cycle is before and not had_body and (cycle is None or not cycle.more_body):
+            self._take_in_head(len(data), is_answering=cycle is not None and not cycle.response_complete)
             return
         self._head_bytes = 0
         self._forget()
         if cycle is not None and cycle.more_body:
             self._wait(self.limits.body_s, self._silent)
 
-    def _take_in_head(self, size: int) -> None:
-        if not self._head_bytes:  # no longer idle
+    def on_headers_complete(self) -> None:
+        """Keep the headers apart from what a chunked body brings after it; called by httptools."""
+        super().on_headers_complete()  # type: ignore[misc]
+        self.scope["headers"] = list(self.scope["headers"])
+
+    def _take_in_head(self, size: int, *, is_answering: bool) -> None:
+        """Count what comes of the next request, which may be while this one's answer is under way."""
+        if not self._head_bytes and not is_answering:  # no longer idle
             self._forget()
             self._wait(self.limits.head_s, self._late)
         self._head_bytes += size

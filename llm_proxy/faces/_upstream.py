@@ -104,10 +104,13 @@ class Upstream:
         wait_s = outgoing.timeout_s or _LONGEST_WAIT_S
         url, extensions = _address(outgoing.url)
         timeout = {"connect": min(_CONNECT_S, wait_s), "read": wait_s, "write": wait_s, "pool": wait_s}
+        rows = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in outgoing.headers]
+        if method == "HEAD":  # a backend that sends a body even so would have it taken for the next answer
+            rows.append((b"connection", b"close"))
         request = httpx.Request(
             method,
             url,
-            headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in outgoing.headers],
+            headers=rows,
             content=content or outgoing.body or None,
             extensions={**extensions, "timeout": timeout},
         )
@@ -139,7 +142,8 @@ def translated(exc: Exception, backend: str = "") -> BackendError:
     if isinstance(exc, httpx.TimeoutException):
         return BackendTimeout(f"{name} did not answer in time ({reason})")
     if isinstance(exc, (httpx.ProtocolError, httpx.DecodingError)):
-        return WireError(f"{name} broke the protocol ({reason})")
+        # Not what it says: the HTTP libraries quote what they could not read.
+        return WireError(f"{name} broke the protocol ({type(exc).__name__})")
     return BackendUnavailable(f"{name} can't be reached ({reason})")
 
 

@@ -92,6 +92,9 @@ class ProxyApp:
                 served = await self._answer(scope, headers, passed, caller)
             except (Refused, BackendError, *BROKEN) as exc:
                 served = _refusal(exc, is_body_awaited="expect" in headers and not caller.has_sent_all)
+            except Exception as exc:  # noqa: BLE001 - the last boundary: callers see an error in OpenAI's form
+                self._runtime.troubles.note("server", exc)
+                served = Served(500, [*OWN_HEADERS, ("connection", "close")], Outcome("bypass"), _TROUBLE)
             await relay(served, send, is_chat=scope["path"] == _CHAT_PATH)
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -131,7 +134,7 @@ class ProxyApp:
             status, body = await asyncio.to_thread(feedback.answer, self._runtime, raw, passed)
             return Served(status, [*OWN_HEADERS], Outcome("bypass"), body)
         # This proxy does not decode bodies, so a coded one is passed on: the backend may know the coding.
-        if path == _CHAT_PATH and method == "POST" and "content-encoding" not in headers:
+        if path == _CHAT_PATH and method == "POST" and headers.get("content-encoding", "").lower() in _PLAIN:
             return await self._chat(scope, passed, caller, announced=headers.get("content-length", ""))
         if path.startswith(_MODELS_PATH) and method == "GET":
             caller.watch()
@@ -289,6 +292,8 @@ def _refusal(exc: Exception, *, is_body_awaited: bool) -> Served:
     return Served(status, headers, Outcome("bypass", detail="refused"), error_body(str(exc), type=kind, code=code))
 
 
+_PLAIN = ("", "identity")
+_TROUBLE = error_body("llm-proxy is in trouble with this request; its log says more", type="server_error")
 _STATUSES: tuple[tuple[type[BackendError], int, str], ...] = (
     (BackendTimeout, 504, "upstream_timeout"),
     (BackendUnavailable, 503, "upstream_unavailable"),

@@ -196,6 +196,21 @@ class CostEstimator:
         estimate = self._estimate(asked, self._prompt(prompt_tokens))
         return self._on_trial(estimate, asked, prompt_tokens) if self._is_on_trial(asked) else estimate
 
+    def completion_tokens(self, asked: Asked, prompt_tokens: int) -> float:
+        """How long the answer of a model is expected to be, tokens >= 0; no price is asked for.
+
+        Args:
+            asked: The model.
+            prompt_tokens: Length of the prompt, >= 0.
+        """
+        arm, prompt, tokens = _arm(asked.backend, asked.model), self._prompt(prompt_tokens), asked.completion_tokens
+        if tokens is None:
+            seen = _predicted(self._tokens, arm, prompt.bucket, prompt.tokens_variance)
+            tokens = PRIOR_COMPLETION_TOKENS if seen is None else seen
+        else:
+            tokens *= self._scale(arm)
+        return min(tokens, asked.most_tokens) if asked.most_tokens else tokens
+
     def choose(
         self,
         candidates: Sequence[Asked],

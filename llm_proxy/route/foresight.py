@@ -49,7 +49,7 @@ class Foresight:
         limits = (needs.output_tokens, (settings.max_output_tokens or 0) if settings is not None else 0)
         limit = min((tokens for tokens in limits if tokens), default=0)
         asked = Asked(backend, model, foretold_tokens, most_tokens=limit)
-        expected = max(1.0, self._costs.estimate(asked, needs.prompt_tokens).completion_tokens)
+        expected = max(1.0, self._costs.completion_tokens(asked, needs.prompt_tokens))
         n = request.body.get("n")
         answers = n if type(n) is int and n > 1 else 1
         most = limit or math.ceil(expected * _MOST_TIMES_EXPECTED)

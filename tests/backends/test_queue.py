@@ -322,3 +322,48 @@ def test_a_place_may_be_given_up_by_the_collector_inside_the_queue() -> None:
     queue.leave(waiting)
     gc.collect()
     assert (queue.waiting, queue.under_way) == (0, 0)
+
+
+class TestLeavingMeanwhile:
+    """Who leaves on another thread while the lock is held is seen off by whoever holds it."""
+
+    @pytest.mark.parametrize("verb", ["when_called", "expected_wait_s", "enter"])
+    def test_the_slot_is_not_lost(self, verb: str) -> None:
+        queue = Queue(slots=1, bound_s=60.0, length=1, monotonic=lambda: 0.0)
+        first, second = queue.enter(10, "x"), queue.enter(10, "x")
+        called = threading.Event()
+        if verb != "when_called":
+            queue.when_called(second, called.set)
+        queue._lock = Held(queue._lock, lambda: queue.leave(first))
+        if verb == "when_called":
+            queue.when_called(second, called.set)
+        elif verb == "enter":
+            with pytest.raises(LimitReached):
+                queue.enter(5, "x")
+        else:
+            queue.expected_wait_s(5)
+        assert called.is_set()
+        assert (queue.waiting, queue.under_way) == (0, 1)
+
+
+class Held:
+    """A lock during whose first holding somebody else does something, on a thread of its own."""
+
+    def __init__(self, lock: Any, meanwhile: Any) -> None:
+        self._lock, self._meanwhile = lock, [meanwhile]
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self._meanwhile:
+            thread = threading.Thread(target=self._meanwhile.pop())
+            thread.start()
+            thread.join()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._lock.release()
+
+    def acquire(self, blocking: bool = True) -> bool:
+        return bool(self._lock.acquire(blocking))
+
+    def release(self) -> None:
+        self._lock.release()

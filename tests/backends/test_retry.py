@@ -6,7 +6,7 @@ from email.utils import format_datetime
 import pytest
 
 from llm_proxy.backends.retry import Attempt, Failure, Tries, asked_wait_s, failed, failed_by, pause_s
-from llm_proxy.errors import BackendTimeout, BackendUnavailable, ConfigError
+from llm_proxy.errors import BackendTimeout, BackendUnavailable, ConfigError, LimitReached
 from llm_proxy.faces._http import httpx
 from llm_proxy.types import Head
 
@@ -88,6 +88,18 @@ class TestFailed:
 
     def test_words(self) -> None:
         assert (AGAIN.words, failed(head(200)).words) == ("500", "error")
+
+    @pytest.mark.parametrize(
+        ("code", "word"),
+        [
+            ("queue_full", "busy"),
+            ("queue_timeout", "busy"),
+            ("budget_exceeded", "over-budget"),
+            ("budget_unavailable", "over-budget"),
+        ],
+    )
+    def test_a_limit_in_a_word(self, code: str, word: str) -> None:
+        assert Failure(LimitReached("no", code=code), "rate_limit", False).words == word
 
 
 class TestWait:

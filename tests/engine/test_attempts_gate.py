@@ -13,7 +13,7 @@ from llm_proxy.errors import LimitReached
 from llm_proxy.types import ChatRequest, Head
 from tests.engine.attempts_kit import BROKEN, JSON_TYPE, STREAM_TYPE, Attempting
 from tests.engine.flow_kit import Course
-from tests.engine.test_gate import REFUSED, with_purse
+from tests.engine.test_gate import REFUSED, reserved, with_purse
 from tests.fakes import Rig, body_of, request
 
 FULL = {"concurrency": 1, "queue_length": 0}
@@ -101,6 +101,13 @@ class TestRefusedAtFirst:
         course.send(course.effect.call())
         assert course.expect(Forward).outgoing.backend == "spare"
         assert [ask.backend for ask in purse.asked] == ["main", "spare"]
+
+    def test_what_is_spent_is_not_called_busy(self) -> None:
+        made = rig({"retries": 1})
+        with_purse(made, REFUSED)
+        course = Course(made, request(model="main/m", temperature=2))
+        reserved(course)
+        assert course.answer.outcome.attempts == "main/m over-budget"
 
     def test_the_candidates_of_a_route_are_tried_once_and_then_those_outside(self) -> None:
         routes = {"auto": {"candidates": ["main/m", "spare/m"], "fallbacks": ["spare/m", "spare/other"]}}

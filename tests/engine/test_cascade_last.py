@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from llm_proxy.engine.effects import Compute, Forward, Held, Hold, Late
+from llm_proxy.errors import LimitReached
 from tests.engine.cascade_kit import Appraiser, Steps, held, rig
 from tests.engine.flow_kit import Course
+from tests.engine.test_gate import REFUSED, reserved, with_purse
 from tests.fakes import FakeScorer, Rig, completion, events_of, request
 
 
@@ -156,6 +158,22 @@ class TestLimits:
         assert (course.effect, earlier.effect is None) == (None, False)
         course.settle(course.answer)
         assert made.event.outcome.cascade == "small 0.31, large busy, small"
+        assert made.selector.health._breakers._states == {}
+
+    def test_the_budget_is_spent(self) -> None:
+        """It is not said to be busy, nor to have failed."""
+        made = self.made()
+        with_purse(made, "reserved", REFUSED)
+        course = Steps(made)
+        reserved(course)
+        course.hold(held())
+        while isinstance(course.effect, Compute):
+            try:
+                course.compute()
+            except LimitReached as exc:
+                course.throw(exc)
+        course.settle(course.answer)
+        assert made.event.outcome.cascade == "small 0.31, large over-budget, small"
         assert made.selector.health._breakers._states == {}
 
     def test_the_first_one_loads_its_model(self) -> None:

@@ -295,3 +295,13 @@ class TestBudget:
         purse = with_purse(one)
         reserved(asked(one, model="local/m"))
         assert (purse.asked[0].usd, purse.asked[0].is_free) == (0.0, True)
+
+    def test_a_caller_who_leaves_while_it_is_reserved_gets_it_back(self) -> None:
+        one = rig()
+        purse = with_purse(one)
+        course = asked(one, model="two/m")
+        reserving = course.expect(Compute).call
+        course.flow.close()
+        assert purse.settled == []
+        reserving()  # the thread that is at it goes on
+        assert purse.settled == [("r1", 0.0, 0)]

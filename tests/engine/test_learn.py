@@ -395,3 +395,4 @@ class TestCascades:
         monkeypatch.setattr(bench.dispatcher, "ladder", lambda request, destination: (("b", "small"), ("b", "large")))
         known = {("b", "small")}
         assert bench.learner._other(call.call, call.answer.outcome.with_changes(model="large"), known) is None
+        assert bench.learner._other(call.call, call.answer.outcome.with_changes(model="elsewhere"), known) is None

@@ -71,7 +71,7 @@ def test_a_machine_that_is_well(directory):
     assert {finding.state for finding in findings} == {"ok"}
     assert {finding.topic for finding in findings} == {
         "python", "packages", "openai", "extras", "settings", "keys", "encoder", "guard", "cache", "ledger",
-        "local server", "prices",
+        "local server", "prices", "proxy",
     }  # fmt: skip
     assert not directory.exists(), "looking makes nothing"
 
@@ -92,6 +92,23 @@ class TestPackages:
         installed(monkeypatch, faiss_cpu=None, onnxruntime=None, tokenizers=None, numpy=None)
         (extras,) = of("extras", checks.packages())
         assert extras.state == "warning"
+
+    def test_the_proxy_s_extra_may_be_missing(self, monkeypatch):
+        installed(monkeypatch, aiohttp="3.11", httptools=None, uvloop="0.21")
+        (finding,) = checks.optional(Config())
+        assert finding == Finding(
+            "proxy", "ok", "httptools not installed: the proxy serves without, slower", 'pip install "llm-proxy[proxy]"'
+        )
+        installed(monkeypatch, aiohttp="3.11", httptools="0.6", uvloop="0.21")
+        assert list(checks.optional(Config())) == [Finding("proxy", "ok", "aiohttp 3.11, httptools 0.6, uvloop 0.21")]
+
+    def test_opentelemetry_is_looked_for_where_it_is_asked_for(self, monkeypatch):
+        config = Config(observe={"otel": True})
+        installed(monkeypatch, opentelemetry_api=None)
+        finding = list(checks.optional(config))[1]
+        assert (finding.topic, finding.state, finding.remedy) == ("otel", "problem", 'pip install "llm-proxy[otel]"')
+        installed(monkeypatch, opentelemetry_api="1.30")
+        assert list(checks.optional(config))[1] == Finding("otel", "ok", "opentelemetry-api 1.30")
 
     def test_both_onnx_runtimes(self, monkeypatch):
         installed(monkeypatch, onnxruntime="1.20", onnxruntime_gpu="1.20")

@@ -50,6 +50,15 @@ def test_it_is_calibrated(prompts: str) -> None:
     assert invoke_json(*options, "--route", "turned")["quality"]["shares"] != found["shares"]
 
 
+@pytest.mark.parametrize("own", ["", "heads"])
+def test_the_settings_it_prints_name_the_head(prompts: str, own: str) -> None:
+    options = ("route", "calibrate", "--head", "shipped", "--strong-share", "0.5", "--log", prompts)
+    assert "head =" not in invoke(*options).stdout, "it is the route's own"
+    text = Path("llm-proxy.toml").read_text(encoding="utf-8")
+    Path("llm-proxy.toml").write_text(text.replace('head = "shipped"', f'head = "{own}"'), encoding="utf-8")
+    assert '\nhead = "shipped"\nquality = ' in invoke(*options).stdout
+
+
 def test_it_decides_and_the_way_is_told() -> None:
     found = invoke_json("route", "explain", "What is the capital of France?")
     assert (found["decided_by"], found["way"]) == ("head", "cascade: 0 of 50 calls measured")

@@ -262,3 +262,41 @@ def test_nothing_is_smuggled_in(parser, tail):
         assert answer.count(b"HTTP/1.1 400 ") == 1
         assert upstream.requests == []
         assert http(port, WHOLE)[0] == 200
+
+
+def test_a_head_that_comes_while_an_answer_is_under_way_has_limits_too():
+    waits = threading.Event()
+
+    def slow(request):
+        waits.wait(20)
+        request.send(raw_response(completion()))
+
+    with (
+        RawUpstream(slow) as upstream,
+        proxied(upstream.url, server={"max_head_bytes": 2048}) as proxy,
+        running(proxy.app, http="httptools") as port,
+        socket.create_connection(("127.0.0.1", port), timeout=10) as caller,
+    ):
+        caller.sendall(WHOLE)
+        until(lambda: upstream.requests)
+        try:
+            for _ in range(200):
+                caller.sendall(b"GET / HTTP/1.1\r\nx: " + b"a" * 1000 if _ == 0 else b"a" * 1000)
+                time.sleep(0.001)
+        except ConnectionError:
+            pass
+        data = received(caller)
+        waits.set()
+        assert not data or data.startswith(b"HTTP/1.1 431 ")
+
+
+def test_trailers_are_no_headers():
+    with (
+        RawUpstream(lambda request: request.send(raw_response(completion()))) as upstream,
+        proxied(upstream.url, server={"keys": ["secret"]}) as proxy,
+        running(proxy.app, http="httptools") as port,
+    ):
+        chunks = b"%x\r\n" % len(BODY) + BODY + b"\r\n0\r\nauthorization: Bearer secret\r\n\r\n"
+        status, _, body = http(port, HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunks)
+        assert status == 401
+        assert error_of(body)["code"] == "invalid_api_key"

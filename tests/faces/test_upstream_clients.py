@@ -10,6 +10,7 @@ import threading
 from typing import Any
 
 import aiohttp
+import anyio
 import pytest
 
 from llm_proxy.errors import BackendError, BackendTimeout, BackendUnavailable, MissingDependencyError, WireError
@@ -136,6 +137,27 @@ class TestWhatGoesWrong:
                 async for chunk in head.body:
                     got += chunk
             assert got == b"half"
+            await head.body.aclose()
+            await pool.aclose()
+
+    async def test_a_broken_chunk_in_the_middle(self, client: str) -> None:
+        """By itself aiohttp hears of it only when its time-out is over."""
+        goes_on = threading.Event()
+
+        def handler(request: Raw) -> None:
+            request.send(STREAM_HEAD + chunked(b"half", is_end=False))
+            goes_on.wait(20)
+            request.send(b"zz\r\n")
+            raise EOFError
+
+        with RawUpstream(handler) as upstream:
+            pool = Upstream(client=client)
+            head = await pool.send(outgoing(upstream.url))
+            chunks = aiter(head.body)
+            assert await anext(chunks) == b"half"
+            goes_on.set()
+            with anyio.fail_after(20), pytest.raises(httpx.RemoteProtocolError):
+                await anext(chunks)
             await head.body.aclose()
             await pool.aclose()
 

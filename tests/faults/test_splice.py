@@ -148,3 +148,20 @@ def test_where_nobody_can_go_on_it_ends_as_it_would_have() -> None:
             asked("sync", backends, events)
     assert len(spare.asked) == 1
     assert [event.error for event in events] == ["ReadError"]
+
+
+@pytest.mark.parametrize(
+    ("way", "error"),
+    [("sync", openai.APIConnectionError), ("async", openai.APIConnectionError), ("proxy", openai.APIError)],
+)
+def test_a_rest_that_ends_early_is_an_error(way: str, error: type[Exception]) -> None:
+    """What has gone on once must not end as if it were whole."""
+    with upstream(rest_of, "reset in mid-body") as main, upstream(rest_of, "cut") as spare:
+        backends = {
+            "main": {"base_url": main.url, "fallbacks": ["spare"]},
+            "spare": {"base_url": spare.url, "can_prefill": "trailing"},
+        }
+        events: list[Any] = []
+        with pytest.raises(error):
+            asked(way, backends, events)
+    assert len(spare.asked) == 1

@@ -20,10 +20,13 @@ from ._findings import Finding
 if TYPE_CHECKING:
     from llm_proxy.config import BackendConfig
 
-__all__ = ["keys", "packages", "prices", "servers", "settings"]
+    from ._findings import State
+
+__all__ = ["keys", "optional", "packages", "prices", "servers", "settings"]
 
 _CORE = ("openai", "diskcache", "pydantic", "uvicorn", "typer", "rich", "genai-prices")
 _EXTRAS = ("faiss-cpu", "tokenizers", "numpy")
+_PROXY = ("aiohttp", "httptools", "uvloop")
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _KEYS = ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY")
 _OPENAI_MAJORS = range(2, 4)
@@ -84,6 +87,21 @@ def _extras() -> Iterator[Finding]:
         yield Finding("extras", "warning", message, 'pip install "llm-proxy[cpu]"')
     if listed:
         yield Finding("extras", "ok", listed)
+
+
+def optional(config: Config) -> Iterator[Finding]:
+    """The extras that nothing needs: a faster proxy; and OpenTelemetry, where it is asked for."""
+    yield _extra("proxy", _PROXY, "ok", "the proxy serves without, slower")
+    if config.observe.otel:
+        yield _extra("otel", ("opentelemetry-api",), "problem", "observe.otel needs it")
+
+
+def _extra(extra: str, names: tuple[str, ...], state: State, without: str) -> Finding:
+    found = {name: _version(name) for name in names}
+    missing = ", ".join(name for name, number in found.items() if number is None)
+    if missing:
+        return Finding(extra, state, f"{missing} not installed: {without}", f'pip install "llm-proxy[{extra}]"')
+    return Finding(extra, "ok", ", ".join(f"{name} {number}" for name, number in found.items()))
 
 
 def _version(name: str) -> str | None:

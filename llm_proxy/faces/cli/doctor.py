@@ -46,6 +46,7 @@ def _all(path: Path | None) -> Iterator[Finding]:
     yield from _checks.packages()
     config, findings = _checks.settings(path)
     yield from findings
+    yield from _checks.optional(config)
     yield from _checks.keys(config)
     yield from _checks_cache.encoder(config)
     yield from _checks_cache.guard(config)

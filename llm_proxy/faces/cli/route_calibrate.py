@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,33 +38,42 @@ if TYPE_CHECKING:
     from llm_proxy.route.calibrate import Calibrated, Setting
     from llm_proxy.route.heads import OnnxHead
 
+    _Said = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
 __all__ = ["calibrate"]
+
+
+_StrongShare = Annotated[
+    float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Share of calls for the strongest candidate.")
+]
+_QualityOfBest = Annotated[
+    float | None, typer.Option(min=0.01, max=1, metavar="SHARE", help="Share of the best candidate's quality to keep.")
+]
+_Log = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Reference traffic, .jsonl with prompts; otherwise the cached questions."),
+]
+_FromLog = Annotated[
+    bool, typer.Option("--from-log", help="Reference traffic: the calls that the log of outcomes keeps.")
+]
+_Route = Annotated[str, typer.Option(metavar="NAME", help="The route; the first one when there is no auto.")]
+_Head = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of the head, or shipped; otherwise heads in cache.directory.")
+]
+_Limit = Annotated[int, typer.Option(min=1, metavar="N", help="Most questions to look at, evenly drawn.")]
 
 
 def calibrate(
     context: typer.Context,
     *,
-    strong_share: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Share of calls for the strongest candidate.")
-    ] = None,
-    quality_of_best: Annotated[
-        float | None,
-        typer.Option(min=0.01, max=1, metavar="SHARE", help="Share of the best candidate's quality to keep."),
-    ] = None,
-    log: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Reference traffic, .jsonl with prompts; otherwise the cached questions."),
-    ] = None,
-    from_log: Annotated[
-        bool, typer.Option("--from-log", help="Reference traffic: the calls that the log of outcomes keeps.")
-    ] = False,
-    route: Annotated[str, typer.Option(metavar="NAME", help="The route; the first one when there is no auto.")] = "",
-    head: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of the head, or shipped; otherwise heads in cache.directory."),
-    ] = None,
+    strong_share: _StrongShare = None,
+    quality_of_best: _QualityOfBest = None,
+    log: _Log = None,
+    from_log: _FromLog = False,
+    route: _Route = "",
+    head: _Head = None,
     prices: Prices = "",
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Most questions to look at, evenly drawn.")] = 2_000,
+    limit: _Limit = 2_000,
     as_json: Json = False,
 ) -> None:
     """Find the setting of a route that gives a share of strong calls, or keeps a share of the quality.
@@ -81,44 +91,64 @@ def calibrate(
     """
     if (strong_share is None) == (quality_of_best is None):
         raise ConfigError("say one of --strong-share and --quality-of-best")
-    from llm_proxy.route.plan import names_in
-
     config = settings(context)
     found = load(head or heads_of(config))
     name, candidates = _candidates(config, route, found.models)
-    called = config.routes[name].known_as if name in config.routes else {}
-    said = zip(candidates, names_in(found.models, candidates, called), strict=True)
-    columns = [found.models.index(known_to(found.models, one, name)) for one, name in said]
-    if from_log:
-        p_good, log_tokens, chars = _said_of_log(config, found, name if name in config.routes else "", limit)
+    own = name if name in config.routes else ""
+    said = _said_of_log(config, found, own, limit) if from_log else _said_of_texts(config, found, log, limit)
+    p_good, usd = _of_candidates(config, found, (name, candidates), said, prices)
+    ways, questions = _ways(p_good, usd, strong_share, quality_of_best), len(said[-1])
+    if as_json:
+        found_by = {one.setting: plain(one) for one in ways}
+        emit({"route": name, "candidates": list(candidates), "questions": questions, **found_by})
     else:
-        p_good, log_tokens, chars = _said_of_texts(config, found, _sampled(_texts(config, log), limit))
-    p_good = p_good[:, columns]
-    usd = _usd(config, candidates, chars, log_tokens[:, columns], prices)
+        _show(name, candidates, questions, ways, _head_line(config, name, head))
 
+
+def _of_candidates(
+    config: Config, head: OnnxHead, asked: tuple[str, Sequence[str]], said: _Said, prices: str
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Of the candidates of a route, for each question: how probable a good answer is, and what it costs."""
+    from llm_proxy.route.plan import names_in
+
+    (name, candidates), (p_good, log_tokens, chars) = asked, said
+    called = config.routes[name].known_as if name in config.routes else {}
+    pairs = zip(candidates, names_in(head.models, candidates, called), strict=True)
+    columns = [head.models.index(known_to(head.models, one, name)) for one, name in pairs]
+    return p_good[:, columns], _usd(config, candidates, chars, log_tokens[:, columns], prices)
+
+
+def _ways(
+    p_good: NDArray[np.float32], usd: NDArray[np.float64], strong_share: float | None, quality_of_best: float | None
+) -> list[Calibrated]:
+    """What each setting has to be."""
     from llm_proxy.route.calibrate import for_score, for_share
 
     # Where all is free, what a good answer is worth decides nothing.
     settings_of: tuple[Setting, ...] = ("quality", "usd_per_good_answer") if usd.any() else ("quality",)
     if strong_share is not None:
-        ways = [for_share(p_good, usd, strong_share, by) for by in settings_of]
-    else:
-        ways = [for_score(p_good, usd, quality_of_best or 1.0, by) for by in settings_of]
-    if as_json:
-        found_by = {one.setting: plain(one) for one in ways}
-        emit({"route": name, "candidates": list(candidates), "questions": len(chars), **found_by})
-    else:
-        _show(name, candidates, len(chars), ways)
+        return [for_share(p_good, usd, strong_share, by) for by in settings_of]
+    return [for_score(p_good, usd, quality_of_best or 1.0, by) for by in settings_of]
 
 
-def _show(name: str, candidates: Sequence[str], questions: int, ways: Sequence[Calibrated]) -> None:
+def _head_line(config: Config, route: str, head: Path | None) -> list[str]:
+    """The setting without which the route would be decided by another head than the one that was looked at."""
+    looked_at, own = head or heads_of(config), config.routes[route].head if route in config.routes else ""
+    if looked_at.absolute() == (Path(own) if own else heads_of(config)).absolute():
+        return []
+    return [f"head = {json.dumps(str(looked_at), ensure_ascii=False)}"]
+
+
+def _show(
+    name: str, candidates: Sequence[str], questions: int, ways: Sequence[Calibrated], settings_before: Sequence[str]
+) -> None:
     heads = ("", *(f"{one.setting} = {one.value:g}" for one in ways))
     rows = [(f"calls to {one}", *(f"{way.shares[at]:.1%}" for way in ways)) for at, one in enumerate(candidates)]
     rows.append(("good answers a call, foreseen", *(number(way.score) for way in ways)))
     rows.append(("  of the best candidate's", *(share(way.score, way.best_score) for way in ways)))
     rows.append(("  of its cost", *(share(way.usd, way.best_usd) for way in ways)))
     show_rows(heads, rows, title=f"By {amount(questions)} questions")
-    lines = [f"[routes.{name}]", f"quality = {ways[0].value:g}"]
+    lines = [f"[routes.{name}]", *settings_before, f"quality = {ways[0].value:g}"]
     lines += [f"# or: {way.setting} = {way.value:g}" for way in ways[1:]]
     typer.echo(visible("\n" + "\n".join(lines), keep_lines=True))
 
@@ -136,20 +166,17 @@ def _candidates(config: Config, route: str, models: tuple[str, ...]) -> tuple[st
     return name, candidates
 
 
-def _said_of_texts(
-    config: Config, head: OnnxHead, texts: list[str]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+def _said_of_texts(config: Config, head: OnnxHead, log: Path | None, limit: int) -> _Said:
     """What a head says of texts, and how long these are."""
     import numpy
 
+    texts = _sampled(_texts(config, log), limit)
     with progress("Encoding", len(texts)) as step:
         p_good, log_tokens = predictions(head, open_encoder(config), texts, step)
     return p_good, log_tokens, numpy.array([len(text) for text in texts], numpy.float32)
 
 
-def _said_of_log(
-    config: Config, head: OnnxHead, route: str, limit: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+def _said_of_log(config: Config, head: OnnxHead, route: str, limit: int) -> _Said:
     """What a head says of the questions that the log of outcomes keeps, and how long these are."""
     source = log_of(config, route=route, only_graded=False)
     check_encoder(head, source.encoder)

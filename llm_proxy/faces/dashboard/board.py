@@ -44,7 +44,8 @@ class Board:
         self.history = History(path, now=self._clock.time)
         self.recent = Recent()
         self.feed = Feed(self.recent, path)
-        self.shows_questions = may_show_questions(runtime.config)
+        # Nobody is to read what holders of other keys have asked.
+        self.shows_questions = may_show_questions(runtime.config) and len(runtime.config.server.keys) < 2
         self._started_s = self._clock.monotonic()
         self._answers: dict[str, tuple[float, Any]] = {}
         self._lock = threading.Lock()
