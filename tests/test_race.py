@@ -54,7 +54,7 @@ class Lane:
 
     async def arun(self) -> Any:
         self.begun.set()
-        await anyio.to_thread.run_sync(self.may_end.wait, abandon_on_cancel=True)
+        await anyio.to_thread.run_sync(self.may_end.wait, 5, abandon_on_cancel=True)  # none may outlive the tests
         if isinstance(self.value, BaseException):
             raise self.value
         return self.value
