@@ -23,3 +23,9 @@ class EncoderConfig(Frozen):
         "that is named and does not work.",
     )
     wait_s: float = Field(0.05, gt=0, description="Longest wait for a vector; after it the call goes on as a miss.")
+    turn_s: float = Field(
+        0.25,
+        ge=0,
+        description="Longest wait for its turn before that, where many calls come at once: it costs less than asking "
+        "upstream. 0: it is part of `wait_s`.",
+    )

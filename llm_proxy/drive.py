@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
@@ -151,7 +152,7 @@ class Driver:
     def _computed(self, effect: Compute) -> Any:
         if effect.limit_s is None or effect.is_quick:
             return _worked(effect.call)
-        return _within(self._pool().submit(effect.call), effect.limit_s)
+        return _within(_in_turn(self._pool(), effect), effect.limit_s)
 
     def _perform(self, effect: Effect, send: Send | None) -> Any:
         match effect:
@@ -242,7 +243,7 @@ class AsyncDriver:
     async def _perform(self, effect: Effect, send: AsyncSend | None) -> Any:
         match effect:
             case Compute(call, limit_s):  # in a thread even if it is quick: nothing may hold up the event loop
-                return await _in_thread(partial(_worked, call), limit_s)
+                return await _in_thread(partial(_worked, call), limit_s, effect.turn_s)
             case Background(call):
                 return self._background(call)
             case Board(ticket, is_shareable):
@@ -309,6 +310,14 @@ def _worked(call: Callable[[], T]) -> T:
         return call()
 
 
+def _in_turn(pool: Executor, effect: Compute) -> Future[Any]:
+    begun = Event()
+    future = pool.submit(_begun, begun, effect.call)
+    if effect.turn_s and not begun.wait(effect.turn_s) and future.cancel():
+        raise Late(is_begun=False)
+    return future
+
+
 def _within(future: Future[Any], limit_s: float) -> Any:
     try:
         return future.result(limit_s)
@@ -319,16 +328,37 @@ def _within(future: Future[Any], limit_s: float) -> Any:
         raise Late from exc
 
 
+def _begun(begun: Event, call: Callable[[], T]) -> T:
+    begun.set()
+    return call()
+
+
 _limiters: RunVar[tuple[anyio.CapacityLimiter, anyio.CapacityLimiter]] = RunVar("llm_proxy_threads")
 
 
-async def _in_thread(call: Callable[[], Any], limit_s: float | None) -> Any:
+async def _in_thread(call: Callable[[], Any], limit_s: float | None, turn_s: float) -> Any:
     limiters = _limiters.get(None)
     if limiters is None:
         # What has a limit computes, and does not wait: more threads than cores would only make each of them late.
         limiters = anyio.CapacityLimiter(_THREADS), anyio.CapacityLimiter(min(_THREADS, _cores() + 1))
         _limiters.set(limiters)
     limiter = limiters[limit_s is not None]
+    if turn_s and limit_s is not None:
+        await _turn(limiter, turn_s)
+        try:
+            return await _in_free_thread(call, limit_s, anyio.CapacityLimiter(1))
+        finally:
+            limiter.release()
+    return await _in_free_thread(call, limit_s, limiter)
+
+
+async def _turn(limiter: anyio.CapacityLimiter, turn_s: float) -> None:
+    with anyio.move_on_after(turn_s):
+        return await limiter.acquire()
+    raise Late(is_begun=False)
+
+
+async def _in_free_thread(call: Callable[[], Any], limit_s: float | None, limiter: anyio.CapacityLimiter) -> Any:
     with anyio.move_on_after(limit_s):
         return await anyio.to_thread.run_sync(call, abandon_on_cancel=limit_s is not None, limiter=limiter)
     raise Late

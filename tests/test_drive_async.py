@@ -209,6 +209,32 @@ class TestAsync(OnALoop):
         assert await Async().driver.run(flow()) == "late"
         go.set()
 
+    async def test_the_wait_for_a_turn_is_not_part_of_the_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("llm_proxy.drive._cores", lambda: 1)  # so there are two threads
+        go, found = threading.Event(), []
+
+        def flow(call: Callable[[], Any], turn_s: float, limit_s: float = 0.05) -> Flow[None]:
+            try:
+                found.append((yield Compute(call, limit_s, turn_s=turn_s)))
+            except Late as late:
+                found.append("late" if late.is_begun else "busy")
+
+        it = Async()
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(it.driver.run, flow(lambda: go.wait(SLOW_S), SLOW_S, SLOW_S))
+            await anyio.sleep(0.02)
+            await it.driver.run(flow(str, 0.0))
+            await it.driver.run(flow(str, 0.02))
+            assert found == ["late", "busy"]
+            group.start_soon(it.driver.run, flow(lambda: "in time", SLOW_S))
+            await anyio.sleep(0.1)  # twice the limit
+            assert len(found) == 2
+            go.set()
+        assert sorted(map(str, found[2:])) == ["True", "True", "in time"]
+        await it.driver.run(flow(lambda: "free", 0.02))
+        assert found[-1] == "free"
+
     async def test_work_is_done_in_threads_of_its_own(self) -> None:
         here = threading.get_ident()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from llm_proxy.drive import _within
-from llm_proxy.engine.effects import Background, Compute, Flow, Forward
+from llm_proxy.drive import Driver, _within
+from llm_proxy.engine.effects import Background, Compute, Flow, Forward, Late
 from llm_proxy.testing import FakeEncoder
 from llm_proxy.types import Outgoing
 from tests.drive_kit import (
@@ -139,6 +140,25 @@ class TestDriving:
             assert it.rig.cache.entries[served.outcome.key].vector is None
             Slow.go.set()
             until(lambda: it.rig.cache.attached)
+
+    def test_the_wait_for_a_turn_is_not_part_of_the_limit(self) -> None:
+        go = threading.Event()
+
+        def flow(turn_s: float) -> Flow[str]:
+            try:
+                return (yield Compute(lambda: "found", 0.05, turn_s=turn_s))
+            except Late as late:
+                return "late" if late.is_begun else "busy"
+
+        with sync() as it, ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as caller:
+            driver = Driver(it.flights, lambda: pool)
+            pool.submit(go.wait, SLOW_S)
+            assert driver.run(flow(0.0)) == "late"
+            assert driver.run(flow(0.02)) == "busy"
+            waits = caller.submit(driver.run, flow(SLOW_S))
+            time.sleep(0.1)  # twice the limit
+            go.set()
+            assert waits.result(SLOW_S) == "found"
 
     def test_quick_work_is_done_by_the_caller_itself(self) -> None:
         def flow(limit_s: float | None, *, is_quick: bool) -> Flow[int]:

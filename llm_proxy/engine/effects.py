@@ -58,7 +58,15 @@ T = TypeVar("T")
 
 
 class Late(Exception):
-    """Thrown into a flow whose `Compute` took longer than it may; the work itself may still end by itself."""
+    """Thrown into a flow whose `Compute` took longer than it may; the work itself may still end by itself.
+
+    Attributes:
+        is_begun: False where it was not begun, because too many others were before it: nothing is wrong with it then.
+    """
+
+    def __init__(self, *, is_begun: bool = True) -> None:
+        super().__init__()
+        self.is_begun = is_begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,7 @@ class Compute:
     Attributes:
         call: The function.
         limit_s: Longest wait for it, seconds, after which `Late` is thrown in; None to wait as long as it takes.
+        turn_s: Longest wait for a thread that begins it, seconds, where ``limit_s`` is not to hold it; 0: it does.
         is_quick: Whether it is known to keep well within the limit, so that a caller with a thread of its own may call
             it there: a hop to another thread takes about a tenth of a millisecond.
     """
@@ -75,6 +84,7 @@ class Compute:
     call: Callable[[], Any]
     limit_s: float | None = None
     is_quick: bool = False
+    turn_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,9 +296,11 @@ Effect = Compute | Background | Board | Await | Launch | Upstream
 Flow = Generator[Effect, Any, T]
 
 
-def compute(call: Callable[[], T], limit_s: float | None = None, *, is_quick: bool = False) -> Flow[T]:
+def compute(
+    call: Callable[[], T], limit_s: float | None = None, *, is_quick: bool = False, turn_s: float = 0.0
+) -> Flow[T]:
     """Yield `Compute`; returns what ``call`` returns, raises what it raises, or `Late`."""
-    result: T = yield Compute(call, limit_s, is_quick)
+    result: T = yield Compute(call, limit_s, is_quick, turn_s)
     return result
 
 

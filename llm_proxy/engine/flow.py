@@ -230,13 +230,14 @@ class Engine:
             return None
         call.is_encoded = True
         search = partial(self._search, ticket, text, cache=cache, encoder=encoder)
-        limit_s = self._config.encoder.wait_s
+        limit_s, turn_s = self._config.encoder.wait_s, self._config.encoder.turn_s
         try:
             # An encoder whose slowest run took half of the limit will keep within it, so no thread has to watch it.
-            found = yield from compute(search, limit_s, is_quick=encoder.slowest_s <= limit_s / 2)
-        except Late:
-            encoder.note_timeout()
-            call.detail = "encoder-late"
+            found = yield from compute(search, limit_s, is_quick=encoder.slowest_s <= limit_s / 2, turn_s=turn_s)
+        except Late as late:
+            if late.is_begun:
+                encoder.note_timeout()
+            call.detail = "encoder-late" if late.is_begun else "encoder-busy"
             return None
         if found is None:
             call.detail = "encoder-failed"
@@ -349,13 +350,12 @@ class Engine:
             self._settler.sent(call.outcome, call.sent)
         if led is None:
             head = yield from (forward(outgoing) if asking is None else asking)
-            self._gate.saw(call.destination.backend, head.status)
         else:
             led.ticket.outcome = call.outcome
             head = yield from launch(outgoing, led, partial(self._opened, led), asking)
-            self._gate.saw(call.destination.backend, head.status)
-            if led.head is not None:
-                return Live(head, led.ticket.outcome, led, call.seat)
+        self._gate.saw(call.destination.backend, head.status)
+        if led is not None and led.head is not None:
+            return Live(head, led.ticket.outcome, led, call.seat)
         sent = None if call.is_over else call.sent
         self._settler.passed(call.request, call.outcome, call.started_s, status=head.status, sent=sent)
         self._learner.passed(call, head.status)
@@ -372,8 +372,8 @@ class Engine:
         return self._dispatcher.request(call.request, call.destination)
 
     def _opened(self, flight: Flight, head: Head) -> None:
-        limit_bytes = self._config.cache.max_entry_bytes
-        recorder = recorder_for(head.headers, limit_bytes=limit_bytes) if head.status == 200 else None
+        most = self._config.cache.max_entry_bytes
+        recorder = recorder_for(head.headers, limit_bytes=most) if head.status == 200 else None
         if recorder is None:
             flight.fail()
             return

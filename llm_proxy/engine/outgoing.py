@@ -83,13 +83,14 @@ class Dispatcher:
         return encoding
 
     def _encoding(self, text: str, encoder: QuestionEncoder) -> Flow[Encoding | None]:
-        limit_s = self._config.encoder.wait_s
+        settings = self._config.encoder
+        is_quick = encoder.slowest_s <= settings.wait_s / 2
         try:
-            encoding = yield from compute(
-                partial(encoder.encode, text), limit_s, is_quick=encoder.slowest_s <= limit_s / 2
-            )
-        except Late:
-            encoder.note_timeout()
+            encode = partial(encoder.encode, text)
+            encoding = yield from compute(encode, settings.wait_s, is_quick=is_quick, turn_s=settings.turn_s)
+        except Late as late:
+            if late.is_begun:
+                encoder.note_timeout()
             return None
         encoder.note_success()
         return encoding

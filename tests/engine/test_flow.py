@@ -164,7 +164,8 @@ class TestSemantic:
         course = Course(rig, request())
         flight = course.board()
         rig.cache.found = Found(entry(), 0.971)
-        assert course.expect(Compute).limit_s == rig.config.encoder.wait_s
+        effect, settings = course.expect(Compute), rig.config.encoder
+        assert (effect.limit_s, effect.turn_s) == (settings.wait_s, settings.turn_s)
         course.search()
         answer = course.answer
         assert isinstance(answer, Ready)
@@ -206,7 +207,8 @@ class TestSemantic:
         course.launch(head())
         assert course.answer.outcome.detail == "refused=numbers; similarity=0.960"
 
-    def test_a_late_encoder_is_a_miss(self) -> None:
+    @pytest.mark.parametrize(("late", "detail", "counted"), [(Late(), "late", 1), (Late(is_begun=False), "busy", 0)])
+    def test_a_late_encoder_is_a_miss(self, late: Late, detail: str, counted: int) -> None:
         class Counting(FakeEncoder):
             late = 0
 
@@ -216,9 +218,9 @@ class TestSemantic:
         rig = Rig(encoder=Counting())
         course = Course(rig, request())
         course.board()
-        course.throw(Late())
+        course.throw(late)
         course.launch(head())
-        assert (course.answer.outcome.detail, rig.encoder.late) == ("encoder-late", 1)
+        assert (course.answer.outcome.detail, rig.encoder.late) == (f"encoder-{detail}", counted)
         assert rig.troubles.counts == {}
 
     def test_evidence_that_cannot_be_read_is_counted(self) -> None:

@@ -44,14 +44,14 @@ def rig_with(oracle: FakeHead | None = None, **options: Any) -> Rig:
 class Course:
     """Steps a call to the request that it sends, and keeps the effects on the way there."""
 
-    def __init__(self, rig: Rig, call: ChatRequest, *, late: bool = False) -> None:
+    def __init__(self, rig: Rig, call: ChatRequest, *, late: Late | None = None) -> None:
         self.rig, self.computed, self.flight = rig, [], None
         self.flow = rig.engine.answer(call)
         effect: Any = next(self.flow)
         while not isinstance(effect, (Forward, Launch)):
-            if isinstance(effect, Compute) and late:
+            if isinstance(effect, Compute) and late is not None:
                 self.computed.append(effect)
-                effect = self.flow.throw(Late())
+                effect = self.flow.throw(late)
             elif isinstance(effect, Compute):
                 self.computed.append(effect)
                 effect = self._tried(effect)
@@ -175,8 +175,11 @@ class TestVector:
 
 
 class TestTrouble:
+    @pytest.mark.parametrize(("late", "counted"), [(Late(), 1), (Late(is_begun=False), 0)])
     @pytest.mark.parametrize("cache_settings", [{}, {"enabled": False}])
-    def test_a_late_vector_leaves_it_to_the_rules_and_is_asked_for_once(self, cache_settings: Any) -> None:
+    def test_a_late_vector_leaves_it_to_the_rules_and_is_asked_for_once(
+        self, cache_settings: Any, late: Late, counted: int
+    ) -> None:
         class Counting(FakeEncoder):
             late = 0
 
@@ -184,8 +187,8 @@ class TestTrouble:
                 self.late += 1
 
         rig = rig_with(cache_settings=cache_settings, encoder=Counting())
-        course = Course(rig, request("a hard one", model="auto"), late=True)
-        assert (course.asked, len(course.computed), rig.encoder.late) == ("small", 1, 1)
+        course = Course(rig, request("a hard one", model="auto"), late=late)
+        assert (course.asked, len(course.computed), rig.encoder.late) == ("small", 1, counted)
 
     @pytest.mark.parametrize(
         ("error", "part"), [(CacheError("no weights"), "encoder"), (RuntimeError("the pool is closed"), "engine")]
