@@ -19,6 +19,7 @@ from llm_proxy.wire.replay import replay
 
 from .call import Call
 from .effects import Flow, Late, await_flight, board, compute, forward, launch
+from .encoding import in_time
 from .fingerprint import fingerprint, narrowed
 from .flights import Failed, Joined, Lacking, Landed, Leading, Sharing, Ticket
 from .ports import Answer, Live, Ready
@@ -230,13 +231,9 @@ class Engine:
             return None
         call.is_encoded = True
         search = partial(self._search, ticket, text, cache=cache, encoder=encoder)
-        limit_s, turn_s = self._config.encoder.wait_s, self._config.encoder.turn_s
         try:
-            # An encoder whose slowest run took half of the limit will keep within it, so no thread has to watch it.
-            found = yield from compute(search, limit_s, is_quick=encoder.slowest_s <= limit_s / 2, turn_s=turn_s)
+            found = yield from in_time(search, encoder, self._config.encoder)
         except Late as late:
-            if late.is_begun:
-                encoder.note_timeout()
             call.detail = "encoder-late" if late.is_begun else "encoder-busy"
             return None
         if found is None:

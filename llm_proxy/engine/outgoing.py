@@ -12,7 +12,8 @@ from llm_proxy.route.base import Decision
 from llm_proxy.route.looks import Taken, Word
 from llm_proxy.types import Outgoing
 
-from .effects import Flow, Late, compute
+from .effects import Flow, Late
+from .encoding import in_time
 from .fingerprint import conversation_of
 
 if TYPE_CHECKING:
@@ -83,14 +84,9 @@ class Dispatcher:
         return encoding
 
     def _encoding(self, text: str, encoder: QuestionEncoder) -> Flow[Encoding | None]:
-        settings = self._config.encoder
-        is_quick = encoder.slowest_s <= settings.wait_s / 2
         try:
-            encode = partial(encoder.encode, text)
-            encoding = yield from compute(encode, settings.wait_s, is_quick=is_quick, turn_s=settings.turn_s)
-        except Late as late:
-            if late.is_begun:
-                encoder.note_timeout()
+            encoding = yield from in_time(partial(encoder.encode, text), encoder, self._config.encoder)
+        except Late:
             return None
         encoder.note_success()
         return encoding
