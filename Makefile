@@ -7,7 +7,7 @@ PAIRS = $(foreach name,pairs_negation slots_snips slots_hwu64 pairs_prompt_parap
 PAIR = --weak gpt-4o-mini-2024-07-18 --strong o1-mini-2024-09-12
 INDEX_TEXTS = $(BANKING77) $(CLINC150) $(BING)
 
-.PHONY: help demo test lint test-local-model test-chaos test-dashboard test-soak test-sentence-transformers bench docs clean
+.PHONY: help demo newcomer release-check site test lint test-local-model test-chaos test-dashboard test-soak test-sentence-transformers bench docs clean
 
 help:
 	@echo "make demo                        the demo, in .venv"
@@ -19,6 +19,9 @@ help:
 	@echo "make test-soak                   8 processes on one cache at its budget, for 10 minutes"
 	@echo "make test-sentence-transformers  the encoder extra with its real model (installs torch)"
 	@echo "make bench                       the benchmarks; results of record go to benchmarks/results"
+	@echo "make newcomer                    the README's first commands in an empty environment, timed"
+	@echo "make release-check               wheel and sdist, built, installed into empty environments, used and weighed"
+	@echo "make site                        the documentation as a site, in build/site"
 	@echo "make docs                        regenerate docs/settings.md and docs/cli.md"
 
 demo:
@@ -27,7 +30,7 @@ demo:
 
 test: lint
 	@scripts/test
-	@echo "not run here: make test-local-model (builds llama-cpp-python), test-chaos (60 s), test-dashboard (needs Chromium), test-soak (10 minutes), test-sentence-transformers"
+	@echo "not run here: make test-local-model (builds llama-cpp-python), test-chaos (60 s), test-dashboard (needs Chromium), test-soak (10 minutes), test-sentence-transformers, newcomer, release-check (both install), site"
 
 lint:
 	@scripts/install .venv-test cpu dev
@@ -72,6 +75,17 @@ bench:
 	@.venv-test/bin/python -m benchmarks.length --train $(DATA)/router_zeroeval/rows.jsonl.gz --model gpt-4o-mini-2024-07-18
 	@.venv-test/bin/python -m benchmarks.ways --record --responses $(DATA)/router_zeroeval/weak_responses.jsonl.gz $(PAIR)
 	@.venv-test/bin/python -m benchmarks.end_to_end --record --queries $(BANKING77) $(BING)
+
+newcomer:
+	@scripts/newcomer
+
+release-check:
+	@scripts/release-check
+
+site:
+	@scripts/install .venv-docs "" docs
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --quiet --strict -f docs/site/mkdocs.yml
+	@scripts/check-site && echo "build/site/index.html"
 
 docs:
 	@scripts/install .venv-test cpu dev

@@ -22,7 +22,8 @@ def from_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as exc:
-        raise ConfigError(f"configuration file {path} can't be read: {exc.strerror or exc}") from exc
+        remedy = "; llm-proxy init writes one" if isinstance(exc, FileNotFoundError) else ""
+        raise ConfigError(f"configuration file {path} can't be read: {exc.strerror or exc}{remedy}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise ConfigError(f"configuration file {path} is not TOML: {exc}") from exc
 

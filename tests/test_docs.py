@@ -1,13 +1,16 @@
 """The documentation is true: links lead somewhere, programs run, commands and settings exist, names are explained.
 
 That the pages of settings and commands are those of the code: `scripts/docs --check`. What `curl` prints against the
-proxy: `tests/faces/test_asgi_docs.py`. The table of behaviour: `tests/faces/test_matrix.py`.
+proxy: `tests/faces/test_asgi_docs.py`. The table of behaviour: `tests/faces/test_matrix.py`. Pages that are done from
+top to bottom: `tests/test_docs_walk.py`. Figures for Prometheus: `tests/observe/test_prometheus_docs.py`. The site:
+`make site`.
 """
 
 from __future__ import annotations
 
 import ast
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -25,6 +28,7 @@ from llm_proxy.faces.cli.app import app
 from llm_proxy.testing import FakeBackend
 
 from .servers import serving
+from .test_docs_walk import WALKED
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -82,7 +86,9 @@ class TestPython:
         for block in blocks(name, "python"):
             compile(block, name, "exec")
 
-    @pytest.mark.parametrize("name", [name for name in pages_with("python") if name != "docs/behaviour.md"])
+    @pytest.mark.parametrize(
+        "name", [name for name in pages_with("python") if name != "docs/behaviour.md" and Path(name).stem not in WALKED]
+    )
     def test_the_page_runs_as_one_program(self, name: str, tmp_path: Path) -> None:
         """Top to bottom, blocks that leave something out excepted, against a simulated provider."""
         whole = [block for block in blocks(name, "python") if not has_gaps(block)]
@@ -182,12 +188,15 @@ def commands(name: str) -> list[str]:
     return [line for line in found if line.startswith("llm-proxy ")]
 
 
+COMPLETION = ("--show-completion", "--install-completion")  # a shell's name may follow, and be left out
+
+
 def check_command(line: str) -> None:
     """Walk a command line down the tree of commands; words in capitals stand for any."""
     words: Iterator[str] = iter(shlex.split(line)[1:])
     command: Any = get_command(app)
     for word in words:
-        if word == "--":
+        if word == "--" or word in COMPLETION:
             return
         known = {name: option for option in command.params for name in option.opts}
         if word.startswith("-"):
@@ -204,3 +213,90 @@ def test_every_public_name_is_explained() -> None:
     pages = "\n".join(PAGES.values())
     missing = [name for name in llm_proxy.__all__ if not re.search(rf"(?<!\w){name}(?!\w)", pages)]
     assert missing == []
+
+
+def test_messages_that_are_explained_are_said() -> None:
+    """The page of what can go wrong quotes messages; each is somewhere in the code."""
+    source = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "llm_proxy").rglob("*.py"))
+    rows = re.findall(r"^\| `([^`]+ [^`]+)` \|", PAGES["docs/what-can-go-wrong.md"], re.MULTILINE)
+    assert len(rows) >= 3
+    missing = [row for row in rows if not all(part.strip() in source for part in row.split("…"))]
+    assert missing == []
+
+
+def test_the_readme_of_a_package_index_has_no_dead_link() -> None:
+    """As hatch-fancy-pypi-readme rewrites it: files are named, and nothing links into a source that is not there."""
+    hook = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["metadata"]["hooks"]
+    text = PAGES["README.md"]
+    for rule in hook["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    assert "verified hits (`docs/verified-hits.md`)" in text
+    assert [link for link in LINK.findall(text) if not link.startswith("https://")] == []
+
+
+def test_what_a_newcomer_types() -> None:
+    commands = runpy.run_path(str(ROOT / "scripts" / "newcomer"))["commands"]
+    assert list(commands(PAGES["README.md"])) == [
+        'pip install "llm-proxy[cpu]"', "llm-proxy init", "llm-proxy doctor", "llm-proxy demo",
+    ]  # fmt: skip
+
+
+def test_a_release_tries_every_extra() -> None:
+    """Those that cost too much are named with a reason; a new one is tried without being listed anywhere."""
+    script = runpy.run_path(str(ROOT / "scripts" / "release-check"))
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(script["environments"]()) | set(script["NOT_HERE"]) == {"core", *extras}
+    assert set(script["BOUNDS_MIB"]) <= set(script["environments"]())
+
+
+def test_the_site_lists_pages_that_exist() -> None:
+    """Those that it does not list are found under "Use" all the same; see docs/site/hooks.py."""
+    tree = ast.parse((ROOT / "docs" / "site" / "hooks.py").read_text(encoding="utf-8"))
+    tables = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id in {"NAV", "GENERATED"}
+    }  # fmt: skip
+    listed = [name for names in tables["NAV"].values() for name in names]
+    there = {Path(name).name for name in PAGES if name.startswith("docs/")} | tables["GENERATED"]
+    assert len(listed) == len(set(listed))
+    assert set(listed) - there == set(), "docs/site/hooks.py lists pages that are not there"
+
+
+def sections(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting with its path."""
+    for name, field in model.model_fields.items():
+        yield f"{path}{name}", field
+        for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if hasattr(inner, "model_fields"):
+                yield from sections(inner, f"{path}{name}.")
+
+
+def test_every_setting_is_described() -> None:
+    found = dict(sections(Config))
+    assert {"cache.budget_bytes", "server.port", "default_backend"} <= set(found)
+    assert [path for path, field in found.items() if not field.description] == []
+    page = PAGES["docs/settings.md"]
+    absent = {path for path in found if f"`{path.rpartition('.')[2]}`" not in page and f"`[{path}" not in page}
+    assert absent == set(), "run scripts/docs"
+
+
+def options(command: Any, words: tuple[str, ...] = ("llm-proxy",)) -> Iterator[tuple[str, str]]:
+    """Every command with every option that it takes."""
+    inner = getattr(command, "commands", {})
+    for name, child in inner.items():
+        yield from options(child, (*words, name))
+    for parameter in command.params if not inner or len(words) == 1 else ():
+        yield from ((" ".join(words), name) for name in parameter.opts if name.startswith("--") and name != "--help")
+
+
+def test_every_flag_is_in_the_page_of_commands() -> None:
+    chapters = dict(
+        re.findall(r"^## (llm-proxy[^\n]*)\n(.*?)(?=^## |\Z)", PAGES["docs/cli.md"], re.DOTALL | re.MULTILINE)
+    )
+    head = PAGES["docs/cli.md"].partition("\n## ")[0]
+    found = list(options(get_command(app)))
+    assert ("llm-proxy serve", "--workers") in found
+    missing = [row for row in found if f"`{row[1]}" not in chapters.get(row[0], "") and row[1] not in head]
+    assert missing == [], "run scripts/docs"

@@ -2,7 +2,7 @@
 
 Each scope has lists of its own, so a search never sees another scope's vectors. Up to 8,192 vectors a scope is one
 list in half precision (flat.py), above that many lists of one byte a dimension (lists.py): what was
-measured to choose that is in docs/index.md.
+measured to choose that is in docs/vector-index.md.
 
 Vectors have numbers, which are used again. Keys are kept once, as 32 bytes where they are a fingerprint's 64 digits.
 """

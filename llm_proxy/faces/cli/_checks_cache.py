@@ -144,9 +144,8 @@ def _directory(settings: CacheConfig) -> Iterator[Finding]:
         return
     mode = stat.S_IMODE(there.stat().st_mode)
     if there == place and mode & 0o077:
-        yield Finding(
-            "cache", "warning", f"other users may look into {place}, which holds prompts", f"chmod 700 {place}"
-        )
+        message = f"other users may look into {place}, which holds prompts"
+        yield Finding("cache", "warning", message, f"chmod 700 {place}", fix="rights")
     free_bytes = shutil.disk_usage(there).free
     if free_bytes < settings.budget_bytes:
         message = f"{size(free_bytes)} free for {place}, less than cache.budget_bytes ({size(settings.budget_bytes)})"
@@ -175,7 +174,8 @@ def _entries(config: Config) -> Iterator[Finding]:
     try:
         saved = snapshot.load(path) if path.exists() else None
     except (LLMProxyError, OSError) as exc:
-        yield Finding("index", "warning", str(exc), "llm-proxy cache check --repair; until then it is built anew")
+        remedy = "llm-proxy cache check --repair; until then it is built anew"
+        yield Finding("index", "warning", str(exc), remedy, fix="snapshot")
         return
     absent = [name for name in ("faiss", "numpy") if find_spec(name) is None]
     if saved is None:

@@ -96,7 +96,8 @@ def place_of(config: Config) -> Path:
 
     if config.cache.store != "disk":
         raise ConfigError(
-            f'cache.store is "{config.cache.store}": its entries live inside the running program and end with it'
+            f'cache.store is "{config.cache.store}": its entries live inside the running program and end with it; set '
+            'cache.store = "disk" to keep them'
         )
     return config.cache.directory / ENTRIES_NAME
 
@@ -113,7 +114,7 @@ def opened(config: Config) -> Iterator[DiskStore | None]:
         yield None
         return
     except OSError as exc:
-        raise CacheError(f"the cache in {place} can't be read: {exc.strerror}") from exc
+        raise CacheError(f"the cache in {place} can't be read: {exc.strerror}; llm-proxy doctor says more") from exc
     store = DiskStore(place)
     try:
         yield store
@@ -204,7 +205,7 @@ def found(store: DiskStore | None, prefix: str) -> tuple[Entry, Row]:
     except CacheCorruptError as exc:
         raise CacheError(f"entry {key} is damaged: {exc}; run llm-proxy cache check --repair") from exc
     if stored is None or entry is None:
-        raise CacheError(f"entry {key} was removed meanwhile")
+        raise CacheError(f"entry {key} was removed meanwhile; llm-proxy cache ls shows what is there")
     return entry, _row(stored, entry)
 
 

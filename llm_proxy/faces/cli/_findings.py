@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Finding", "State"]
+__all__ = ["Finding", "Fix", "State"]
 
 State = Literal["ok", "warning", "problem"]
+Fix = Literal["", "rights", "snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +20,11 @@ class Finding:
         state: ``ok``; ``warning``: works, with less; ``problem``: something asked for doesn't work.
         message: What was found.
         remedy: What to do; empty when all is well.
+        fix: What ``--fix`` would do by itself; empty where that is left to a person.
     """
 
     topic: str
     state: State
     message: str
     remedy: str = ""
+    fix: Fix = ""

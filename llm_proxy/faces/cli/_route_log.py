@@ -237,7 +237,10 @@ def known_to(models: Sequence[str], candidate: str, known_as: str | None = None)
 
     found = name_in(models, candidate, known_as)
     if found is None:
-        raise ConfigError(f"the head knows nothing of {candidate!r}; it knows {', '.join(models)}")
+        raise ConfigError(
+            f"the head knows nothing of {candidate!r}; it knows {', '.join(models)}: say which of them it is, in "
+            "routes.NAME.known_as"
+        )
     return found
 
 

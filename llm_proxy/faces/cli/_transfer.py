@@ -178,7 +178,7 @@ def _reading(file: Path) -> Iterator[BinaryIO]:
     try:
         source = file.open("rb")
     except OSError as exc:
-        raise CacheError(f"{file} can't be read: {exc.strerror}") from exc
+        raise CacheError(f"{file} can't be read: {exc.strerror}; - stands for standard input") from exc
     with source:
         yield source
 
@@ -192,7 +192,9 @@ def _writing(file: Path) -> Iterator[BinaryIO]:
         return
     try:
         if not file.name or file.is_dir():
-            raise CacheError(f"{str(file)!r} can't be written: it is a folder")
+            raise CacheError(
+                f"{str(file)!r} can't be written: it is a folder; name a file in it, or - for standard output"
+            )
         if file.exists() and not file.is_file():  # a pipe or a device is no name that a file could take
             with file.open("wb") as target:
                 yield target

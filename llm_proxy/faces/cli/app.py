@@ -14,6 +14,7 @@ from .budget import budget
 from .cache import cache_app
 from .demo_command import demo
 from .doctor import doctor
+from .init import init
 from .models import models
 from .route import route_app
 from .run import run
@@ -26,7 +27,6 @@ app = typer.Typer(
     cls=Group,
     name="llm-proxy",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -53,11 +53,15 @@ def shared(
 ) -> None:
     """The same OpenAI calls, cheaper and faster: repeated and equivalent questions are answered from a cache.
 
-    Begin with: llm-proxy demo
+    Examples:
+        llm-proxy init
+        llm-proxy demo
+        llm-proxy serve
     """
     context.obj = Shared(config)
 
 
+app.command()(init)
 app.command()(serve)
 app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(run)
 app.command()(demo)

@@ -29,7 +29,13 @@ _KEY_CHARS = 12
 _ANSWER_CHARS = 800
 _GAP = 3  # columns between two cells
 
-cache_app = typer.Typer(name="cache", no_args_is_help=True, help="Look at cached answers, keep, remove and move them.")
+_HELP = """Look at cached answers, keep, remove and move them.
+
+Examples:
+    llm-proxy cache ls --sort cost
+    llm-proxy cache report --since 7d
+"""
+cache_app = typer.Typer(name="cache", no_args_is_help=True, help=_HELP)
 
 Keys = Annotated[list[str], typer.Argument(metavar="KEY", help="Keys, or beginnings of keys, as cache ls shows them.")]
 

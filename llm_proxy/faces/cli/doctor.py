@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,23 +21,48 @@ __all__ = ["doctor"]
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "bold red")}
 
 
-def doctor(context: typer.Context, as_json: Json = False) -> None:
+def doctor(
+    context: typer.Context,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended without harm, and look again.")] = False,
+    as_json: Json = False,
+) -> None:
     """Check the installation, the settings, the keys, the encoder, the guard and the cache.
 
     Keys are never shown, only whether they are set. The exit code is 1 when
-    there is a problem; warnings say what works with less.
+    there is a problem; warnings say what works with less. With --fix, a cache
+    folder that others may read becomes the owner's alone, and a snapshot of
+    the index that can't be read is removed: the next start makes it anew.
+    Answers, settings and packages are never touched.
 
     Examples:
         llm-proxy doctor
+        llm-proxy doctor --fix
         llm-proxy doctor --json
     """
     found = list(_all(context.obj.config))
+    changes = _mended(context.obj.config, found) if fix else []
+    if any(is_done for is_done, _ in changes):
+        found = list(_all(context.obj.config))
     if as_json:
-        emit({"findings": [asdict(finding) for finding in found], "problems": _problems(found)})
+        report = {"findings": [asdict(finding) for finding in found], "problems": _problems(found)}
+        emit(report | ({"fixed": [text for is_done, text in changes if is_done]} if fix else {}))
     else:
+        for is_done, text in changes:
+            typer.echo(visible(f"{'fixed' if is_done else 'not fixed'}: {text}"))
         _show(found)
     if _problems(found):
         raise typer.Exit(1)
+
+
+def _mended(path: Path | None, found: list[Finding]) -> list[tuple[bool, str]]:
+    """What was changed; nothing where the settings are wrong, for then the folder that was looked at is another."""
+    if any(finding.topic == "settings" and finding.state == "problem" for finding in found):
+        return [(False, "nothing, until the settings are right")]
+    from llm_proxy.config import load
+
+    from ._fixes import fixed
+
+    return list(fixed(load(path), found))
 
 
 def _all(path: Path | None) -> Iterator[Finding]:
@@ -74,4 +99,6 @@ def _show(found: list[Finding]) -> None:
     screen = console()
     screen.print(rows)
     warnings = sum(finding.state == "warning" for finding in found)
-    screen.print(Text(f"{_problems(found)} problem(s), {warnings} warning(s)"))
+    mendable = sum(bool(finding.fix) for finding in found)
+    hint = f"; llm-proxy doctor --fix mends {mendable}" if mendable else ""
+    screen.print(Text(f"{_problems(found)} problem(s), {warnings} warning(s){hint}"))

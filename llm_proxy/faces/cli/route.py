@@ -12,7 +12,13 @@ from .route_train import train
 
 __all__ = ["route_app"]
 
-route_app = typer.Typer(name="route", help="Explain how routes choose, train and measure them.", no_args_is_help=True)
+_HELP = """Explain how routes choose, train and measure them.
+
+Examples:
+    llm-proxy route explain "What is the capital of France?"
+    llm-proxy route train
+"""
+route_app = typer.Typer(name="route", help=_HELP, no_args_is_help=True)
 route_app.command()(explain)
 route_app.command()(calibrate)
 route_app.command()(train)

@@ -162,7 +162,7 @@ def _candidates(config: Config, route: str, models: tuple[str, ...]) -> tuple[st
     name = route or ("auto" if "auto" in config.routes else next(iter(config.routes)))
     candidates = config.routes[name].candidates
     if len(candidates) < 2:
-        raise ConfigError(f"route {name!r} has one candidate only: there is nothing to choose")
+        raise ConfigError(f"route {name!r} has one candidate only: add another to routes.{name}.candidates")
     return name, candidates
 
 

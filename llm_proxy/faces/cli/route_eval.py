@@ -76,7 +76,10 @@ def evaluate(
     found = load(place)
     known = [name for name in outcomes.models if name in found.models]
     if len(known) < 2:
-        raise ConfigError(f"the head knows {', '.join(found.models)}; the log is of {', '.join(outcomes.models)}")
+        raise ConfigError(
+            f"the head knows {', '.join(found.models)}; the log is of {', '.join(outcomes.models)}: two models must be "
+            "in both"
+        )
     outcomes = outcomes.of(*known)
     priced = prices_for(config, outcomes, prices)
     columns = [found.models.index(name) for name in known]
