@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from .faces.client import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI, wrap
     from .faces.feedback import feedback
+    from .faces.stats import Calls, stats
     from .faces.transport import AsyncProxyTransport, ProxyTransport
     from .runtime import Runtime
     from .types import Outcome
@@ -41,6 +42,7 @@ __all__ = [
     "BackendUnavailable",
     "CacheCorruptError",
     "CacheError",
+    "Calls",
     "Config",
     "ConfigError",
     "LLMProxyError",
@@ -55,6 +57,7 @@ __all__ = [
     "WireError",
     "__version__",
     "feedback",
+    "stats",
     "wrap",
 ]
 
@@ -66,6 +69,8 @@ _HOME = {
     "Runtime": "runtime",
     "AsyncProxyTransport": "faces.transport",
     "ProxyTransport": "faces.transport",
+    "Calls": "faces.stats",
+    "stats": "faces.stats",
     "AsyncAzureOpenAI": "faces.client",
     "AsyncOpenAI": "faces.client",
     "AzureOpenAI": "faces.client",
@@ -81,6 +86,20 @@ def __getattr__(name: str) -> Any:
     module = import_module(f"{__name__}.{_HOME.get(name, 'errors')}")
     value = globals()[name] = getattr(module, name)
     return value
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext llm_proxy``; see `llm_proxy.faces.jupyter.extension`."""
+    from .faces.jupyter.extension import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """``%unload_ext llm_proxy``."""
+    from .faces.jupyter.extension import unload
+
+    unload(shell)
 
 
 def __dir__() -> list[str]:

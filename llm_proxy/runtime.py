@@ -387,10 +387,10 @@ def runtime_for(settings: Settings = None) -> Runtime:
     return runtime
 
 
-def close_all() -> None:
-    """Close every shared runtime; later clients make new ones."""
+def close_all(*only: Runtime) -> None:
+    """Close every shared runtime, or only these; later clients make new ones."""
     with _shared.lock:
-        runtimes = _shared.runtimes.copy()
-        _shared.runtimes.clear()
+        runtimes = [runtime for runtime in _shared.runtimes if not only or runtime in only]
+        _shared.runtimes = [runtime for runtime in _shared.runtimes if runtime not in runtimes]
     for runtime in runtimes:
         runtime.close()

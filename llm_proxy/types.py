@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from ._shown import html_of, pretty_of
+
 __all__ = [
     "Bypass",
     "ChatRequest",
@@ -307,6 +309,8 @@ class Outcome:
     reason: str = ""
     cascade: str = ""
     call_id: str = ""
+
+    _repr_html_, _repr_pretty_ = html_of, pretty_of
 
     @property
     def id(self) -> str:

@@ -18,6 +18,8 @@ PACKAGE = Path(llm_proxy.__file__).parent
 
 # Each layer sees those above it; parts of one line see each other nowhere but where `BESIDE` says so.
 LAYERS = [
+    {"_figures"},
+    {"_shown"},
     {"types", "errors", "forking", "clocks", "__version__"},
     {"shipped"},
     {"_variables", "_values"},
@@ -55,7 +57,7 @@ HEAVY = {
     "onnx",
     "sklearn",
 }
-FACES_ONLY = {"starlette", "uvicorn", "typer", "rich", "diskcache", "IPython"}
+FACES_ONLY = {"starlette", "uvicorn", "typer", "rich", "diskcache", "IPython", "pandas"}
 
 
 def imports(path: Path) -> Iterator[str]:

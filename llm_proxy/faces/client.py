@@ -29,18 +29,18 @@ class _Proxied:
     def __init__(self, *args: Any, llm_proxy: Settings = None, **options: Any) -> None:
         given = options.get("http_client")
         if given is not None:
-            options["http_client"] = _proxied_copy(given, llm_proxy)
+            options["http_client"] = proxied_copy(given, llm_proxy)
         super().__init__(*args, **options)
         if given is None:
-            _install(self._client, llm_proxy)
+            install(self._client, llm_proxy)
 
     def copy(self, *, llm_proxy: Settings = None, **options: Any) -> Self:
         """A client with some options replaced, `openai.OpenAI.copy`; it shares this one's engine and connections."""
         given = options.get("http_client")
-        if given is not None and llm_proxy is None and not _is_proxied(given):
+        if given is not None and llm_proxy is None and not is_proxied(given):
             llm_proxy = self._client._transport.runtime
         if llm_proxy is not None:
-            options["http_client"] = _proxied_copy(given or self._client, llm_proxy)
+            options["http_client"] = proxied_copy(given or self._client, llm_proxy)
         copied: Self = super().copy(**options)  # type: ignore[misc]
         return copied
 
@@ -72,31 +72,32 @@ def wrap(client: ClientT, llm_proxy: Settings = None) -> ClientT:
         client: Any openai client, Azure's and subclasses included.
         llm_proxy: Settings, see `ProxyTransport`.
     """
-    proxied = _proxied_copy(client._client, llm_proxy)
+    proxied = proxied_copy(client._client, llm_proxy)
     wrapped: ClientT = client.copy(http_client=proxied)
     return wrapped
 
 
-def _proxied_copy(http_client: Any, llm_proxy: Settings) -> Any:
+def proxied_copy(http_client: Any, llm_proxy: Settings) -> Any:
     """A shallow copy of an HTTP client, sharing its connections, with the engine in front of its transports."""
     if not hasattr(http_client, "_transport"):  # no HTTP client at all: the openai package says so
         return http_client
-    if _is_proxied(http_client) and llm_proxy is None:
+    if is_proxied(http_client) and llm_proxy is None:
         return http_client
     # The SDK's own classes close their connections when they are collected, and these are shared: take a parent.
     kind: Any = next(base for base in type(http_client).__mro__ if not hasattr(base, "__del__"))
     twin = kind.__new__(kind)
     twin.__dict__.update(http_client.__dict__)
     twin._llm_proxy_original = http_client  # kept alive for the same reason
-    _install(twin, llm_proxy)
+    install(twin, llm_proxy)
     return twin
 
 
-def _is_proxied(http_client: Any) -> bool:
+def is_proxied(http_client: Any) -> bool:
+    """Whether the engine stands in front of an HTTP client already."""
     return isinstance(http_client._transport, (ProxyTransport, AsyncProxyTransport))
 
 
-def _install(http_client: Any, llm_proxy: Settings) -> None:
+def install(http_client: Any, llm_proxy: Settings) -> None:
     """Put the engine in front of an HTTP client's transports.
 
     httpx has no public way to wrap the transports of a client, and building the client over one of ours instead

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
 
 from llm_proxy.errors import WireError
 from llm_proxy.runtime import Settings, runtime_for
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from llm_proxy.runtime import Runtime
     from llm_proxy.types import ChatRequest, HeaderList, Outgoing
 
-__all__ = ["AsyncProxyTransport", "ProxyTransport"]
+__all__ = ["AsyncProxyTransport", "ProxyTransport", "users_of"]
 
 _PATH = "/chat/completions"
 _LIMIT_BYTES = 64 << 20  # no provider takes as much: a larger body is passed on unread
@@ -47,6 +48,7 @@ class ProxyTransport(httpx.BaseTransport):
     def __init__(self, inner: httpx.BaseTransport | None = None, *, llm_proxy: Settings = None) -> None:
         self.runtime = runtime_for(llm_proxy)
         self.inner: Any = inner
+        _used.add(self)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer or forward one request; the outcome is in ``response.extensions["llm_proxy"]``."""
@@ -86,6 +88,7 @@ class AsyncProxyTransport(httpx.AsyncBaseTransport):
     def __init__(self, inner: httpx.AsyncBaseTransport | None = None, *, llm_proxy: Settings = None) -> None:
         self.runtime = runtime_for(llm_proxy)
         self.inner: Any = inner
+        _used.add(self)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer or forward one request; the outcome is in ``response.extensions["llm_proxy"]``."""
@@ -118,6 +121,14 @@ class AsyncProxyTransport(httpx.AsyncBaseTransport):
     async def __aexit__(self, *exc_info: Any) -> None:
         if self.inner is not None:
             await self.inner.__aexit__(*exc_info)
+
+
+_used: WeakSet[ProxyTransport | AsyncProxyTransport] = WeakSet()
+
+
+def users_of(runtime: Runtime) -> list[ProxyTransport | AsyncProxyTransport]:
+    """The transports of this process that go through an engine, as long as somebody keeps them."""
+    return [transport for transport in list(_used) if transport.runtime is runtime]
 
 
 def _taken(request: httpx.Request) -> tuple[str, dict[str, str]]:
