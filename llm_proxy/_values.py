@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["OPENAI_BASE_URL", "base_url", "directory", "names", "tenant", "variable"]
+__all__ = ["OPENAI_BASE_URL", "base_url", "directory", "names", "optional_file", "tenant", "variable"]
 
 OPENAI_BASE_URL = "https://api.openai.com/v1"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -23,6 +23,13 @@ def directory(value: Path) -> Path:
         return value.expanduser().absolute()
     except (RuntimeError, OSError) as exc:
         raise ValueError(f"can't be resolved: {exc}") from exc
+
+
+def optional_file(value: Path | None) -> Path | None:
+    """An absolute path of a file, which need not be there; or none."""
+    if value is not None and (value == Path() or "\0" in str(value)):
+        raise ValueError("must be the path of a file")
+    return None if value is None else directory(value)
 
 
 def base_url(value: str) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .observe.events import Troubles
     from .route.costs import CostEstimator
 
-__all__ = ["BUDGET_NAME", "Parts", "budget_file", "budget_for", "gate_for"]
+__all__ = ["BUDGET_NAME", "Parts", "budget_file", "budget_for", "gate_for", "keys_file"]
 
 BUDGET_NAME = "budget.sqlite3"
 
@@ -42,9 +42,17 @@ def budget_file(config: Config) -> Path | None:
     return config.cache.directory / BUDGET_NAME if config.cache.store == "disk" else None
 
 
+def keys_file(config: Config) -> Path | None:
+    """Where issued keys are kept: beside the cache's directory, which may be emptied; None where nothing is on disk."""
+    if config.server.keys_file is not None:
+        return config.server.keys_file
+    directory = config.cache.directory
+    return directory.with_name(f"{directory.name}-keys.json") if config.cache.store == "disk" else None
+
+
 def budget_for(config: Config, parts: Parts, later: Callable[[Callable[[], Any]], object]) -> Budget | None:
-    """The budgets of a configuration; None where there are none."""
-    if not config.budget.limits:
+    """The budgets of a configuration and of the keys that it issues; None where there are none."""
+    if not config.budget.limits and keys_file(config) is None:
         return None
     from .backends.budget import Budget
 
@@ -80,12 +88,14 @@ def gate_for(
         for name, backend in config.backends.items()
         if backend.concurrency is not None
     }
+    budget = budget_for(config, parts, later)
     return Gate(
         config,
         dispatcher=dispatcher,
         settler=settler,
         lines=lines,
-        purse=budget_for(config, parts, later),
+        purse=budget if config.budget.limits else None,
+        own_purse=budget,
         cold=ColdStarts(config.backends),
         prices=parts.prices,
         foresight=Foresight(parts.costs, config.backends),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from ._shown import html_of, pretty_of
+from .holders import Holder
 
 __all__ = [
     "Bypass",
@@ -105,6 +106,7 @@ class ChatRequest:
         controls: What the caller asked of the cache.
         timeout_s: How long the caller is ready to wait for a byte, or None for ever.
         received_s: Unix time of arrival.
+        holder: Who holds the issued key that it came with; None where it came with none.
     """
 
     body: Mapping[str, Any]
@@ -114,6 +116,7 @@ class ChatRequest:
     controls: Controls = Controls()
     timeout_s: float | None = None
     received_s: float = 0.0
+    holder: Holder | None = None
 
     @property
     def model(self) -> str:

@@ -20,6 +20,7 @@ PACKAGE = Path(llm_proxy.__file__).parent
 LAYERS = [
     {"_figures"},
     {"_shown"},
+    {"holders"},
     {"types", "errors", "forking", "clocks", "__version__"},
     {"shipped"},
     {"_variables", "_values"},
@@ -39,7 +40,8 @@ LAYERS = [
 BESIDE = {("route", "encode"), ("route", "backends"), ("testing", "faces"), ("faces", "testing")}
 ENGINE_SEES = {
     "backends.base", "backends.delays", "backends.openai_compatible", "backends.retry", "cache.base", "cache.entry",
-    "cache.evidence", "cache.turns", "cache.weighed", "config", "encode.base", "errors", "observe.events",
+    "cache.evidence", "cache.turns", "cache.weighed", "config", "encode.base", "errors", "holders",
+    "observe.events",
     "route.base", "route.looks", "types", "wire.chat", "wire.failure", "wire.recorder", "wire.replay", "wire.splice",
 }  # fmt: skip
 PURE = {

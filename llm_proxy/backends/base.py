@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from llm_proxy.holders import Holder
 
 __all__ = ["Ask"]
 
@@ -17,6 +20,7 @@ class Ask(NamedTuple):
         usd: Dollars, >= 0.
         tokens: Of prompt and answer, >= 0.
         is_free: Whether its model is known to cost nothing.
+        holder: Who holds the issued key that it came with; its budget counts beside the limits.
     """
 
     tenant: str
@@ -25,3 +29,4 @@ class Ask(NamedTuple):
     usd: float
     tokens: int
     is_free: bool
+    holder: Holder | None = None

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llm_proxy.errors import CacheError, LimitReached
 from llm_proxy.forking import working
 
+from .amounts import PICO, Check, checks_of, day_of, month_of, whole
 from .owners import is_gone, owner
 
 if TYPE_CHECKING:
@@ -58,7 +59,6 @@ _SCHEMA = (
 _OPEN_ACCOUNT = "INSERT OR IGNORE INTO accounts VALUES (?, ?, 0, 0, 0, 0)"
 _HOLD = "UPDATE accounts SET held_usd = held_usd + ?, held_tokens = held_tokens + ? WHERE name = ? AND period = ?"
 _SPEND = "UPDATE accounts SET usd = usd + ?, tokens = tokens + ? WHERE name = ? AND period = ?"
-_PICO = 10**12
 _BUSY_S, _PAUSE_S = 2.0, 0.02  # longest wait for other processes, and between two tries
 _LEASE_S = 3600.0
 
@@ -67,7 +67,7 @@ class Account(NamedTuple):
     """What one key, route, backend, or all, spent on a day or in a month.
 
     Attributes:
-        name: ``total``, ``key NAME``, ``route NAME`` or ``backend NAME``.
+        name: ``total``, ``key NAME``, ``route NAME``, ``backend NAME``, or ``issued ID`` of an issued key.
         period: ``2026-01-31`` or ``2026-01``, UTC.
         usd: Spent, dollars.
         tokens: Spent.
@@ -88,15 +88,6 @@ class Reservation(NamedTuple):
 
     number: str
     accounts: tuple[tuple[str, str], ...]
-
-
-class _Check(NamedTuple):
-    """One amount of one limit, in dollars of 10^-12 or tokens."""
-
-    limit: str
-    account: tuple[str, str]
-    unit: str
-    most: int
 
 
 class Budget:
@@ -136,10 +127,10 @@ class Budget:
             LimitReached: There is not so much left.
             CacheError: The file can't be used.
         """
-        checks = list(_checks(self._limits, ask, datetime.fromtimestamp(self._time(), UTC)))
+        checks = list(checks_of(self._limits, ask, datetime.fromtimestamp(self._time(), UTC)))
         if not checks:
             return None
-        asked = {"usd": _whole(ask.usd), "tokens": ask.tokens}
+        asked = {"usd": whole(ask.usd), "tokens": ask.tokens}
         reservation = Reservation(secrets.token_hex(8), tuple(dict.fromkeys(check.account for check in checks)))
         with self._transaction() as connection:
             for account in reservation.accounts:
@@ -156,7 +147,7 @@ class Budget:
 
     def settle(self, reservation: Reservation, usd: float, tokens: int) -> None:
         """Put what a call took in place of what was set aside; see `llm_proxy.engine.ports.Purse`."""
-        self._settled.append((reservation, _whole(usd), tokens))
+        self._settled.append((reservation, whole(usd), tokens))
         if self._is_closed:
             self.flush()
         elif not self._is_due:
@@ -267,12 +258,13 @@ def accounts(path: Path, *, now_s: float) -> list[Account]:
             if not _is_laid_out(connection, path):
                 return []
             rows = connection.execute(
-                "SELECT * FROM accounts WHERE period IN (?, ?) ORDER BY name, period", (_day(moment), _month(moment))
+                "SELECT * FROM accounts WHERE period IN (?, ?) ORDER BY name, period",
+                (day_of(moment), month_of(moment)),
             ).fetchall()
     except sqlite3.Error as exc:
         raise CacheError(f"budget {path} can't be read: {exc}") from exc
     return [
-        Account(name, period, usd / _PICO, tokens, held_usd / _PICO, held_tokens)
+        Account(name, period, usd / PICO, tokens, held_usd / PICO, held_tokens)
         for name, period, usd, tokens, held_usd, held_tokens in rows
     ]
 
@@ -309,26 +301,7 @@ def _is_laid_out(connection: sqlite3.Connection, path: Path | None) -> bool:
     return True
 
 
-def _checks(limits: Mapping[str, BudgetLimit], ask: Ask, moment: datetime) -> Iterator[_Check]:
-    """What must have room for a call."""
-    whose = {"total": "", "key": ask.tenant, "route": ask.route, "backend": ask.backend}
-    for name, limit in limits.items():
-        who = whose[limit.per]
-        is_meant = limit.per == "total" or (who != "" and (not limit.only or who in limit.only))
-        if not is_meant or (ask.is_free and not (limit.per == "backend" and limit.only)):
-            continue
-        account = f"{limit.per} {who}".strip()
-        for unit, most, period in (
-            ("usd", limit.usd_per_day, _day(moment)),
-            ("usd", limit.usd_per_month, _month(moment)),
-            ("tokens", limit.tokens_per_day, _day(moment)),
-            ("tokens", limit.tokens_per_month, _month(moment)),
-        ):
-            if most is not None and not (ask.is_free and unit == "usd"):
-                yield _Check(name, (account, period), unit, _whole(most) if unit == "usd" else int(most))
-
-
-def _short(connection: sqlite3.Connection, checks: Iterable[_Check], asked: Mapping[str, int]) -> _Check | None:
+def _short(connection: sqlite3.Connection, checks: Iterable[Check], asked: Mapping[str, int]) -> Check | None:
     """The first amount that has no room."""
     for check in checks:
         spent, held = _amounts(connection, check)
@@ -337,13 +310,13 @@ def _short(connection: sqlite3.Connection, checks: Iterable[_Check], asked: Mapp
     return None
 
 
-def _amounts(connection: sqlite3.Connection, check: _Check) -> tuple[int, int]:
+def _amounts(connection: sqlite3.Connection, check: Check) -> tuple[int, int]:
     query = f"SELECT {check.unit}, held_{check.unit} FROM accounts WHERE name = ? AND period = ?"
     spent, held = connection.execute(query, check.account).fetchone()
     return spent, held
 
 
-def _refusal(connection: sqlite3.Connection, check: _Check, asked: Mapping[str, int]) -> LimitReached:
+def _refusal(connection: sqlite3.Connection, check: Check, asked: Mapping[str, int]) -> LimitReached:
     spent, held = _amounts(connection, check)
     shown = _dollars if check.unit == "usd" else _tokens
     name, period = check.account
@@ -379,20 +352,8 @@ def _free(connection: sqlite3.Connection, condition: str, value: object) -> int:
     return len(rows)
 
 
-def _whole(usd: float) -> int:
-    return round(usd * _PICO)
-
-
-def _day(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d")
-
-
-def _month(moment: datetime) -> str:
-    return moment.strftime("%Y-%m")
-
-
 def _dollars(amount: int) -> str:
-    return f"${amount / _PICO:,.6f}".rstrip("0").rstrip(".")
+    return f"${amount / PICO:,.6f}".rstrip("0").rstrip(".")
 
 
 def _tokens(amount: int) -> str:

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from llm_proxy.config import BackendConfig
     from llm_proxy.types import ChatRequest, HeaderList
 
-__all__ = ["ACCOUNT_HEADERS", "HOP_BY_HOP", "KEY_HEADERS", "credentials_of", "headers_for", "outgoing_for"]
+__all__ = [
+    "ACCOUNT_HEADERS",
+    "CREDENTIALS",
+    "HOP_BY_HOP",
+    "KEY_HEADERS",
+    "credentials_of",
+    "headers_for",
+    "outgoing_for",
+]
 
 # Source: RFC 9110 section 7.6.1; host and content-length are made anew for the new request.
 HOP_BY_HOP = frozenset({
@@ -24,7 +32,8 @@ KEY_HEADERS = ("authorization", "api-key", "x-api-key")
 """Where clients put their key: OpenAI's, Azure's, and what many gateways read."""
 ACCOUNT_HEADERS = ("openai-organization", "openai-project")
 """Which account of a key's owner is asked and pays."""
-_CREDENTIALS = frozenset({*KEY_HEADERS, *ACCOUNT_HEADERS, "cookie"})
+CREDENTIALS = frozenset({*KEY_HEADERS, *ACCOUNT_HEADERS, "cookie"})
+"""Headers by which a backend may know who asks."""
 
 
 def credentials_of(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -80,5 +89,5 @@ def headers_for(backend: BackendConfig, headers: Iterable[tuple[str, str]], *, i
     rows = [(name, value) for name, value in headers if name not in HOP_BY_HOP]
     if auth == "caller" and (key is None or any(name in KEY_HEADERS for name, _ in rows)):
         return rows
-    kept = [(name, value) for name, value in rows if name not in _CREDENTIALS]
+    kept = [(name, value) for name, value in rows if name not in CREDENTIALS]
     return kept if auth == "none" or key is None else [*kept, ("authorization", f"Bearer {key}")]

@@ -35,10 +35,11 @@ def asked_by(request: ChatRequest, *, keeps_questions: bool) -> AskedBy:
         request: The call.
         keeps_questions: Whether the user's last text may be kept.
     """
-    presented = credentials_of(request.headers)
+    holder, presented = request.holder, credentials_of(request.headers)
+    named = caller_name(presented[0][1]) if presented else ""
     return {
         "requested": request.model[:_MODEL_CHARS],
-        "caller": caller_name(presented[0][1]) if presented else "",
+        "caller": named if holder is None else holder.id,
         "traceparent": request.headers.get("traceparent", "")[:_TRACEPARENT_CHARS],
         "question": request.question[:_QUESTION_CHARS] if keeps_questions else "",
     }

@@ -88,7 +88,7 @@ class Attempts:
         """The flow that sends a call as often as it takes; None where there is nothing to do but to send it once."""
         if self._may_take_more(call, outgoing):
             return self._asking(call, outgoing)
-        return None if self._gate.is_open(outgoing) else self._gate.asking(call, outgoing)
+        return None if self._gate.is_open(call, outgoing) else self._gate.asking(call, outgoing)
 
     def _may_take_more(self, call: Call, outgoing: Outgoing) -> bool:
         """Whether there is anything to do about a request that brings no answer."""
@@ -126,7 +126,7 @@ class Attempts:
 
     def _first(self, call: Call, outgoing: Outgoing, tries: Tries) -> Flow[tuple[Outgoing, Head | Failure]]:
         """The first request, where others may be in its way perhaps to another candidate, and what it brings."""
-        if not self._gate.is_open(outgoing):
+        if not self._gate.is_open(call, outgoing):
             self._settler.sent(call.outcome, call.sent)
             try:
                 outgoing = yield from self._gate.admitted(call, outgoing)

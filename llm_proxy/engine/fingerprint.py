@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -93,13 +94,18 @@ def tenant_of(request: ChatRequest, rule: str) -> str:
     """Who is asking, as a short public name: a hash where the name is a secret.
 
     By ``api_key`` it is a hash of every key that the request presents, since only the upstream knows which of them it
-    obeys, and of the account that it names.
+    obeys, and of the account that it names. Of an issued key it is that key's tenant, whatever the rule; ``user`` and
+    ``header:NAME`` divide the tenant further.
 
     Args:
         request: The call.
         rule: ``api_key``, ``user``, ``header:NAME`` or ``fixed:NAME``.
     """
     kind, _, name = rule.partition(":")
+    if request.holder is not None:
+        tenant = f"tenant:{request.holder.tenant}"
+        within = "" if kind in {"api_key", "fixed"} else tenant_of(replace(request, holder=None), rule)
+        return f"{tenant} {within}" if within else tenant  # a tenant's name holds no space
     if kind == "fixed":
         return f"fixed:{name}"
     if kind == "user":
@@ -118,6 +124,8 @@ def payer_of(request: ChatRequest, rule: str, keys: frozenset[str]) -> str:
         rule: See `tenant_of`.
         keys: The proxy's own; empty for none.
     """
+    if request.holder is not None:
+        return tenant_of(request, "api_key")
     known = sorted(secret for _, secret in credentials_of(request.headers) if secret in keys)
     return _tenant_by_key((("", known[0]),), ()) if known and rule == "api_key" else tenant_of(request, rule)
 

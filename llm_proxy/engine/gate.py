@@ -61,6 +61,7 @@ class Gate:
         settler: Is told which backend has a call.
         lines: The queues of backends that have one.
         purse: The budgets; None where there are none.
+        own_purse: The same for calls whose key has a budget of its own; None where no keys are issued.
         cold: The backends that may be loading a model.
         prices: What tokens cost.
         foresight: How long requests and answers are.
@@ -76,6 +77,7 @@ class Gate:
         settler: Settler,
         lines: Mapping[str, Line],
         purse: Purse | None,
+        own_purse: Purse | None = None,
         cold: Starts,
         prices: Pricer,
         foresight: Foresight,
@@ -83,14 +85,18 @@ class Gate:
         troubles: Troubles,
     ) -> None:
         self._config, self._dispatcher, self._settler = config, dispatcher, settler
-        self._lines, self._purse, self._cold = lines, purse, cold
+        self._lines, self._purse, self._own_purse, self._cold = lines, purse, own_purse, cold
         self._prices, self._foresight = prices, foresight
         self._clock, self._troubles = clock, troubles
         self._keys = frozenset(key.get_secret_value() for key in config.server.keys)
 
-    def is_open(self, outgoing: Outgoing) -> bool:
+    def is_open(self, call: Call, outgoing: Outgoing) -> bool:
         """Whether nothing limits a request, so that there is nothing to enter."""
-        return self._purse is None and outgoing.backend not in self._lines and not self._cold.wait_s(outgoing.backend)
+        return (
+            self._purse_of(call) is None
+            and outgoing.backend not in self._lines
+            and not self._cold.wait_s(outgoing.backend)
+        )
 
     def saw(self, backend: str, status: int) -> None:
         """Take in what a backend answered."""
@@ -135,13 +141,13 @@ class Gate:
         Raises:
             LimitReached: It may not be sent.
         """
-        line = self._lines.get(outgoing.backend)
-        if line is None and self._purse is None:
+        line, purse = self._lines.get(outgoing.backend), self._purse_of(call)
+        if line is None and purse is None:
             return outgoing
-        taken = _Taken(outgoing, call.request.base_url, self._size(call, outgoing), line)
+        taken = _Taken(outgoing, call.request.base_url, self._size(call, outgoing), line, purse)
         try:
-            if self._purse is not None:
-                yield from self._reserved(call, taken, self._purse)
+            if purse is not None:
+                yield from self._reserved(call, taken, purse)
             if line is not None:
                 taken.turn = yield from self._turn(call, line, taken.size)
         except BaseException:
@@ -162,8 +168,9 @@ class Gate:
 
     def close(self) -> None:
         """Have written what is to be written; calling it again is safe."""
-        if self._purse is not None:
-            self._purse.close()
+        for purse in (self._purse, self._own_purse):
+            if purse is not None:
+                purse.close()
 
     # -- whom to ask -----------------------------------------------------------------------------------------------
 
@@ -254,6 +261,11 @@ class Gate:
 
     # -- the budgets -----------------------------------------------------------------------------------------------
 
+    def _purse_of(self, call: Call) -> Purse | None:
+        """The budgets that a call is counted on."""
+        holder = call.request.holder
+        return self._own_purse if self._purse is None and holder is not None and holder.has_budget else self._purse
+
     def _reserved(self, call: Call, taken: _Taken, purse: Purse) -> Flow[None]:
         try:
             yield from compute(partial(self._reserve, call, taken, purse))
@@ -273,14 +285,15 @@ class Gate:
         usd, is_priced = self._usd(taken, Usage(size.prompt_tokens, size.most_tokens))
         tokens, is_free = size.prompt_tokens + size.most_tokens, is_priced and usd == 0.0
         tenant, route = self._tenant(call.request), call.destination.route
-        reservation = purse.reserve(Ask(tenant, route, taken.outgoing.backend, usd, tokens, is_free))
+        ask = Ask(tenant, route, taken.outgoing.backend, usd, tokens, is_free, call.request.holder)
+        reservation = purse.reserve(ask)
         if reservation is not None:
             taken.held.append(reservation)
         if taken.is_left:
             self._settle(taken, Usage())
 
     def _settle(self, taken: _Taken, usage: Usage | None) -> None:
-        if self._purse is None:
+        if taken.purse is None:
             return
         try:
             reservation = taken.held.pop()  # a list gives its item to one caller only, whatever thread it is in
@@ -289,7 +302,7 @@ class Gate:
         usage = usage or Usage(taken.size.prompt_tokens, taken.size.most_tokens)
         try:
             usd, _ = self._usd(taken, usage)
-            self._purse.settle(reservation, usd, usage.prompt_tokens + usage.completion_tokens)
+            taken.purse.settle(reservation, usd, usage.prompt_tokens + usage.completion_tokens)
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: a caller never pays for the budget
             self._troubles.note("budget", exc)
 
@@ -324,6 +337,7 @@ class _Taken:
     base_url: str
     size: Size
     line: Line | None
+    purse: Purse | None
     turn: Turn | None = None
     held: list[object] = field(default_factory=list)
     is_left: bool = False

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from llm_proxy.wire.chat import error_body
 from llm_proxy.wire.sse import encode_event
 
+from ._bodies import Reading, Unfinished
 from ._http import httpx
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ OWN_HEADERS = (
 """Headers of what the proxy itself says: JSON that no page may run, frame or keep."""
 _GRACE_S = 0.05  # most hits are over by then, and a listener for each would cost more than the hit
 _MAX_HELD_BYTES = 64 << 10
+_ANY_BYTES = 1 << 62
+_LEAST_BYTES_PER_S = 1024  # of a body that is passed on, beyond the time that any may take
 _UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -56,21 +59,35 @@ class Refused(Exception):
         message: What is wrong and what to do.
         code: Machine-readable name.
         must_close: Whether the connection can't be used any further.
+        headers: More of them.
     """
 
-    def __init__(self, status: int, message: str, *, code: str | None = None, must_close: bool = False) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        must_close: bool = False,
+        headers: HeaderList = (),
+    ) -> None:
         super().__init__(message)
-        self.status, self.code, self.must_close = status, code, must_close
+        self.status, self.code, self.must_close, self.headers = status, code, must_close, headers
 
 
 class Caller:
     """Who sent the request that the current task handles.
 
     Once the body was read, `watch` cancels the task when the caller leaves; ``is_gone`` then says why.
+
+    Args:
+        receive: ASGI's.
+        unfinished: The bodies of others that come in.
+        most_s: Longest time for a body to come in; None: any.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
+    def __init__(self, receive: Receive, *, unfinished: Unfinished | None = None, most_s: float | None = None) -> None:
+        self._receive, self._unfinished, self._most_s = receive, unfinished, most_s
         self._handler = asyncio.current_task()
         self._timer: asyncio.TimerHandle | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -85,29 +102,57 @@ class Caller:
             announced: Value of ``content-length``, or empty.
 
         Raises:
-            Refused: It is too large (413), if it says so before anything is read; or the caller left (499).
+            Refused: It is too large (413), if it says so before anything is read; it took too long (408), or gave way
+                to others (503); or the caller left (499).
         """
         too_large = Refused(413, f"the request body is larger than {limit_bytes} bytes", code="request_too_large")
         if announced.isdigit() and (len(announced) > 18 or int(announced) > limit_bytes):
             raise too_large
-        parts, size, more = [], 0, True
-        while more:
-            chunk, more = await self._next()
-            size += len(chunk)
-            if size > limit_bytes:
-                raise too_large
-            parts.append(chunk)
+        chunk, more = await self._next()
+        if len(chunk) > limit_bytes:
+            raise too_large
+        return chunk if not more else await self._whole(chunk, limit_bytes, too_large)
+
+    async def _whole(self, chunk: bytes, limit_bytes: int, too_large: Refused) -> bytes:
+        """A body that does not come in one piece."""
+        unfinished = self._unfinished or Unfinished(_ANY_BYTES)
+        parts, more = [chunk], True
+        with unfinished.reading() as own:
+            try:
+                async with asyncio.timeout(self._most_s) as own.until:
+                    unfinished.grow(own, len(chunk))
+                    while more:
+                        chunk, more = await self._next()
+                        unfinished.grow(own, len(chunk))
+                        if own.held_bytes > limit_bytes and not own.has_given_way:
+                            raise too_large
+                        parts.append(chunk)
+            except TimeoutError:
+                raise self._too_late(own) from None
+            if own.has_given_way:
+                raise self._too_late(own)
         return b"".join(parts)
+
+    def _too_late(self, own: Reading) -> Refused:
+        if own.has_given_way:
+            message = "too many requests are half sent, and this one began first; send it again"
+            return Refused(503, message, code="too_many_unfinished", must_close=True, headers=(("retry-after", "1"),))
+        return Refused(408, f"the request's body did not come in whole within {self._most_s:g} s", must_close=True)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The request's body as it comes in.
 
         Raises:
-            Refused: The caller left before its end (499).
+            Refused: The caller left before its end (499), or had to be waited for too long (408).
         """
-        more = True
+        more, waited_s, taken_bytes = True, 0.0, 0
+        loop = asyncio.get_running_loop()
         while more:
+            began_s = loop.time()
             chunk, more = await self._next()
+            waited_s, taken_bytes = waited_s + loop.time() - began_s, taken_bytes + len(chunk)
+            if self._most_s is not None and waited_s > self._most_s + taken_bytes / _LEAST_BYTES_PER_S:
+                raise Refused(408, f"the request's body was waited for {waited_s:.0f} s in all", must_close=True)
             if chunk:
                 yield chunk
 

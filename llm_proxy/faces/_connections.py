@@ -29,8 +29,14 @@ _PROTOCOLS = {
     "h11": ("uvicorn.protocols.http.h11_impl", "H11Protocol"),
     "httptools": ("uvicorn.protocols.http.httptools_impl", "HttpToolsProtocol"),
 }
+_LAST_S = 0.3  # longer than a request is on its way
 _BEYOND = 256  # connections over the limit that are told so; the rest are closed without a word
-_REASONS = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
+_REASONS = {
+    400: "Bad Request",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    431: "Request Header Fields Too Large",
+}
 
 
 def protocol_for(parser: str, limits: ServerConfig) -> type[asyncio.Protocol]:
@@ -60,6 +66,8 @@ class _Watched(asyncio.Protocol):
     _timer: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
     _head_bytes = 0
+    _answered_s: float | None = None
+    _is_draining = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection in; one too many is answered with 503, far too many are not answered at all."""
@@ -84,13 +92,26 @@ class _Watched(asyncio.Protocol):
         had_body = before is not None and before.more_body
         super().data_received(data)
         cycle = self.cycle
+        if self._is_draining and cycle is not None and cycle is not before:
+            _make_last(cycle)
         if cycle is before and not had_body and (cycle is None or not cycle.more_body):
             self._take_in_head(len(data), is_answering=cycle is not None and not cycle.response_complete)
             return
         self._head_bytes = 0
         self._forget()
         if cycle is not None and cycle.more_body:
-            self._wait(self.limits.body_s, self._silent)
+            self._take_in_body(cycle)
+
+    def _take_in_body(self, cycle: Any) -> None:
+        """Wait for more of a body; of one whose request was answered already, not for ever."""
+        if not cycle.response_complete:
+            self._answered_s = None
+        elif self._answered_s is None:
+            self._answered_s = self.loop.time()
+        elif self.loop.time() - self._answered_s > self.limits.body_total_s:
+            self.transport.close()
+            return
+        self._wait(self.limits.body_s, self._silent)
 
     def on_headers_complete(self) -> None:
         """Keep the headers apart from what a chunked body brings after it; called by httptools."""
@@ -108,7 +129,34 @@ class _Watched(asyncio.Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, in OpenAI's shape; called by uvicorn."""
-        self._refuse(400, "this is no valid HTTP/1.1 request")
+        if _is_connect(self):  # its target is no path, so that httptools takes it for no HTTP
+            self._refuse(405, "CONNECT is not for this proxy")
+        else:
+            self._refuse(400, "this is no valid HTTP/1.1 request")
+
+    def shutdown(self) -> None:
+        """The server ends: what is under way is answered, and so is what was sent before the caller could know.
+
+        A connection that is closed while a request comes in is reset, and the caller does not learn whether it was
+        served. So one that waits for its next request keeps waiting for a moment, and what comes is the last one.
+        """
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if not is_idle:
+            _make_last(self.cycle)
+        if not is_idle or self._is_draining or not self.limits.drain_s:
+            super().shutdown()  # type: ignore[misc]
+            return
+        self._is_draining = True
+        if not self._head_bytes:
+            self._forget()
+        self.loop.call_later(min(_LAST_S, self.limits.drain_s / 2), self._part)
+
+    def _part(self) -> None:
+        """Close a connection that brought nothing more; what has begun to come ends by itself."""
+        if self.transport.is_closing():
+            return
+        if not self._head_bytes and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """The caller does not take what is sent as fast as it comes."""
@@ -157,6 +205,18 @@ class _Watched(asyncio.Protocol):
             head = "".join(f"{name}: {value}\r\n" for name, value in rows)
             self.transport.write(f"HTTP/1.1 {status} {_REASONS[status]}\r\n{head}\r\n".encode() + body)
         self.transport.close()
+
+
+def _make_last(cycle: Any) -> None:
+    """Have an answer say that its connection ends with it: of httptools by the one, of h11 by the other."""
+    cycle.keep_alive = False
+    cycle.scope["headers"] = [*cycle.scope["headers"], (b"connection", b"close")]
+
+
+def _is_connect(connection: Any) -> bool:
+    """Whether what a parser has not understood is a CONNECT; h11 itself understands them."""
+    parser = getattr(connection, "parser", None)
+    return parser is not None and bool(parser.get_method() == b"CONNECT")
 
 
 async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:

@@ -27,7 +27,9 @@ _ASKING = ("authorization", "api-key", "x-api-key", "openai-organization", "open
 Row = dict[str, Any]
 
 
-async def list_models(runtime: Runtime, headers: Mapping[str, str], send: Callable[..., Awaitable[Head]]) -> Row | None:
+async def list_models(
+    runtime: Runtime, headers: Mapping[str, str], send: Callable[..., Awaitable[Head]], *, is_whole: bool = False
+) -> Row | None:
     """The list as OpenAI shapes it; None when the only backend's own list says all there is.
 
     A model of a backend that is not the default is listed as ``BACKEND/MODEL`` unless the configuration claims its
@@ -37,9 +39,10 @@ async def list_models(runtime: Runtime, headers: Mapping[str, str], send: Callab
         runtime: Its configuration names the backends.
         headers: The caller's, names in lower case.
         send: Sends a request, see `llm_proxy.faces._upstream.Upstream.send`.
+        is_whole: Whether it is wanted in any case.
     """
     config = runtime.config
-    if len(config.backends) == 1 and not config.routes and not config.aliases:
+    if not is_whole and len(config.backends) == 1 and not config.routes and not config.aliases:
         return None
     names = list(config.backends)
     lists = await asyncio.gather(*(_models_of(runtime, name, headers, send) for name in names))

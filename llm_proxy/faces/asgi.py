@@ -13,38 +13,39 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llm_proxy.backends.openai_compatible import credentials_of, headers_for
+from llm_proxy.backends.openai_compatible import headers_for
 from llm_proxy.drive import Served
 from llm_proxy.errors import ASKED_ENOUGH, BackendError, BackendTimeout, BackendUnavailable, ConfigError, WireError
 from llm_proxy.types import Head, Outcome, Outgoing
 from llm_proxy.wire.chat import error_body, parse_request
 
 from . import feedback
-from ._asgi_io import BROKEN, OWN_HEADERS, Caller, Refused, is_foreign_page, relay
+from ._asgi_io import BROKEN, OWN_HEADERS, Caller, Refused, relay
+from ._bodies import Unfinished
 from ._headers import end_to_end, read_headers
 from ._http import httpx
 from ._models import list_models, named_model
 from ._upstream import Upstream, passed_url, translated
+from .admission import Admission, without_credentials
 from .dashboard import Dashboard
+from .paths import CHAT, MODELS, refuse_other_spelling
 
 if TYPE_CHECKING:
     from llm_proxy._server import ServerConfig
     from llm_proxy.encode.lazy import LazyEncoder
+    from llm_proxy.holders import Holder
     from llm_proxy.runtime import Runtime
-    from llm_proxy.types import ChatRequest
+    from llm_proxy.types import ChatRequest, HeaderList
 
     from ._asgi_io import Receive, Scope, Send
 
 __all__ = ["ProxyApp"]
-
-_CHAT_PATH = "/v1/chat/completions"
-_MODELS_PATH = "/v1/models"
 
 
 class ProxyApp:
@@ -61,10 +62,11 @@ class ProxyApp:
 
     def __init__(self, runtime: Runtime, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._runtime = runtime
-        self._keys = [key.get_secret_value().encode() for key in runtime.config.server.keys]
         _check(runtime)
+        self.admission = Admission(runtime)
+        self._unfinished = Unfinished(runtime.config.server.max_unfinished_bytes)
         self._upstream = Upstream(transport, client=runtime.config.server.client)
-        self._dashboard = Dashboard(runtime, self._admit)
+        self._dashboard = Dashboard(runtime, self.admission)
         self._is_started = False
 
     @property
@@ -84,7 +86,7 @@ class ProxyApp:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = Caller(receive)
+        caller = Caller(receive, unfinished=self._unfinished, most_s=self.limits.body_total_s)
         headers, passed, head_bytes = read_headers(tuple(map(tuple, scope["headers"])))
         try:
             try:
@@ -95,7 +97,7 @@ class ProxyApp:
             except Exception as exc:  # noqa: BLE001 - the last boundary: callers see an error in OpenAI's form
                 self._runtime.troubles.note("server", exc)
                 served = Served(500, [*OWN_HEADERS, ("connection", "close")], Outcome("bypass"), _TROUBLE)
-            await relay(served, send, is_chat=scope["path"] == _CHAT_PATH)
+            await relay(served, send, is_chat=scope["path"] == CHAT)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not caller.is_gone or task is None:
@@ -116,65 +118,63 @@ class ProxyApp:
     async def _answer(
         self, scope: Scope, headers: Mapping[str, str], passed: Mapping[str, str], caller: Caller
     ) -> Served:
-        method, path = scope["method"], scope["path"]
+        path = scope["path"]
+        if scope["method"] in {"CONNECT", "TRACE"}:
+            raise Refused(405, f"{scope['method']} is not for this proxy")
+        refuse_other_spelling((scope.get("raw_path") or path.encode()).decode("latin-1"))
         if path == "/healthz":
             return _json(200, {"status": "ok"})
         if path == "/readyz":
-            return self._readiness()
-        self._admit(headers, passed)
+            return self._readiness(headers, passed)
+        holder = self.admission.admit(headers, passed)
+        said = None
         if feedback.HEADER in headers:
-            return await self._with_feedback(scope, headers[feedback.HEADER], passed, caller)
-        if method in {"CONNECT", "TRACE"}:
-            raise Refused(405, f"{method} is not for this proxy")
-        if "content-length" in headers and "transfer-encoding" in headers:
+            said = await feedback.heard_async(self._runtime, headers[feedback.HEADER], passed, holder)
+        scope, headers, passed = _for_others(scope, headers, passed, is_issued=holder is not None)
+        served = await self._admitted(scope, headers, passed, caller, holder)
+        return served if said is None else replace(served, headers=[*served.headers, (feedback.HEADER, said)])
+
+    async def _admitted(
+        self, scope: Scope, headers: Mapping[str, str], passed: Mapping[str, str], caller: Caller, holder: Holder | None
+    ) -> Served:
+        method, path, announced = scope["method"], scope["path"], headers.get("content-length", "")
+        if announced and "transfer-encoding" in headers:
             # A server in front may see the request end elsewhere and smuggle another one. Source: RFC 9112 section 6.1.
             raise Refused(400, "a request has content-length or transfer-encoding, not both", must_close=True)
-        if path == feedback.PATH and method == "POST":
-            raw = await caller.body(limit_bytes=feedback.MOST_BYTES, announced=headers.get("content-length", ""))
-            status, body = await asyncio.to_thread(feedback.answer, self._runtime, raw, passed)
-            return Served(status, [*OWN_HEADERS], Outcome("bypass"), body)
-        # This proxy does not decode bodies, so a coded one is passed on: the backend may know the coding.
-        if path == _CHAT_PATH and method == "POST" and headers.get("content-encoding", "").lower() in _PLAIN:
-            return await self._chat(scope, passed, caller, announced=headers.get("content-length", ""))
-        if path.startswith(_MODELS_PATH) and method == "GET":
+        if path == feedback.PATH:
+            return await self._feedback(method, passed, caller, holder, announced)
+        if path == CHAT and method == "POST":
+            if headers.get("content-encoding", "").lower() in _PLAIN:
+                return await self._chat(scope, passed, caller, holder, announced=announced)
+            # This proxy does not decode bodies, so a coded one is passed on: the backend may know the coding.
+            if self._runtime.config.budget.limits:
+                raise Refused(415, "send the body without content-encoding: what it costs has to be counted")
+        if path.startswith(MODELS) and method == "GET":
             caller.watch()
-            served = await self._models(path, headers)
+            served = await self._models(path, headers, holder)
             if served is not None:
                 return served
-        return await self._pass(scope, headers, caller)
+        return await self._pass(scope, headers, caller, holder)
 
-    async def _with_feedback(self, scope: Scope, value: str, passed: Mapping[str, str], caller: Caller) -> Served:
-        """Take the feedback out of a request, which is for nobody further on, and answer what is left."""
-        said = await feedback.heard_async(self._runtime, value, passed)
-        name = feedback.HEADER.encode()
-        bare = {**scope, "headers": [row for row in scope["headers"] if row[0].lower() != name]}
-        headers, passed, _ = read_headers(tuple(map(tuple, bare["headers"])))
-        served = await self._answer(bare, headers, passed, caller)
-        return replace(served, headers=[*served.headers, (feedback.HEADER, said)])
+    async def _feedback(
+        self, method: str, passed: Mapping[str, str], caller: Caller, holder: Holder | None, announced: str
+    ) -> Served:
+        if method != "POST":
+            raise Refused(405, f"{method} is not for {feedback.PATH}", headers=(("allow", "POST"),), must_close=True)
+        raw = await caller.body(limit_bytes=feedback.MOST_BYTES, announced=announced)
+        status, body = await asyncio.to_thread(feedback.answer, self._runtime, raw, passed, holder)
+        return Served(status, [*OWN_HEADERS], Outcome("bypass"), body)
 
-    def _admit(self, headers: Mapping[str, str], passed: Mapping[str, str]) -> None:
-        """Refuse who may not come in.
-
-        Args:
-            headers: All headers.
-            passed: Those that are not for this connection alone. A key must be among them, for it is by them that the
-                cache tells callers apart.
-        """
-        if not self._keys:
-            if is_foreign_page(headers):
-                raise Refused(403, "requests of web pages from elsewhere need a key: set server.keys", code="foreign")
-            return
-        given = [secret.encode("latin-1") for _, secret in credentials_of(passed)]
-        # All are compared, so that it takes as long for any key.
-        matches = [hmac.compare_digest(secret, key) for secret in given for key in self._keys]
-        if True not in matches:
-            raise Refused(401, "this proxy needs one of its own keys as bearer token", code="invalid_api_key")
-
-    async def _chat(self, scope: Scope, headers: Mapping[str, str], caller: Caller, *, announced: str) -> Served:
+    async def _chat(
+        self, scope: Scope, headers: Mapping[str, str], caller: Caller, holder: Holder | None, *, announced: str
+    ) -> Served:
         runtime = self._runtime
         raw = await caller.body(limit_bytes=self.limits.max_body_bytes, announced=announced)
         query = scope["query_string"].decode("latin-1")
         call = self._parsed(raw, headers, has_query=bool(query))
+        if holder is not None:
+            self.admission.check_body(holder, call.body)
+            call = replace(call, holder=holder)
 
         async def send(outgoing: Outgoing) -> Head:
             return await self._upstream.send(replace(outgoing, url=f"{outgoing.url}?{query}") if query else outgoing)
@@ -189,15 +189,24 @@ class ProxyApp:
         # A query may change the answer and is not part of any key, so nothing is looked up or stored.
         return replace(call, controls=replace(call.controls, no_store=True)) if has_query else call
 
-    async def _models(self, path: str, headers: Mapping[str, str]) -> Served | None:
-        if path == _MODELS_PATH:
-            rows = await list_models(self._runtime, headers, self._upstream.send)
+    async def _models(self, path: str, headers: Mapping[str, str], holder: Holder | None) -> Served | None:
+        is_bounded = holder is not None and bool(holder.models)
+        if path == MODELS:
+            rows = await list_models(self._runtime, headers, self._upstream.send, is_whole=is_bounded)
+            if rows is not None and holder is not None:
+                rows["data"] = [row for row in rows["data"] if self.admission.may_ask(holder, row["id"])]
         else:
-            rows = named_model(self._runtime, path.removeprefix(_MODELS_PATH + "/"))
+            name = path.removeprefix(MODELS + "/")
+            self.admission.check_model(holder, name)
+            rows = named_model(self._runtime, name)
         return None if rows is None else _json(200, rows)
 
-    async def _pass(self, scope: Scope, headers: Mapping[str, str], caller: Caller) -> Served:
+    async def _pass(self, scope: Scope, headers: Mapping[str, str], caller: Caller, holder: Holder | None) -> Served:
         """Hand a request that is not ours to the default backend, body and answer streaming."""
+        raw = None
+        is_model = f"{scope['path']}/".startswith(MODELS + "/") and scope["method"] == "GET"  # that was looked at
+        if holder is not None and not is_model:
+            raw = await self.admission.body_to_pass(holder, scope, caller, self.limits.max_body_bytes)
         name = self._runtime.selector.default_backend
         backend = self._runtime.config.backends[name]
         path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
@@ -206,26 +215,28 @@ class ProxyApp:
         outgoing = Outgoing(
             url=passed_url(backend, path, scope["query_string"].decode("latin-1")),
             headers=[*headers_for(backend, end_to_end(scope["headers"]), is_default=True), *length],
-            body=b"",
+            body=raw or b"",
             backend=name,
             timeout_s=backend.timeout_s,
         )
         if not has_body:
             caller.watch()
-        content = caller.chunks() if has_body else None
+        content = caller.chunks() if has_body and raw is None else None
         head = await self._upstream.send(outgoing, method=scope["method"], content=content)
         caller.watch()
         outcome = Outcome("bypass", detail="path", backend=name)
         return Served(head.status, (*head.headers, *outcome.headers), outcome, b"", head.body, head.body.aclose)
 
-    def _readiness(self) -> Served:
+    def _readiness(self, headers: Mapping[str, str], passed: Mapping[str, str]) -> Served:
         runtime = self._runtime
-        state = {
+        state: dict[str, Any] = {
             "status": "ok",
             "cache": runtime.engine.cache_state or "off",
             "encoder": "off" if runtime.encoder is None else _encoder_state(runtime.encoder),
-            "troubles": dict(runtime.troubles.counts),
         }
+        with suppress(Refused):  # who may not come in is told no more
+            self.admission.admit(headers, passed, is_counted=False)
+            state["troubles"] = dict(runtime.troubles.counts)
         return _json(200, state)
 
     def leave(self) -> None:
@@ -246,6 +257,7 @@ class ProxyApp:
                 await send({"type": "lifespan.startup.complete"})
             else:
                 self.leave()
+                self.admission.close()
                 await self._upstream.aclose()
                 await asyncio.to_thread(self._runtime.close)
                 await send({"type": "lifespan.shutdown.complete"})
@@ -274,15 +286,17 @@ def _encoder_state(encoder: LazyEncoder) -> str:
 
 def _refusal(exc: Exception, *, is_body_awaited: bool) -> Served:
     is_enough = ASKED_ENOUGH in getattr(exc, "__notes__", ())
+    more: HeaderList = ()
     must_close = is_body_awaited  # else what comes of the body would be taken for the next request
     if isinstance(exc, Refused):
         status, kind, code = exc.status, "invalid_request_error", exc.code
+        more = exc.headers
         must_close = must_close or exc.must_close
     else:
         exc = exc if isinstance(exc, BackendError) else translated(exc)
         kind = "upstream_error"
         status, code = next((row[1:] for row in _STATUSES if isinstance(exc, row[0])), (502, "upstream_broken"))
-    headers = [*OWN_HEADERS]
+    headers = [*OWN_HEADERS, *more]
     if status == 401:
         headers.append(("www-authenticate", "Bearer"))
     if is_enough:
@@ -290,6 +304,22 @@ def _refusal(exc: Exception, *, is_body_awaited: bool) -> Served:
     if must_close:
         headers.append(("connection", "close"))
     return Served(status, headers, Outcome("bypass", detail="refused"), error_body(str(exc), type=kind, code=code))
+
+
+def _for_others(
+    scope: Scope, headers: Mapping[str, str], passed: Mapping[str, str], *, is_issued: bool
+) -> tuple[Scope, Mapping[str, str], Mapping[str, str]]:
+    """A request without what is for nobody further on: feedback, and issued keys."""
+    has_feedback = feedback.HEADER in headers
+    if not has_feedback and not is_issued:
+        return scope, headers, passed
+    if has_feedback:
+        name = feedback.HEADER.encode()
+        scope = {**scope, "headers": [row for row in scope["headers"] if row[0].lower() != name]}
+    if is_issued:
+        scope = without_credentials(scope)
+    headers, passed, _ = read_headers(tuple(map(tuple, scope["headers"])))
+    return scope, headers, passed
 
 
 _PLAIN = ("", "identity")

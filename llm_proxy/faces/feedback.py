@@ -27,6 +27,7 @@ from llm_proxy.types import ChatRequest, Outcome
 from llm_proxy.wire.chat import error_body
 
 if TYPE_CHECKING:
+    from llm_proxy.holders import Holder
     from llm_proxy.runtime import Runtime
 
 __all__ = ["HEADER", "MOST_BYTES", "PATH", "answer", "feedback", "heard", "heard_async"]
@@ -87,20 +88,21 @@ def heard(runtime: Runtime, value: str, headers: Mapping[str, str]) -> str:
         return "unavailable"
 
 
-async def heard_async(runtime: Runtime, value: str, headers: Mapping[str, str]) -> str:
-    """The same for async callers; see `heard`."""
+async def heard_async(runtime: Runtime, value: str, headers: Mapping[str, str], holder: Holder | None = None) -> str:
+    """The same for async callers, who may hold an issued key; see `heard`."""
     with anyio.move_on_after(WAIT_S):
-        return await anyio.to_thread.run_sync(partial(_heard, runtime, value, headers), abandon_on_cancel=True)
+        return await anyio.to_thread.run_sync(partial(_heard, runtime, value, headers, holder), abandon_on_cancel=True)
     return "late"
 
 
-def answer(runtime: Runtime, raw: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+def answer(runtime: Runtime, raw: bytes, headers: Mapping[str, str], holder: Holder | None = None) -> tuple[int, bytes]:
     """Take the feedback of a request of its own; status and body of the answer to it. May wait for the disk.
 
     Args:
         runtime: Whose answers it is about.
         raw: The request's body.
         headers: Its headers, names in lower case.
+        holder: Who holds the issued key that it came with.
     """
     try:
         found = json.loads(raw)
@@ -109,7 +111,7 @@ def answer(runtime: Runtime, raw: bytes, headers: Mapping[str, str]) -> tuple[in
             raise TypeError
     except (ValueError, TypeError, KeyError, RecursionError):
         return 400, _error('expected {"id": "...", "good": true, false or a number from 0 to 1}', "invalid")
-    caller = ChatRequest(body={"user": found.get("user")}, raw=b"", headers=headers)
+    caller = ChatRequest(body={"user": found.get("user")}, raw=b"", headers=headers, holder=holder)
     try:
         with working:
             runtime.learning.feedback.give(call_id, good, caller)
@@ -127,13 +129,13 @@ def _error(message: str, code: str) -> bytes:
     return error_body(message, type="feedback", code=code)
 
 
-def _heard(runtime: Runtime, value: str, headers: Mapping[str, str]) -> str:
+def _heard(runtime: Runtime, value: str, headers: Mapping[str, str], holder: Holder | None = None) -> str:
     """The worst that became of any of them."""
     values = value.split(",")
     said = [_SAID.fullmatch(one) for one in values]
     if len(said) > _MOST:
         return "invalid"
-    caller = ChatRequest(body={}, raw=b"", headers=headers)
+    caller = ChatRequest(body={}, raw=b"", headers=headers, holder=holder)
     words = {"invalid" if one is None else _taken(runtime, *one.groups(), caller=caller) for one in said}
     return next(word for word in ("unavailable", "unknown", "invalid", "noted") if word in words)
 

@@ -24,6 +24,7 @@ import uvicorn
 
 from llm_proxy.config import OPENAI_BASE_URL, BackendConfig, Config, load
 from llm_proxy.errors import ConfigError
+from llm_proxy.limits import keys_file
 from llm_proxy.runtime import Runtime
 
 from ._asgi_io import is_local
@@ -56,9 +57,12 @@ def server_config(config: Config) -> Config:
             be sent in a header; several workers would have a cache in memory each.
     """
     server = config.server
-    if not server.keys and not is_local(_origin(server.host)):
+    path = keys_file(config)
+    is_guarded = bool(server.keys) or (path is not None and path.is_file())
+    if not is_guarded and not is_local(_origin(server.host)):
         raise ConfigError(
-            f"server.host {server.host!r} can be reached from other machines: set server.keys, or bind 127.0.0.1"
+            f"server.host {server.host!r} can be reached from other machines: set server.keys, issue a key by "
+            "llm-proxy keys add, or bind 127.0.0.1"
         )
     if server.workers > 1 and config.cache.enabled and config.cache.store == "memory":
         raise ConfigError('server.workers above 1 needs cache.store = "disk": processes share no memory')

@@ -25,6 +25,7 @@ _COLUMNS = (
     "similarity", "http_status", "error", "prompt_tokens", "completion_tokens", "is_stream",
 )  # fmt: skip
 _CALLS = f"SELECT id, {', '.join(_COLUMNS)} FROM calls WHERE id > ? ORDER BY id DESC LIMIT {MOST_CALLS}"
+_CALLERS = f"SELECT call, caller FROM callers WHERE call > ? ORDER BY call DESC LIMIT {MOST_CALLS}"
 _SEMANTIC = (
     "SELECT id, at_s, source, key, asked, p_wrong FROM semantic "
     f"WHERE id > ? AND source IN ('served', 'undo') ORDER BY id DESC LIMIT {2 * MOST_CALLS}"
@@ -62,6 +63,7 @@ def row_of(event: CallEvent) -> Row:
         "pair": f"{outcome.key}/{outcome.asked}" if is_semantic else "",
         "reason": outcome.reason,
         "cascade": outcome.cascade,
+        "caller": event.caller,
         "question": event.question,
         "is_here": True,
         "is_undone": False,
@@ -132,6 +134,8 @@ class Feed:
         if newest < self._seen_calls:  # another ledger is in its place
             self._seen_calls = self._seen_semantic = 0
         self._read_semantic(connection)
+        has_callers = _has_table(connection, "callers")
+        callers = dict(connection.execute(_CALLERS, (self._seen_calls,))) if has_callers else {}
         for number, *values in connection.execute(_CALLS, (self._seen_calls,)).fetchall()[::-1]:
             self._seen_calls = number
             row = dict(zip(_COLUMNS, values, strict=True))
@@ -143,11 +147,12 @@ class Feed:
             more = {"p_wrong": p_wrong, "hit_id": asked[:HIT_ID_CHARS], "pair": f"{key}/{asked}"} if is_semantic else {}
             self._put({
                 "id": name, **row, "is_stream": bool(row["is_stream"]), "p_wrong": None, "hit_id": "", "pair": "",
-                "reason": "", "cascade": "", "question": "", "is_here": False, "is_undone": False, **more,
+                "reason": "", "cascade": "", "question": "", "is_here": False,
+                "caller": callers.get(number, ""), "is_undone": False, **more,
             })  # fmt: skip
 
     def _read_semantic(self, connection: sqlite3.Connection) -> None:
-        if not connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'semantic'").fetchone()[0]:
+        if not _has_table(connection, "semantic"):
             return  # a ledger of before
         rows = connection.execute(_SEMANTIC, (self._seen_semantic,)).fetchall()
         for number, at_s, source, key, asked, p_wrong in reversed(rows):
@@ -161,6 +166,11 @@ class Feed:
         self._number += 1
         is_undone = bool(row["pair"]) and row["pair"] in self._taken_back
         self._rows[row["id"]] = (self._number, {**row, "is_undone": is_undone})
+
+
+def _has_table(connection: sqlite3.Connection, name: str) -> bool:
+    found = connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    return bool(found[0])
 
 
 def _keep(kept: OrderedDict[Any, Any], key: object, value: object) -> None:

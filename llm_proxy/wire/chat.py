@@ -16,6 +16,8 @@ from llm_proxy.types import JSON, ChatRequest, Controls, HeaderList, Usage
 __all__ = [
     "MAX_DEPTH",
     "error_body",
+    "model_of",
+    "named_model",
     "parse_controls",
     "parse_request",
     "response_says_no_store",
@@ -84,6 +86,25 @@ def _checked(raw: bytes) -> JSON:
 def _remembered(raw: bytes) -> JSON:
     """Popular questions come again and again: the same bytes are the same object, which nobody changes."""
     return _checked(raw)
+
+
+def model_of(raw: bytes) -> str:
+    """The model that a JSON body names; empty where it names none, or readers may differ on which.
+
+    Some servers read names without regard to capitals, so that ``Model`` beside ``model`` may be the one they ask.
+
+    Raises:
+        WireError: It is not JSON as `parse_request` takes it.
+    """
+    return named_model(_parse_json(raw))
+
+
+def named_model(body: Any) -> str:
+    """The same of a parsed body."""
+    if not isinstance(body, dict) or [name for name in body if name.casefold() == "model"] != ["model"]:
+        return ""
+    model = body["model"]
+    return model if isinstance(model, str) else ""
 
 
 def parse_controls(cache_control: str) -> Controls:

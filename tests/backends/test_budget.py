@@ -19,6 +19,7 @@ from llm_proxy.backends.base import Ask
 from llm_proxy.backends.budget import Budget, accounts
 from llm_proxy.config import BudgetLimit
 from llm_proxy.errors import CacheError, ConfigError, LimitReached
+from llm_proxy.holders import Holder
 from llm_proxy.testing import FakeClock
 
 NOON_S = 1_769_860_800.0  # 2026-01-31 12:00 UTC
@@ -368,3 +369,40 @@ class TestOwners:
         monkeypatch.setattr(owners.os, "kill", kill)
         assert not owners.is_gone(name)
         assert owners.is_gone(name + "0")
+
+
+class TestIssuedKeys:
+    """The budget of a key counts beside the limits, on an account of its own."""
+
+    ANNA = Holder("12345678", "anna", "research", usd_per_day=3.0, usd_per_month=4.0)
+
+    def test_a_day_and_a_month(self, tmp_path: Path) -> None:
+        clock, path = FakeClock(NOON_S - 2 * DAY_S), tmp_path / "budget.sqlite3"
+        one = budget(path, clock)
+        for _ in range(3):
+            kept = one.reserve(ask(holder=self.ANNA))
+            assert kept is not None
+            one.settle(kept, 1.0, 10)
+        with pytest.raises(LimitReached, match=r"'of key anna' of the budget \(issued 12345678, 2026-01-29 UTC\)"):
+            one.reserve(ask(holder=self.ANNA))
+        clock.advance(DAY_S)
+        assert passes(one, ask(holder=self.ANNA))
+        with pytest.raises(LimitReached, match=r"issued 12345678, 2026-01 UTC"):
+            one.reserve(ask(holder=self.ANNA))
+        assert passes(one, ask(holder=self.ANNA._replace(id="87654321")))
+        one.close()
+        assert {account.name for account in accounts(path, now_s=clock.time())} == {
+            "issued 12345678",
+            "issued 87654321",
+        }
+
+    def test_what_is_free_or_without_bound(self) -> None:
+        one = budget()
+        assert one.reserve(ask(usd=9.0, is_free=True, holder=self.ANNA)) is None
+        assert one.reserve(ask(usd=9.0, holder=Holder("1", "a", "a"))) is None
+
+    def test_limits_hold_beside_it(self) -> None:
+        one = budget(all={"usd_per_day": 1.5})
+        assert passes(one, ask(holder=self.ANNA))
+        with pytest.raises(LimitReached, match="'all'"):
+            one.reserve(ask(holder=self.ANNA))

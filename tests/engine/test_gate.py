@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from llm_proxy.engine.effects import Compute, Forward, Late, Stand
 from llm_proxy.engine.ports import Live, Ready
 from llm_proxy.errors import CacheError, LimitReached
+from llm_proxy.holders import Holder
 from tests.engine.flow_kit import Course, led_by
 from tests.fakes import Rig, body_of, completion, head, request
 
@@ -204,6 +206,24 @@ class TestBudget:
 
     def test_a_gate_without_a_budget_has_nothing_to_close(self) -> None:
         rig().gate.close()
+
+    def test_a_key_with_a_budget_of_its_own_is_counted_alone(self) -> None:
+        one, purse = rig(), Purse()
+        vars(one.gate)["_own_purse"] = purse
+        holders = [None, Holder("1", "a", "a"), Holder("2", "b", "team", usd_per_month=5.0)]
+        for holder in holders:
+            call = request("hi", model="two/m", temperature=2, max_tokens=50)
+            course = Course(one, replace(call, holder=holder))
+            if holder is not None and holder.has_budget:
+                reserved(course)
+                answered(course)
+            else:
+                assert course.expect(Forward).outgoing.permit is None
+        (ask,) = purse.asked
+        assert (ask.holder, ask.tenant, ask.usd) == (holders[2], "tenant:team", 51.0)
+        assert purse.settled == [("r1", 15.0, 15)]
+        one.gate.close()
+        assert purse.closed == 1
 
     def test_no_limit_on_the_answer(self) -> None:
         one = rig()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,11 +57,22 @@ def test_the_examples_print_what_the_page_says():
                     assert re.search(rf"^{pattern}\r?$", printed, re.MULTILINE), f"{line}\nnot in\n{printed}"
 
 
+def refusals(path: Path) -> Iterator[tuple[str, str]]:
+    """Status and code of all that a file refuses; not what only the dashboard says."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Refused":
+            more = {word.arg: word.value for word in node.keywords}
+            code = more["code"].value if "code" in more else ""
+            if code != "not_allowed":
+                yield str(node.args[0].value), code
+
+
 def test_the_table_of_errors_is_that_of_the_code():
     documented = set(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", PAGE, re.MULTILINE))
     faces = ROOT / "llm_proxy" / "faces"
-    source = "".join((faces / name).read_text() for name in ("asgi.py", "_asgi_io.py", "_upstream.py"))
-    own = re.findall(r'Refused\(\s*(\d{3}), .*?(?:code="(\w+)")?\)\n', source)
+    names = ("asgi.py", "_asgi_io.py", "_upstream.py", "admission.py", "paths.py")
+    source = "".join((faces / name).read_text() for name in names)
+    own = [row for name in names for row in refusals(faces / name)]
     mapped = re.findall(r'(\d{3}), "(upstream_\w+)"', source)
     connections = (faces / "_connections.py").read_text()
     own += [(status, "") for status in re.findall(r"_refuse\((\d{3}), ", connections)]

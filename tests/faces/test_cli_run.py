@@ -116,6 +116,13 @@ class TestRun:
         assert key == "first"
         assert url.startswith("http://127.0.0.1:"), "only this machine, whatever the settings of a server"
 
+    def test_where_keys_are_issued_the_program_gets_one_of_its_own(self, directory, upstream):
+        issued = invoke_json("keys", "add", "anna")["key"]
+        invoke("run", *script(directory, f"{ASK}\nout([ask()[0], os.environ['OPENAI_API_KEY']])"))
+        said, key = out(directory)
+        assert said == "It is 42."
+        assert key not in {issued, "", "sk-mine"}
+
     def test_a_configured_backend_wins_over_the_environment_s(self, directory, upstream, monkeypatch):
         monkeypatch.setenv("LLM_PROXY_BACKENDS_MINE_BASE_URL", f"{upstream.url}/v1")
         monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")

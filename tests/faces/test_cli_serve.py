@@ -71,7 +71,7 @@ class TestServe:
             "            all callers are served one another's answers: cache.tenant is fixed",
             f"  dashboard {url}/",
             f"  clients   export OPENAI_BASE_URL={url}/v1",
-            "            export OPENAI_API_KEY=<one of server.keys>",
+            "            export OPENAI_API_KEY=<a key of this proxy>",
             "Ctrl-C ends it.",
         ]
 

@@ -9,7 +9,9 @@ import time
 from contextlib import contextmanager
 
 import pytest
+import uvicorn
 
+from llm_proxy.faces.serve import server_settings
 from tests.faces.asgi_kit import RawUpstream, completion, http, proxied, raw_response, running, until
 
 PARSERS = pytest.mark.parametrize("parser", ["httptools", "h11"])
@@ -300,3 +302,64 @@ def test_trailers_are_no_headers():
         status, _, body = http(port, HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunks)
         assert status == 401
         assert error_of(body)["code"] == "invalid_api_key"
+
+
+@PARSERS
+@pytest.mark.parametrize("target", [b"far.example:443", b"http://far.example/", b"/v1/files"])
+def test_connect_is_a_405(parser, target):
+    with served(parser) as (port, upstream):
+        data = b"CONNECT " + target + b" HTTP/1.1\r\nhost: far.example:443\r\n\r\n"
+        status, _, body = http(port, data, until_closed=False)
+        assert status == 405
+        assert "CONNECT is not for this proxy" in error_of(body)["message"]
+        assert upstream.requests == []
+        assert http(port, WHOLE)[0] == 200
+
+
+def asked(connection: socket.socket) -> bytes:
+    """Ask, and wait for the whole answer."""
+    connection.settimeout(10)
+    connection.sendall(WHOLE)
+    data = b""
+    while not data.endswith(completion()):
+        data += connection.recv(65536)
+    return data
+
+
+@PARSERS
+class TestDraining:
+    """The server ends while connections wait for their next request."""
+
+    @contextmanager
+    def ending(self, parser):
+        with RawUpstream(lambda request: request.send(raw_response(completion()))) as upstream:
+            runtime_of = proxied(upstream.url)
+            with runtime_of as proxy, socket.create_server(("127.0.0.1", 0)) as listener:
+                settings = server_settings(proxy.app)
+                settings.http, settings.timeout_graceful_shutdown = parser, 5
+                server = uvicorn.Server(settings)
+                thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+                thread.start()
+                until(lambda: server.started)
+                yield listener.getsockname()[1], server
+                server.should_exit = True
+                thread.join(10)
+                assert not thread.is_alive()
+
+    def test_what_was_on_its_way_is_answered_and_is_the_last(self, parser):
+        with self.ending(parser) as (port, server), socket.create_connection(("127.0.0.1", port)) as caller:
+            assert asked(caller).startswith(b"HTTP/1.1 200 ")
+            server.should_exit = True
+            until(lambda: not server.servers[0].is_serving())
+            caller.sendall(WHOLE)
+            answer = received(caller)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b"connection: close" in answer.lower()
+
+    def test_who_sends_nothing_is_closed_soon(self, parser):
+        with self.ending(parser) as (port, server), socket.create_connection(("127.0.0.1", port)) as caller:
+            assert asked(caller).startswith(b"HTTP/1.1 200 ")
+            began_s = time.monotonic()
+            server.should_exit = True
+            assert received(caller) == b""
+            assert time.monotonic() - began_s < 2

@@ -11,6 +11,7 @@ from llm_proxy.types import Controls, Usage
 from llm_proxy.wire.chat import (
     MAX_DEPTH,
     error_body,
+    model_of,
     parse_controls,
     parse_request,
     response_says_no_store,
@@ -231,3 +232,24 @@ def test_errors_have_the_shape_of_openai() -> None:
         }
     }
     assert json.loads(error_body("m", type="t"))["error"]["code"] is None
+
+
+@pytest.mark.parametrize(
+    ("raw", "model"),
+    [
+        (b'{"model": "m", "input": 1}', "m"),
+        (b'{"Model": "m"}', ""),
+        (b'{"model": "m", "Model": "n"}', ""),
+        (b'{"model": 7}', ""),
+        (b'{"input": 1}', ""),
+        (b'["model"]', ""),
+    ],
+)
+def test_the_model_that_any_body_names(raw: bytes, model: str) -> None:
+    assert model_of(raw) == model
+
+
+def test_a_body_of_which_no_model_can_be_told() -> None:
+    for raw in (b"", b'{"model": "m", "model": "n"}', b"\xff"):
+        with pytest.raises(WireError):
+            model_of(raw)

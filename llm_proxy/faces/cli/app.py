@@ -15,6 +15,7 @@ from .cache import cache_app
 from .demo_command import demo
 from .doctor import doctor
 from .init import init
+from .keys import keys_app
 from .models import models
 from .route import route_app
 from .run import run
@@ -68,6 +69,7 @@ app.command()(demo)
 app.command()(stats)
 app.add_typer(cache_app)
 app.add_typer(route_app)
+app.add_typer(keys_app)
 app.command()(models)
 app.command()(budget)
 app.command()(doctor)

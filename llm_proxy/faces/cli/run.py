@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -64,7 +65,7 @@ def run(
         llm-proxy run -- python app.py
         llm-proxy run --port 9000 -- npm test
     """
-    config = _with_own_address(settings(context))
+    config = _with_own_key(_with_own_address(settings(context)))
     program = _found(command[0])
     warning = exact_only(config)
     if warning and not quiet:
@@ -125,6 +126,17 @@ def _with_own_address(config: Config) -> Config:
         return load(config, server={"host": _HOST}, backends={"openai": backend})
     except ConfigError as exc:
         raise ConfigError(f"OPENAI_BASE_URL is no base URL: {exc}") from exc
+
+
+def _with_own_key(config: Config) -> Config:
+    """The settings with a key for this one program, where keys are issued: whoever calls needs one then."""
+    from llm_proxy.config import load
+    from llm_proxy.limits import keys_file
+
+    path = keys_file(config)
+    if config.server.keys or path is None or not path.is_file():
+        return config
+    return load(config, server={"keys": (secrets.token_urlsafe(),)})
 
 
 def _found(program: str) -> str:

@@ -77,8 +77,11 @@ def _show_calls() -> None:
 
 
 def _facts(config: Config, host: str, port: int, *, is_semantic: bool) -> dict[str, Any]:
+    from llm_proxy.limits import keys_file
+
     authority = f"[{host}]" if ":" in host else host
-    cache = config.cache
+    cache, path = config.cache, keys_file(config)
+    has_keys = path is not None and path.is_file()
     return {
         "url": f"http://{authority}:{port}",
         "base_url": f"http://{authority}:{port}/v1",
@@ -86,7 +89,7 @@ def _facts(config: Config, host: str, port: int, *, is_semantic: bool) -> dict[s
         "host": host,
         "port": port,
         "workers": config.server.workers,
-        "needs_key": bool(config.server.keys),
+        "needs_key": bool(config.server.keys) or has_keys,
         "cache": "off" if not cache.enabled else cache.store,
         "directory": str(cache.directory) if cache.enabled and cache.store == "disk" else None,
         "semantic": cache.enabled and cache.semantic and is_semantic,
@@ -108,5 +111,5 @@ def _greet(facts: dict[str, Any]) -> None:
     lines += [f"            {SHARED}"] if facts["is_shared"] else []
     lines += [f"  dashboard {facts['dashboard']}"] if facts["dashboard"] else []
     lines += [f"  clients   export OPENAI_BASE_URL={facts['base_url']}"]
-    lines += ["            export OPENAI_API_KEY=<one of server.keys>"] if facts["needs_key"] else []
+    lines += ["            export OPENAI_API_KEY=<a key of this proxy>"] if facts["needs_key"] else []
     typer.echo("\n".join([*map(visible, lines), "Ctrl-C ends it."]))

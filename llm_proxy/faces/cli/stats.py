@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from llm_proxy.config import Config
 
-__all__ = ["Group", "ledger_of", "since_s", "stats"]
+__all__ = ["Group", "ledger_of", "since_s", "span_s", "stats"]
 
 
 class Group(StrEnum):
@@ -50,6 +50,7 @@ def stats(
     The numbers come from the ledger in cache.directory, which every client and proxy with these settings writes;
     it holds neither prompts nor keys. A key is named by the first eight digits of its SHA-256:
     printf %s "$KEY" | sha256sum | cut -c1-8
+    and one of llm-proxy keys by its name and tenant as well.
 
     Examples:
         llm-proxy stats --since 24h
@@ -58,8 +59,11 @@ def stats(
         llm-proxy stats --json
     """
     start_s = since_s(since, time.time()) if since else 0.0
-    path = ledger_of(settings(context))
+    config = settings(context)
+    path = ledger_of(config)
     report = _report(path, start_s, by)
+    if by is Group.key:
+        _name_keys(report, config)
     if as_json:
         emit(report)
     elif not report["calls"]:
@@ -68,15 +72,21 @@ def stats(
         _show(report, by)
 
 
+def span_s(text: str) -> int | None:
+    """Seconds that ``24h`` or ``7d`` mean; None where it is no span."""
+    found = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip())
+    return None if found is None else int(found[1]) * _UNITS_S[found[2]]
+
+
 def since_s(text: str, now_s: float) -> float:
     """The Unix time that ``24h``, ``7d`` or an ISO 8601 time means; a time without offset is local.
 
     Raises:
         ConfigError: It is neither.
     """
-    span = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip())
-    if span:
-        return max(0.0, now_s - int(span[1]) * _UNITS_S[span[2]])
+    span = span_s(text)
+    if span is not None:
+        return max(0.0, now_s - span)
     try:
         return datetime.fromisoformat(text.strip()).timestamp()
     except (ValueError, OverflowError, OSError) as exc:
@@ -110,6 +120,18 @@ def _report(path: Path, start_s: float, by: Group | None) -> dict[str, Any]:
     return report
 
 
+def _name_keys(report: dict[str, Any], config: Config) -> None:
+    """Say beside each key that the proxy has issued what it is called."""
+    from llm_proxy.faces.keys import read
+    from llm_proxy.limits import keys_file
+
+    path = keys_file(config)
+    known = {record.holder.id: record.holder for record in (read(path) if path is not None else ())}
+    for key_id, group in report["groups"].items():
+        holder = known.get(key_id)
+        group["name"], group["tenant"] = (holder.name, holder.tenant) if holder is not None else ("", "")
+
+
 def _show(report: Mapping[str, Any], by: Group | None) -> None:
     from rich.text import Text
 
@@ -121,7 +143,8 @@ def _show(report: Mapping[str, Any], by: Group | None) -> None:
             rows.add_column(name, justify="right")
         for name, group in report["groups"].items():
             cells = (*_cells(group), _latency(group, "hit_p50_s"), _latency(group, "miss_p50_s"))
-            rows.add_row(Text(visible(name) or "-"), *map(Text, cells))
+            called = f"{name} {group['name']}" if group.get("name") else name
+            rows.add_row(Text(visible(called) or "-"), *map(Text, cells))
         screen.print(rows)
         return
     rows = table()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -36,6 +36,7 @@ from .page import SAFE_HEADERS, page
 
 if TYPE_CHECKING:
     from llm_proxy.faces._asgi_io import Receive, Scope, Send
+    from llm_proxy.faces.admission import Admission
     from llm_proxy.runtime import Runtime
 
 __all__ = ["Dashboard"]
@@ -47,28 +48,28 @@ _MOST_BODY_BYTES = 4 << 10
 _SUMMARY_TICKS = 2
 _JSON = "application/json"
 
-Admit = Callable[[Mapping[str, str], Mapping[str, str]], None]
-
 
 class Dashboard:
     """Serves the page and its data; a part of `llm_proxy.faces.asgi.ProxyApp`.
 
     Args:
         runtime: What serves the calls.
-        admit: Raises `Refused` for who may not come in, by all headers and those that are end to end.
+        admission: Says who may come in.
         tick_s: How often a listener is told what is new.
         patience_s: How long a listener may take to read it.
     """
 
-    def __init__(self, runtime: Runtime, admit: Admit, *, tick_s: float = 1.0, patience_s: float = 10.0) -> None:
+    def __init__(
+        self, runtime: Runtime, admission: Admission, *, tick_s: float = 1.0, patience_s: float = 10.0
+    ) -> None:
         server = runtime.config.server
-        self._admit, self._runtime = admit, runtime
-        self._has_page, self._has_metrics, self._has_keys = server.dashboard, server.metrics, bool(server.keys)
+        self._admission, self._runtime = admission, runtime
+        self._has_page, self._has_metrics = server.dashboard, server.metrics
         self._tick_s, self._patience_s = tick_s, patience_s
         self._listeners = 0
         self._closing: asyncio.Event | None = None
         self._is_closed = False
-        self._board = Board(runtime) if self._has_page or self._has_metrics else None
+        self._board = Board(runtime, admission.book) if self._has_page or self._has_metrics else None
         self._metrics = Metrics(runtime.config) if self._has_metrics else None
         if self._metrics is not None:
             runtime.add_sink(self._metrics)
@@ -112,7 +113,7 @@ class Dashboard:
             if scope["path"] == "/":
                 await self._page(headers, send)
                 return
-            self._admit(headers, merged(end_to_end(scope["headers"])))
+            self._admission.admit_watcher(headers, merged(end_to_end(scope["headers"])))
             await self._data(scope, headers, receive, send)
         except Refused as exc:
             kind = "invalid_request_error"
@@ -122,7 +123,7 @@ class Dashboard:
 
     async def _page(self, headers: Mapping[str, str], send: Send) -> None:
         host = headers.get("host", "")
-        if not self._has_keys and host and not is_local(f"//{host}", is_host=True):
+        if not self._admission.needs_key and host and not is_local(f"//{host}", is_host=True):
             raise Refused(403, "this name does not stand for this machine: set server.keys", code="foreign")
         document, policy = await asyncio.to_thread(page)
         more = (("content-security-policy", policy), ("content-type", "text/html; charset=utf-8"))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from llm_proxy.encode.base import Encoding
+    from llm_proxy.faces.keys import KeyBook
+    from llm_proxy.holders import Holder
     from llm_proxy.observe.events import CallEvent
     from llm_proxy.observe.history import Range
     from llm_proxy.runtime import Runtime
@@ -36,21 +38,27 @@ class Board:
 
     Args:
         runtime: What serves the calls; told to hand its events on.
+        book: The keys that are issued.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime, self._clock = runtime, runtime.clock
+    def __init__(self, runtime: Runtime, book: KeyBook) -> None:
+        self._runtime, self._clock, self._book = runtime, runtime.clock, book
         path = ledger_path(runtime.config)
         self.history = History(path, now=self._clock.time)
         self.recent = Recent()
         self.feed = Feed(self.recent, path)
         # Nobody is to read what holders of other keys have asked.
-        self.shows_questions = may_show_questions(runtime.config) and len(runtime.config.server.keys) < 2
+        self._may_show = may_show_questions(runtime.config) and len(runtime.config.server.keys) < 2
         self._started_s = self._clock.monotonic()
         self._answers: dict[str, tuple[float, Any]] = {}
         self._lock = threading.Lock()
         runtime.add_sink(self.recent)
         runtime.add_sink(self.history)
+
+    @property
+    def shows_questions(self) -> bool:
+        """Whether what was asked is shown: not to holders of issued keys, for it may be another tenant's."""
+        return self._may_show and not self._book.is_managed
 
     def refresh(self) -> None:
         """Take in what is new; a ledger that can't be read is one trouble, and what is known is shown."""
@@ -61,8 +69,13 @@ class Board:
                 self._runtime.troubles.note("dashboard", exc)
 
     def calls(self, number: int = 0) -> tuple[int, Sequence[Mapping[str, Any]]]:
-        """See `llm_proxy.observe.tail.Feed.since`; questions are there where they may be shown."""
-        return self.feed.since(number)
+        """See `llm_proxy.observe.tail.Feed.since`; questions are there where they may be shown.
+
+        Of an issued key each row has the name and the tenant as well.
+        """
+        number, rows = self.feed.since(number)
+        holders = self._book.named()
+        return number, [self._named(row, holders) for row in rows]
 
     def summary(self, name: Range) -> Mapping[str, Any]:
         """All figures of a range, at most a second old: see ``docs/dashboard.md``."""
@@ -75,7 +88,7 @@ class Board:
         if row is None:
             return None
         event = self.recent.find(name)
-        found: dict[str, Any] = {**row, "shows_questions": self.shows_questions}
+        found: dict[str, Any] = {**self._named(row, self._book.named()), "shows_questions": self.shows_questions}
         if event is None or not self.shows_questions:
             return found
         return {**found, "matched": self._matched(event), **self._explained(event)}
@@ -97,6 +110,13 @@ class Board:
         is_there = self._runtime.undo(event.outcome if event is not None else row["hit_id"])
         self.feed.take_back(row["pair"])
         return is_there
+
+    def _named(self, row: Mapping[str, Any], holders: Mapping[str, Holder]) -> dict[str, Any]:
+        """A row with who asked, by name; without the question, once there are keys whose holders may not read it."""
+        holder = holders.get(row["caller"])
+        question = row["question"] if self.shows_questions else ""
+        names = {"key": holder.name, "tenant": holder.tenant} if holder is not None else {"key": "", "tenant": ""}
+        return {**row, **names, "question": question}
 
     # -- parts ---------------------------------------------------------------------------------------------------
 

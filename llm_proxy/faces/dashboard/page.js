@@ -271,7 +271,7 @@
   function drawCalls() {
     const words = $("find").value.trim().toLowerCase(), kind = $("kind").value;
     const rows = [...state.calls.values()].filter((row) => (!kind || kindOf(row) === kind || (kind !== "error" && row.status === kind)) &&
-      (!words || [row.model, row.route, row.backend, row.detail, row.error, row.question, row.reason].some((text) => (text || "").toLowerCase().includes(words))));
+      (!words || [row.model, row.route, row.backend, row.key, row.tenant, row.detail, row.error, row.question, row.reason].some((text) => (text || "").toLowerCase().includes(words))));
     const first = !state.seen.size, shown = state.all ? rows : rows.slice(0, FEW), focused = document.activeElement?.dataset?.of;
     if (!state.calls.size) {
       fill($("list"), make("div", { class: "empty" }, make("p", {}, "No calls yet. Point any OpenAI client here:"), make("code", {}, `export OPENAI_BASE_URL=${location.origin}/v1`)));
@@ -316,7 +316,7 @@
   }
   function callFacts(row) {
     return facts([["at", `${date(row.at_s, { dateStyle: "medium" })}, ${clock(row.at_s)}`], ["what", WORDS[kindOf(row)]], ["why not from the cache", row.status === "hit" ? "" : row.detail],
-      ["error", row.error], ["HTTP status", row.http_status || "none came"], ["model", row.model], ["backend", row.backend], ["route", row.route],
+      ["error", row.error], ["HTTP status", row.http_status || "none came"], ["model", row.model], ["backend", row.backend], ["route", row.route], ["key", row.key], ["tenant", row.tenant],
       ["took", `${span(row.latency_s)}${row.is_stream ? ", streamed" : ""}`], ["tokens", row.prompt_tokens === null ? "" : `${count(row.prompt_tokens)} in, ${count(row.completion_tokens)} out`],
       ["cost", row.cost_usd === null ? "" : dollars(row.cost_usd)], ["saved", row.status === "hit" ? `${dollars(row.saved_usd)} and ${span(row.saved_s)}` : ""],
       ["similarity", row.similarity === null ? "" : row.similarity.toFixed(4)], ["chance of being wrong", row.p_wrong === null ? "" : row.p_wrong.toFixed(4)], ["id", row.hit_id]]);

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from llm_proxy.config import Config
+from llm_proxy.faces.admission import Admission
 from llm_proxy.faces.dashboard import app as app_module
 from llm_proxy.faces.dashboard.app import Dashboard
 from llm_proxy.faces.serve import server_config
@@ -88,7 +89,7 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
 
 
 def dashboard_of(runtime: Runtime, **options: float) -> Dashboard:
-    return Dashboard(runtime, lambda headers, passed: None, **{"tick_s": 0.01, **options})
+    return Dashboard(runtime, Admission(runtime), **{"tick_s": 0.01, **options})
 
 
 async def test_it_begins_with_all_and_goes_on_with_what_is_new(runtime: Runtime):
