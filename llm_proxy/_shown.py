@@ -11,7 +11,7 @@ from typing import Any
 
 from ._figures import age, dollars
 
-__all__ = ["COLOURS", "html_of", "kind_of", "pretty_of", "sentence_of"]
+__all__ = ["COLOURS", "html_of", "kind_of", "pretty_of", "sentence_of", "sf_string"]
 
 COLOURS = {"exact": "#2e9e6b", "semantic": "#3f7fd9", "miss": "#c98a1b", "bypass": "#8a8f98", "error": "#cf4a4a"}
 """Colour of each kind of call: each has a contrast of at least 3:1 on white and on the usual dark backgrounds."""
@@ -66,3 +66,11 @@ def _asked(outcome: Any) -> Iterator[str]:
         yield "stored" if outcome.is_stored else "not stored"
     if outcome.cost_usd:
         yield f"cost {dollars(outcome.cost_usd)}"
+
+
+def sf_string(text: str) -> str:
+    """A quoted string as a structured field takes it: printable ASCII only. Source: RFC 8941 section 3.3.3."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:  # the usual case, at once
+        return f'"{text}"'
+    printable = "".join(char if " " <= char <= "~" else "?" for char in text)
+    return '"' + printable.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from ._shown import html_of, pretty_of
+from ._shown import html_of, pretty_of, sf_string
+from ._spans import span_of_model
 from .holders import Holder
 
 __all__ = [
+    "API_PATHS",
+    "CHAT",
+    "ECHOED",
     "Bypass",
     "ChatRequest",
     "Clock",
@@ -29,6 +32,15 @@ JSON = dict[str, Any]
 HitKind = Literal["exact", "semantic", ""]
 HeaderList = Sequence[tuple[str, str]]
 Forward = Literal["bypass", "uri-miss", "miss", "request", "stale", ""]
+
+CHAT = "chat"
+API_PATHS = {
+    CHAT: "/chat/completions", "completions": "/completions", "embeddings": "/embeddings", "responses": "/responses",
+}  # fmt: skip
+"""The APIs that the engine answers, and where each stands below a base URL."""
+
+ECHOED = ("metadata", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention")
+"""Of a request to responses: what no answer depends on, and every answer repeats."""
 
 HIT_ID_CHARS = 16
 """Of the question's key, to name a semantic hit by."""
@@ -95,7 +107,7 @@ class Controls:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One chat-completion call as it came.
+    """One call as it came, of chat completions or of another of `API_PATHS`; see `llm_proxy.wire.apis`.
 
     Attributes:
         body: The parsed JSON object; read-only by agreement.
@@ -107,6 +119,8 @@ class ChatRequest:
         timeout_s: How long the caller is ready to wait for a byte, or None for ever.
         received_s: Unix time of arrival.
         holder: Who holds the issued key that it came with; None where it came with none.
+        api: Which API it is of.
+        view: What another API has instead of messages, in their form; None for chat completions.
     """
 
     body: Mapping[str, Any]
@@ -117,6 +131,8 @@ class ChatRequest:
     timeout_s: float | None = None
     received_s: float = 0.0
     holder: Holder | None = None
+    api: str = CHAT
+    view: Sequence[Any] | None = None
 
     @property
     def model(self) -> str:
@@ -127,7 +143,12 @@ class ChatRequest:
     @property
     def base_url(self) -> str:
         """Where OpenAI's paths begin at the endpoint, e.g. ``https://api.openai.com/v1``; empty without one."""
-        return self.endpoint.partition("?")[0].removesuffix("/chat/completions")
+        return self.endpoint.partition("?")[0].removesuffix(self.path)
+
+    @property
+    def path(self) -> str:
+        """Where its API stands below a base URL."""
+        return API_PATHS[self.api]
 
     def raw_for(self, model: str) -> bytes:
         """The body that asks another model: no other byte differs, so that no number is rounded on its way.
@@ -141,12 +162,14 @@ class ChatRequest:
         if model in ("", self.model):
             return self.raw
         text = self.raw.decode()
-        start, end = _span_of_model(text)
+        start, end = span_of_model(text)
         return f"{text[:start]}{json.dumps(model)}{text[end:]}".encode()
 
     @property
     def messages(self) -> Sequence[Any]:
         """The conversation; empty when absent or not a list."""
+        if self.view is not None:
+            return self.view
         messages = self.body.get("messages")
         return messages if isinstance(messages, list) else ()
 
@@ -165,8 +188,8 @@ class ChatRequest:
 
     @property
     def wants_usage(self) -> bool:
-        """Whether token counts belong in the answer: always in a plain one, on request in a streamed one."""
-        if not self.is_stream:
+        """Whether token counts belong in the answer: always, but for a stream of chunks, where they are on request."""
+        if not self.is_stream or self.api == "responses":
             return True
         options = self.body.get("stream_options")
         return isinstance(options, dict) and options.get("include_usage") is True
@@ -174,7 +197,8 @@ class ChatRequest:
     @property
     def form(self) -> str:
         """Callers of one form can share the very bytes of one answer."""
-        return f"{self.is_stream}|{self.wants_usage}|{self.headers.get('accept-encoding', '')}"
+        echoed = "" if self.api != "responses" else repr([self.body.get(name) for name in ECHOED])
+        return f"{self.is_stream}|{self.wants_usage}|{self.headers.get('accept-encoding', '')}|{echoed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +358,7 @@ class Outcome:
             if self.kind == "semantic":
                 details.append(f"similarity={self.similarity:.3f}")
                 details += [] if self.p_wrong is None else [f"p_wrong={self.p_wrong:.3f}"]
-            return f"llm-proxy; hit; detail={_sf_string('; '.join(details))}"
+            return f"llm-proxy; hit; detail={sf_string('; '.join(details))}"
         default = "bypass" if self.status == "bypass" else "uri-miss"
         forward = default if self.forward is None else self.forward
         parts = ["llm-proxy", *([f"fwd={forward}"] if forward else [])]
@@ -343,7 +367,7 @@ class Outcome:
         if self.is_shared:
             parts.append("collapsed")
         if self.detail:
-            parts.append(f"detail={_sf_string(self.detail)}")
+            parts.append(f"detail={sf_string(self.detail)}")
         return "; ".join(parts)
 
     @property
@@ -359,18 +383,10 @@ class Outcome:
         if self.route:
             rows.append(("x-llm-proxy-route", self.route))
         if self.cascade:
-            rows.append(("x-llm-proxy-cascade", _sf_string(self.cascade)))
+            rows.append(("x-llm-proxy-cascade", sf_string(self.cascade)))
         if self.attempts:
-            rows.append(("x-llm-proxy-attempts", _sf_string(self.attempts)))
+            rows.append(("x-llm-proxy-attempts", sf_string(self.attempts)))
         return tuple(rows)
-
-
-def _sf_string(text: str) -> str:
-    """A quoted string as a structured field takes it: printable ASCII only. Source: RFC 8941 section 3.3.3."""
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:  # the usual case, at once
-        return f'"{text}"'
-    printable = "".join(char if " " <= char <= "~" else "?" for char in text)
-    return '"' + printable.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def texts_of(content: object) -> list[str]:
@@ -380,23 +396,3 @@ def texts_of(content: object) -> list[str]:
     parts = content if isinstance(content, list) else []
     found = [part.get("text") for part in parts if isinstance(part, dict)]
     return [text for text in found if isinstance(text, str)]
-
-
-_WHITESPACE = re.compile(r"[ \t\n\r]*")
-_READ = json.JSONDecoder().raw_decode
-
-
-def _span_of_model(text: str) -> tuple[int, int]:
-    """Where the value of the key ``model`` begins and ends in a JSON object; each key is there once."""
-
-    def after_space(at: int) -> int:
-        return _WHITESPACE.match(text, at).end()  # type: ignore[union-attr]  # it matches nothing, too
-
-    at = after_space(0)
-    while True:
-        name, at = _READ(text, after_space(at + 1))
-        start = after_space(after_space(at) + 1)
-        _, end = _READ(text, start)
-        if name == "model":
-            return start, end
-        at = after_space(end)

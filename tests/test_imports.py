@@ -21,6 +21,7 @@ LAYERS = [
     {"_figures"},
     {"_shown"},
     {"holders"},
+    {"_spans"},
     {"types", "errors", "forking", "clocks", "__version__"},
     {"shipped"},
     {"_variables", "_values"},
@@ -40,9 +41,9 @@ LAYERS = [
 BESIDE = {("route", "encode"), ("route", "backends"), ("testing", "faces"), ("faces", "testing")}
 ENGINE_SEES = {
     "backends.base", "backends.delays", "backends.openai_compatible", "backends.retry", "cache.base", "cache.entry",
-    "cache.evidence", "cache.turns", "cache.weighed", "config", "encode.base", "errors", "holders",
-    "observe.events",
-    "route.base", "route.looks", "types", "wire.chat", "wire.failure", "wire.recorder", "wire.replay", "wire.splice",
+    "cache.evidence", "cache.turns", "cache.weighed", "config", "encode.base", "errors", "holders", "observe.events",
+    "route.base", "route.looks", "types", "wire.apis", "wire.chat", "wire.failure", "wire.recorder",
+    "wire.responses", "wire.splice",
 }  # fmt: skip
 PURE = {
     "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "math", "numpy",

@@ -69,7 +69,7 @@ def outgoing_for(
     if backend is None:
         raise BackendUnavailable(f"no backend serves the model {request.model!r}; configure one under [backends]")
     return Outgoing(
-        url=backend.base_url + "/chat/completions",
+        url=backend.base_url + request.path,
         headers=headers_for(backend, request.headers.items(), is_default=name == default),
         body=request.raw_for(model),
         backend=name,

@@ -45,6 +45,7 @@ MOST_AHEAD_S = 86_400.0  # clocks of several machines differ, but not by more
 MOST_TOLD = 5  # of the lines that were passed over
 
 _KEY = re.compile(r"[0-9a-f]{64}")
+_LISTS = ("choices", "output", "data")  # of chat and completions, responses, embeddings
 _TYPES = {"float32": "<f4", "float16": "<f2"}
 
 
@@ -247,8 +248,8 @@ def _completion_of(data: dict[str, Any]) -> bytes:
     else:
         raise CacheCorruptError("it has no completion")
     answer = json.loads(completion)
-    if not isinstance(answer, dict) or not isinstance(answer.get("choices"), list):
-        raise CacheCorruptError("its completion is no chat.completion object")
+    if not isinstance(answer, dict) or not any(isinstance(answer.get(name), list) for name in _LISTS):
+        raise CacheCorruptError("its completion is no answer of an API")
     return completion
 
 

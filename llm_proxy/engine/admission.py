@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["is_tool_call", "rejection"]
+from llm_proxy.wire.apis import OTHERS
+
+if TYPE_CHECKING:
+    from llm_proxy.types import ChatRequest
+
+__all__ = ["is_call_for", "is_tool_call", "rejection", "rejection_for"]
 
 _WHOLE = ("stop", "tool_calls", "function_call")
 _CUT = ("length", "content_filter")
 _ANSWERS = ("content", "tool_calls", "function_call", "audio")
+
+
+def rejection_for(request: ChatRequest, answer: Mapping[str, Any] | None) -> str:
+    """Why the answer to a request of any API may not be stored, or the empty string when it may."""
+    if request.api in OTHERS and answer is not None:
+        return OTHERS[request.api].rejection(answer, request.body)
+    choices = request.body.get("n")
+    return rejection(answer, choices=choices if isinstance(choices, int) else 1)
 
 
 def rejection(completion: Mapping[str, Any] | None, *, choices: int = 1) -> str:
@@ -27,6 +40,11 @@ def rejection(completion: Mapping[str, Any] | None, *, choices: int = 1) -> str:
     if not isinstance(found, list) or len(found) < max(1, choices):
         return "no-choices"
     return next((reason for reason in map(_choice_rejection, found) if reason), "")
+
+
+def is_call_for(request: ChatRequest, answer: Mapping[str, Any]) -> bool:
+    """Whether the answer to a request of any API, which may be stored, calls a tool."""
+    return OTHERS[request.api].is_call(answer) if request.api in OTHERS else is_tool_call(answer)
 
 
 def is_tool_call(completion: Mapping[str, Any]) -> bool:

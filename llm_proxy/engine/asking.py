@@ -15,9 +15,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from llm_proxy.errors import ConfigError
-from llm_proxy.types import CHARS_PER_TOKEN, ChatRequest, Usage
+from llm_proxy.types import API_PATHS, CHARS_PER_TOKEN, CHAT, ChatRequest, Usage
 from llm_proxy.wire.chat import usage_of
 from llm_proxy.wire.recorder import recorder_for
+from llm_proxy.wire.responses import said_in
 
 from . import admission
 from .effects import Flow, compute, fetch
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from .flights import Recording
     from .ports import Clock, Pricer
 
-__all__ = ["LIMIT_S", "Asking", "Bill", "Fresh", "is_plain", "plainly", "raw", "says", "without_key"]
+__all__ = ["LIMIT_S", "Asking", "Bill", "Fresh", "chatting", "is_plain", "plainly", "raw", "says", "without_key"]
 
 LIMIT_S = 60.0
 """Longest time that one request may take; where a thread reads, what it waits for last comes on top."""
@@ -118,8 +119,9 @@ class Asking:
 
 
 def is_plain(request: ChatRequest) -> bool:
-    """Whether a request may be asked once more: it can have no effect, and its caller did not forbid it."""
-    return not any(request.body.get(name) for name in _EFFECTS) and not request.controls.only_if_cached
+    """Whether a chat request may be asked once more: it can have no effect, and its caller did not forbid it."""
+    has_effect = request.api != CHAT or any(request.body.get(name) for name in _EFFECTS)
+    return not has_effect and not request.controls.only_if_cached
 
 
 def plainly(request: ChatRequest) -> ChatRequest:
@@ -136,13 +138,21 @@ def without_key(request: ChatRequest) -> ChatRequest:
     return replace(request, headers={name: value for name, value in request.headers.items() if name != _NOT_OURS})
 
 
+def chatting(request: ChatRequest, body: JSON) -> ChatRequest:
+    """A chat request with this body, asked where and by whom another request is, without what stands for that one."""
+    endpoint = request.endpoint.replace(request.path, API_PATHS[CHAT])
+    return replace(without_key(request), body=body, raw=raw(body), api=CHAT, view=None, endpoint=endpoint)
+
+
 def raw(body: Mapping[str, object]) -> bytes:
     """A request's body as bytes."""
     return json.dumps(body, separators=(",", ":")).encode()
 
 
 def says(completion: JSON) -> str | None:
-    """What an answer says in its first choice, where that is text."""
+    """What an answer says, in its first choice where it has choices, where that is text."""
+    if "choices" not in completion:
+        return said_in(completion)
     message = completion["choices"][0]["message"]
     content = message.get("content")
     return content if isinstance(content, str) and not message.get("tool_calls") else None

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from llm_proxy.backends.delays import Delays
 from llm_proxy.backends.retry import Attempt, Failure, Tries, failed, failed_by
 from llm_proxy.errors import ASKED_ENOUGH, LimitReached
-from llm_proxy.types import CHARS_PER_TOKEN, Head, Outcome, Outgoing, Usage
+from llm_proxy.types import CHARS_PER_TOKEN, CHAT, Head, Outcome, Outgoing, Usage
 from llm_proxy.wire.failure import Said, error_in_event, said_in
 from llm_proxy.wire.splice import may_be_continued
 
@@ -141,7 +141,7 @@ class Attempts:
         """Send the first request, and a rival beside it where it takes longer than nearly all do; see `Delays`."""
         settings = self._config.backends[outgoing.backend]
         key = outgoing.backend, outgoing.model, call.request.is_stream
-        after_s = self._delays.rival_after_s(key) if settings.hedge else None
+        after_s = self._delays.rival_after_s(key) if settings.hedge and call.request.api == CHAT else None
         first = self._sent(call, outgoing, call.sent)
         if after_s is None:
             return (yield from first)
@@ -256,7 +256,7 @@ class Attempts:
         is_stream = head.header("content-type").lower().startswith("text/event-stream")
         if is_plain or not is_stream or head.header("content-length") or not self._can_splice:
             return head
-        if not may_be_continued(call.request.body):
+        if call.request.api != CHAT or not may_be_continued(call.request.body):
             return head
         first = call.destination.backend, call.outcome.model
         splicing = Splicing(

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from llm_proxy.errors import LimitReached
 from llm_proxy.route.base import Destination, Reply
 from llm_proxy.route.looks import Look
-from llm_proxy.types import JSON, Outcome
+from llm_proxy.types import CHAT, JSON, Outcome
 from llm_proxy.wire.chat import usage_of
 from llm_proxy.wire.recorder import recorder_for
 
@@ -102,7 +102,8 @@ class Cascade:
     def steps(self, call: Call) -> Steps:
         """Whom a call asks in turn, pairs of backend and model, two or more; empty where it is asked in no cascade."""
         route = self._config.routes.get(call.destination.route)
-        if route is None or not route.cascade or call.request.body.get("n") not in (None, 1):
+        is_one = call.request.api == CHAT and call.request.body.get("n") in (None, 1)
+        if route is None or not route.cascade or not is_one:
             return ()
         if not (route.cascade_judge or route.cascade_agree_with or self._scorer.is_usable):
             return ()  # every answer would be given up

@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from llm_proxy.backends.openai_compatible import ACCOUNT_HEADERS, credentials_of
-from llm_proxy.types import Bypass, Fingerprint, texts_of
+from llm_proxy.types import CHAT, Bypass, Fingerprint, texts_of
+from llm_proxy.wire.apis import OTHERS
 
 if TYPE_CHECKING:
     from llm_proxy.config import CacheConfig
@@ -23,8 +24,9 @@ _NOT_IN_SCOPE = frozenset({
     "user", "metadata", "store", "stream", "stream_options", "service_tier",
     "safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
 })  # fmt: skip
+_EXACT_ONLY = ("include", "top_logprobs")  # of responses: more than the text of an answer is wanted
 # The same bytes are parsed to the same object (`llm_proxy.wire.chat`), which nobody changes: its fingerprint stays.
-_known: dict[tuple[int, str, str, str], tuple[Mapping[str, Any], Fingerprint]] = {}
+_known: dict[tuple[int, str, str, str, str], tuple[Mapping[str, Any], Fingerprint]] = {}
 _REMEMBERED, _REMEMBERED_BYTES = 256, 16_384
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
@@ -49,7 +51,7 @@ def fingerprint(request: ChatRequest, *, destination: str, settings: CacheConfig
     if reason:
         return Bypass(reason)
     tenant = tenant_of(request, settings.tenant)
-    place = (id(request.body), tenant, destination, settings.context)
+    place = (id(request.body), tenant, destination, settings.context, request.api)
     known = _known.get(place)
     if known is not None and known[0] is request.body:
         return known[1]
@@ -62,11 +64,13 @@ def fingerprint(request: ChatRequest, *, destination: str, settings: CacheConfig
 
 
 def _fingerprint(request: ChatRequest, tenant: str, destination: str, settings: CacheConfig) -> Fingerprint:
+    body, of_api = _scoped(request)
+    if of_api and not OTHERS[request.api].replaced:
+        scope = _digest([tenant, destination, body, *of_api])
+        return Fingerprint(key=scope, scope=scope, text=None)
     last, parts = _split(request.messages[-1])
-    body = {name: _number(value) for name, value in request.body.items() if name not in _NOT_IN_SCOPE}
-    body.pop("model", None)
     body["messages"] = [*request.messages[:-1], last]
-    scope = _digest([tenant, destination, body])
+    scope = _digest([tenant, destination, body, *of_api])
     if not parts:
         return Fingerprint(key=scope, scope=scope, text=None)
     text = "\n".join(parts)
@@ -78,8 +82,20 @@ def _fingerprint(request: ChatRequest, tenant: str, destination: str, settings: 
         earlier, turns = _without_turns(request.messages[:-1])
         if turns:
             body["messages"] = [*earlier, last]
-            scope = _digest([tenant, destination, body, "similar"])
+            scope = _digest([tenant, destination, body, *of_api, "similar"])
     return Fingerprint(key=key, scope=scope, text=text, turns=turns)
+
+
+def _scoped(request: ChatRequest) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The fields of a body that belong to its scope, and what names its API there; nothing names chat completions."""
+    of_api: tuple[str, ...] = ()
+    left_out = _NOT_IN_SCOPE
+    if request.api != CHAT:
+        other = OTHERS[request.api]
+        left_out, of_api = (_NOT_IN_SCOPE | other.replaced) - other.kept, (f"api:{request.api}",)
+    body = {name: _number(value) for name, value in request.body.items() if name not in left_out}
+    body.pop("model", None)
+    return body, of_api
 
 
 def narrowed(scope: str, text: str, seen_chars: int) -> str:
@@ -162,7 +178,11 @@ def _bypass_reason(request: ChatRequest, settings: CacheConfig) -> str:
         return "disabled"
     if request.controls.no_store:
         return "no-store"
-    if not request.messages or not isinstance(request.messages[-1], Mapping):
+    if request.api != CHAT:
+        reason = OTHERS[request.api].bypass(request.body)
+        if reason:
+            return reason
+    elif not request.messages or not isinstance(request.messages[-1], Mapping):
         return "no-messages"
     temperature = request.body.get("temperature")
     if isinstance(temperature, (int, float)) and temperature > settings.max_temperature:
@@ -173,7 +193,10 @@ def _bypass_reason(request: ChatRequest, settings: CacheConfig) -> str:
 def _is_exact_only(body: Mapping[str, Any]) -> bool:
     n = body.get("n")
     return bool(
-        (isinstance(n, int) and n > 1) or body.get("logprobs") or body.get("modalities") not in (None, ["text"])
+        (isinstance(n, int) and n > 1)
+        or body.get("logprobs")
+        or body.get("modalities") not in (None, ["text"])
+        or any(body.get(name) for name in _EXACT_ONLY)
     )
 
 

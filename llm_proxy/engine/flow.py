@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, assert_never
 from llm_proxy.cache.turns import Turns
 from llm_proxy.errors import CacheError, LimitReached, LLMProxyError, WireError
 from llm_proxy.types import Bypass, HitKind, Outcome
+from llm_proxy.wire.apis import recorder_for, replay_as
 from llm_proxy.wire.chat import error_body
-from llm_proxy.wire.recorder import recorder_for
-from llm_proxy.wire.replay import replay
 
 from .call import Call
 from .effects import Flow, Late, await_flight, board, compute, forward, launch
@@ -313,7 +312,7 @@ class Engine:
             scope=entry.scope if is_semantic else "",
             p_wrong=p_wrong,
         )
-        replayed = replay(entry.completion, request)
+        replayed = replay_as(entry.completion, request)
         if call.led is not None:
             call.led.ticket.outcome = outcome
             call.led.answer(entry)
@@ -369,8 +368,8 @@ class Engine:
         return self._dispatcher.request(call.request, call.destination)
 
     def _opened(self, flight: Flight, head: Head) -> None:
-        most = self._config.cache.max_entry_bytes
-        recorder = recorder_for(head.headers, limit_bytes=most) if head.status == 200 else None
+        limit_bytes, api = self._config.cache.max_entry_bytes, flight.ticket.request.api
+        recorder = recorder_for(head.headers, limit_bytes=limit_bytes, api=api) if head.status == 200 else None
         if recorder is None:
             flight.fail()
             return

@@ -154,8 +154,12 @@ class Gate:
             taken.is_left = True
             self._settle(taken, Usage())
             raise
-        limit_bytes = self._config.cache.max_entry_bytes
-        permit = Permit(partial(self._over, taken), prompt_tokens=taken.size.prompt_tokens, limit_bytes=limit_bytes)
+        permit = Permit(
+            partial(self._over, taken),
+            prompt_tokens=taken.size.prompt_tokens,
+            limit_bytes=self._config.cache.max_entry_bytes,
+            api=call.request.api,
+        )
         return replace(outgoing, permit=permit)
 
     def refused(self, call: Call, why: LimitReached) -> Ready:

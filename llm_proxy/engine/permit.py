@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llm_proxy.types import CHARS_PER_TOKEN, Usage, texts_of
+from llm_proxy.types import CHARS_PER_TOKEN, CHAT, Usage, texts_of
+from llm_proxy.wire.apis import recorder_for
 from llm_proxy.wire.chat import usage_of
-from llm_proxy.wire.recorder import recorder_for
 
 if TYPE_CHECKING:
     from llm_proxy.types import JSON, Head
@@ -36,11 +36,15 @@ class Permit:
             and not raise.
         prompt_tokens: About the length of the prompt, >= 0.
         limit_bytes: Longest answer to be read for what it says of itself.
+        api: Which API the request is of.
     """
 
-    def __init__(self, over: Callable[[Usage | None], object], *, prompt_tokens: int, limit_bytes: int) -> None:
+    def __init__(
+        self, over: Callable[[Usage | None], object], *, prompt_tokens: int, limit_bytes: int, api: str = CHAT
+    ) -> None:
         self._over = [over]  # a list gives its item to one caller only, whatever thread it is in
         self._prompt_tokens, self._limit_bytes = prompt_tokens, limit_bytes
+        self._api = api
         self._recorder: Recorder | None = None
         self._is_answered = False
         self._events = 0
@@ -49,7 +53,7 @@ class Permit:
         """The upstream answers."""
         self._is_answered = 200 <= head.status < 300
         if self._is_answered:
-            self._recorder = recorder_for(head.headers, limit_bytes=self._limit_bytes)
+            self._recorder = recorder_for(head.headers, limit_bytes=self._limit_bytes, api=self._api)
 
     def passed(self, chunk: bytes) -> None:
         """Bytes of the body came."""

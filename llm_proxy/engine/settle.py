@@ -257,8 +257,7 @@ class Settler:
         )
 
     def _store(self, ticket: Ticket, completion: JSON | None) -> Flow[None]:
-        choices = ticket.request.body.get("n")
-        reason = admission.rejection(completion, choices=choices if isinstance(choices, int) else 1)
+        reason = admission.rejection_for(ticket.request, completion)
         reason = reason or ("" if ticket.is_storable else "unseen")
         if completion is None or reason:
             ticket.outcome = ticket.outcome.with_changes(
@@ -294,7 +293,7 @@ class Settler:
         raw = (ticket.recorder.raw_completion() if ticket.recorder else None) or b""
         model = completion.get("model")
         model = model if isinstance(model, str) and model else outcome.model
-        text = "" if print_.text is None or admission.is_tool_call(completion) else print_.text
+        text = "" if print_.text is None or admission.is_call_for(request, completion) else print_.text
         encoding = ticket.encoding if text and self._encoder is not None else None
         counts = usage or _estimate(request, raw)
         cost_usd = self._cost_usd(counts, model, ticket)

@@ -14,7 +14,7 @@ Trouble in here costs a check and nothing else.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from llm_proxy.errors import ConfigError
 from llm_proxy.observe.events import CheckEvent
 from llm_proxy.types import ChatRequest, Outcome
 
-from .asking import LIMIT_S, Asking, Bill, Fresh, is_plain, plainly, raw, says, without_key
+from .asking import LIMIT_S, Asking, Bill, Fresh, chatting, is_plain, plainly, says
 from .effects import Flow, aside, background, compute
 from .flights import Ticket
 
@@ -188,7 +188,7 @@ class Checker:
     def _asked_model(self, asker: Asker, body: JSON, request: ChatRequest, bill: Bill) -> Flow[bool | None]:
         if _NAMES_A_MODEL in request.endpoint:
             raise ConfigError(f"the judge {body['model']!r} can't be asked at an address that names another model")
-        asking = without_key(replace(request, body=body, raw=raw(body)))
+        asking = chatting(request, body)
         outgoing, _ = self._dispatcher.routed(asking)
         answer = yield from self._asking.answer(asking, outgoing, bill, expected=b"")
         said = None if answer is None else says(answer.completion)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import time
@@ -220,20 +221,20 @@ def _end_of_events(data: bytes) -> int:
     return len(data) if is_comment else end
 
 
-async def relay(served: Served, send: Send, *, is_chat: bool) -> None:
+async def relay(served: Served, send: Send, *, api: str) -> None:
     """Send an answer. One that breaks off half-way ends as visibly for the caller as it did for us.
 
     Args:
         served: The answer; it is closed in any case.
         send: ASGI's.
-        is_chat: Whether a stream that breaks off may end with OpenAI's error event.
+        api: Whose error event a stream that breaks off may end with; empty for none.
     """
     if served.rest is None:
         rows = [row for row in served.headers if row[0] != "content-length"]
         await _send_start(send, served.status, [*rows, ("content-length", str(len(served.body)))])
         await send({"type": "http.response.body", "body": served.body})
         return
-    tail = EventTail() if is_chat and _is_event_stream(served.headers) else None
+    tail = EventTail() if api and _is_event_stream(served.headers) else None
     try:
         await _send_start(send, served.status, served.headers)
         await _pass_on(served, send, tail)
@@ -243,7 +244,7 @@ async def relay(served: Served, send: Send, *, is_chat: bool) -> None:
         logger.warning("llm-proxy: an answer broke off in mid-stream (%s)", type(exc).__name__)
         if tail is None:
             return  # unfinished: the server closes the connection
-        last = _broken_off(exc)
+        last = _broken_off(exc, api)
     finally:
         if served.close is not None:
             await served.close()
@@ -259,9 +260,14 @@ async def _pass_on(served: Served, send: Send, tail: EventTail | None) -> None:
             await send({"type": "http.response.body", "body": ready, "more_body": True})
 
 
-def _broken_off(exc: Exception) -> bytes:
+def _broken_off(exc: Exception, api: str) -> bytes:
     message = f"the upstream broke off in mid-stream ({type(exc).__name__})"
-    return b"\n\n" + encode_event(error_body(message, type="upstream_error", code="stream_interrupted"))
+    body = error_body(message, type="upstream_error", code="stream_interrupted")
+    if api != "responses":
+        return b"\n\n" + encode_event(body)
+    # That API names its events and says in them what they are; the openai client raises by the field "error".
+    said = {"type": "error", "code": "stream_interrupted", "message": message, "param": None, **json.loads(body)}
+    return b"\n\n" + encode_event(json.dumps(said), "error")
 
 
 def _is_event_stream(headers: HeaderList) -> bool:

@@ -1,8 +1,8 @@
-"""The reverse proxy as a plain ASGI callable: chat completions through the engine, every other path untouched.
+"""The reverse proxy as a plain ASGI callable: four APIs through the engine, every other path untouched.
 
 ::
 
-    POST /v1/chat/completions   the engine
+    POST /v1/chat/completions   the engine; likewise /v1/responses, /v1/completions, /v1/embeddings
     GET  /v1/models             models of all backends, routes and aliases
     POST /llm-proxy/feedback    how good an answer was
     *    /healthz  /readyz      alive; able to serve
@@ -23,9 +23,11 @@ from llm_proxy.backends.openai_compatible import headers_for
 from llm_proxy.drive import Served
 from llm_proxy.errors import ASKED_ENOUGH, BackendError, BackendTimeout, BackendUnavailable, ConfigError, WireError
 from llm_proxy.types import Head, Outcome, Outgoing
-from llm_proxy.wire.chat import error_body, parse_request
+from llm_proxy.wire.apis import parse_call
+from llm_proxy.wire.chat import error_body
 
 from . import feedback
+from ._apis import PATHS, why_not_routed
 from ._asgi_io import BROKEN, OWN_HEADERS, Caller, Refused, relay
 from ._bodies import Unfinished
 from ._headers import end_to_end, read_headers
@@ -34,7 +36,7 @@ from ._models import list_models, named_model
 from ._upstream import Upstream, passed_url, translated
 from .admission import Admission, without_credentials
 from .dashboard import Dashboard
-from .paths import CHAT, MODELS, refuse_other_spelling
+from .paths import MODELS, refuse_other_spelling
 
 if TYPE_CHECKING:
     from llm_proxy._server import ServerConfig
@@ -97,7 +99,7 @@ class ProxyApp:
             except Exception as exc:  # noqa: BLE001 - the last boundary: callers see an error in OpenAI's form
                 self._runtime.troubles.note("server", exc)
                 served = Served(500, [*OWN_HEADERS, ("connection", "close")], Outcome("bypass"), _TROUBLE)
-            await relay(served, send, is_chat=scope["path"] == CHAT)
+            await relay(served, send, api=PATHS.get(scope["path"], ""))
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not caller.is_gone or task is None:
@@ -143,9 +145,9 @@ class ProxyApp:
             raise Refused(400, "a request has content-length or transfer-encoding, not both", must_close=True)
         if path == feedback.PATH:
             return await self._feedback(method, passed, caller, holder, announced)
-        if path == CHAT and method == "POST":
+        if path in PATHS and method == "POST":
             if headers.get("content-encoding", "").lower() in _PLAIN:
-                return await self._chat(scope, passed, caller, holder, announced=announced)
+                return await self._call(scope, passed, caller, holder, announced=announced)
             # This proxy does not decode bodies, so a coded one is passed on: the backend may know the coding.
             if self._runtime.config.budget.limits:
                 raise Refused(415, "send the body without content-encoding: what it costs has to be counted")
@@ -165,13 +167,13 @@ class ProxyApp:
         status, body = await asyncio.to_thread(feedback.answer, self._runtime, raw, passed, holder)
         return Served(status, [*OWN_HEADERS], Outcome("bypass"), body)
 
-    async def _chat(
+    async def _call(
         self, scope: Scope, headers: Mapping[str, str], caller: Caller, holder: Holder | None, *, announced: str
     ) -> Served:
         runtime = self._runtime
         raw = await caller.body(limit_bytes=self.limits.max_body_bytes, announced=announced)
         query = scope["query_string"].decode("latin-1")
-        call = self._parsed(raw, headers, has_query=bool(query))
+        call = self._parsed(raw, headers, PATHS[scope["path"]], has_query=bool(query))
         if holder is not None:
             self.admission.check_body(holder, call.body)
             call = replace(call, holder=holder)
@@ -181,11 +183,14 @@ class ProxyApp:
 
         return await runtime.async_driver.serve(runtime.engine.answer(call), send)
 
-    def _parsed(self, raw: bytes, headers: Mapping[str, str], *, has_query: bool) -> ChatRequest:
+    def _parsed(self, raw: bytes, headers: Mapping[str, str], api: str, *, has_query: bool) -> ChatRequest:
         try:
-            call = parse_request(raw, headers=headers, received_s=self._runtime.clock.time())
+            call = parse_call(raw, api=api, headers=headers, received_s=self._runtime.clock.time())
         except WireError as exc:
             raise Refused(400, str(exc)) from exc
+        refusal = why_not_routed(self._runtime, call)
+        if refusal:
+            raise Refused(400, refusal, code="route_not_possible")
         # A query may change the answer and is not part of any key, so nothing is looked up or stored.
         return replace(call, controls=replace(call.controls, no_store=True)) if has_query else call
 

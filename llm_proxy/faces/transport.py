@@ -1,4 +1,4 @@
-"""Transports for any client that takes an ``http_client``: chat completions go through the engine, the rest passes.
+"""Transports for any client that takes an ``http_client``: what the engine answers goes through it, the rest passes.
 
 Example:
     >>> import httpx2
@@ -14,10 +14,12 @@ from weakref import WeakSet
 
 from llm_proxy.errors import WireError
 from llm_proxy.runtime import Settings, runtime_for
-from llm_proxy.types import Head
-from llm_proxy.wire.chat import parse_request
+from llm_proxy.types import Head, Outcome
+from llm_proxy.wire.apis import parse_call
+from llm_proxy.wire.chat import error_body
 
 from . import feedback
+from ._apis import api_at, why_not_routed
 from ._headers import decoded, merged
 from ._http import byte_streams, httpx, module_of
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncProxyTransport", "ProxyTransport", "users_of"]
 
-_PATH = "/chat/completions"
 _LIMIT_BYTES = 64 << 20  # no provider takes as much: a larger body is passed on unread
 _LENGTHS = (b"content-length", b"transfer-encoding")
 
@@ -56,10 +57,14 @@ class ProxyTransport(httpx.BaseTransport):
         if feedback.HEADER in request.headers:
             said = feedback.heard(self.runtime, *_taken(request))
             return _told(self.handle_request(request), said)
-        call = _parsed(request, request.read(), self.runtime) if _is_chat(request) else None
+        api = _api_of(request)
+        call = _parsed(request, request.read(), self.runtime, api) if api else None
         if call is None:
             response: httpx.Response = inner.handle_request(request)
             return response
+        refusal = why_not_routed(self.runtime, call)
+        if refusal:
+            return _refused(request, refusal)
 
         def send(outgoing: Outgoing) -> Head:
             return _head(inner.handle_request(_rebuilt(request, outgoing)))
@@ -96,10 +101,14 @@ class AsyncProxyTransport(httpx.AsyncBaseTransport):
         if feedback.HEADER in request.headers:
             said = await feedback.heard_async(self.runtime, *_taken(request))
             return _told(await self.handle_async_request(request), said)
-        call = _parsed(request, await request.aread(), self.runtime) if _is_chat(request) else None
+        api = _api_of(request)
+        call = _parsed(request, await request.aread(), self.runtime, api) if api else None
         if call is None:
             response: httpx.Response = await inner.handle_async_request(request)
             return response
+        refusal = why_not_routed(self.runtime, call)
+        if refusal:
+            return _refused(request, refusal)
 
         async def send(outgoing: Outgoing) -> Head:
             return _head(await inner.handle_async_request(_rebuilt(request, outgoing)))
@@ -143,18 +152,29 @@ def _told(response: httpx.Response, said: str) -> httpx.Response:
     return response
 
 
-def _is_chat(request: httpx.Request) -> bool:
-    return request.method == "POST" and request.url.path.endswith(_PATH)
+def _refused(request: httpx.Request, message: str) -> httpx.Response:
+    response: httpx.Response = module_of(request).Response(
+        400,
+        headers=[("content-type", "application/json")],
+        content=error_body(message, type="invalid_request_error", code="route_not_possible", param="model"),
+        extensions={"llm_proxy": Outcome("bypass", detail="refused")},
+    )
+    return response
 
 
-def _parsed(request: httpx.Request, raw: bytes, runtime: Runtime) -> ChatRequest | None:
+def _api_of(request: httpx.Request) -> str:
+    return api_at(request.url.path) if request.method == "POST" else ""
+
+
+def _parsed(request: httpx.Request, raw: bytes, runtime: Runtime, api: str) -> ChatRequest | None:
     """The call, or None when the body is not one: upstream then says what is wrong with it."""
     if len(raw) > _LIMIT_BYTES:
         return None
     timeout = request.extensions.get("timeout") or {}
     try:
-        return parse_request(
+        return parse_call(
             raw,
+            api=api,
             headers=merged(decoded(request.headers.raw)),
             endpoint=str(request.url),
             received_s=runtime.clock.time(),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_proxy.types import CHARS_PER_TOKEN, texts_of
 
-from .rules import IMAGE_TYPES
+from .rules import IMAGE_TYPES, answer_form
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,14 +65,12 @@ def abilities_of(backend: BackendConfig, model: str) -> Abilities:
 def needs_of(request: ChatRequest) -> Needs:
     """What a request asks of a model; of fields that are not what they should be, nothing."""
     body = request.body
-    form = body.get("response_format")
-    kind = form.get("type") if isinstance(form, dict) else None
     chars, has_images = _measured(request.messages)
-    longest = body.get("max_completion_tokens") or body.get("max_tokens")
+    longest = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
     return Needs(
         has_tools=bool(body.get("tools")),
         has_images=has_images,
-        response_format=kind if isinstance(kind, str) else "",
+        response_format=answer_form(body),
         prompt_tokens=math.ceil(chars / CHARS_PER_TOKEN),
         output_tokens=longest if type(longest) is int and longest > 0 else 0,
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llm_proxy.encode.base import Encoding
     from llm_proxy.types import ChatRequest
 
-__all__ = ["IMAGE_TYPES", "RuleRouter", "has_image", "prompt_chars"]
+__all__ = ["IMAGE_TYPES", "RuleRouter", "answer_form", "has_image", "prompt_chars"]
 
 IMAGE_TYPES = frozenset({"image_url", "input_image"})
 """Types of a message's parts that are images."""
@@ -47,13 +47,20 @@ class RuleRouter:
             yield Score(0.7, "tools")
         if has_image(request.messages):
             yield Score(0.7, "image")
-        response_format = request.body.get("response_format")
-        if isinstance(response_format, dict) and response_format.get("type") == "json_schema":
+        if answer_form(request.body) == "json_schema":
             yield Score(0.6, "json schema")
         if len(request.messages) > _LONG_CONVERSATION_MESSAGES:
             yield Score(0.6, "long conversation")
         if request.messages and "```" in "".join(_texts(request.messages[-1:])):
             yield Score(0.6, "code block")
+
+
+def answer_form(body: Mapping[str, Any]) -> str:
+    """The form that an answer must have, e.g. ``json_schema``, by chat's field or that of responses; else empty."""
+    text = body.get("text")
+    wanted = body.get("response_format") or (text.get("format") if isinstance(text, Mapping) else None)
+    kind = wanted.get("type") if isinstance(wanted, Mapping) else None
+    return kind if isinstance(kind, str) else ""
 
 
 def prompt_chars(messages: Any) -> int:

@@ -96,7 +96,7 @@ class Selector:
         # A call that has an address of its own keeps it unless the configuration names its model.
         if claimed or not request.endpoint:
             return self._at(claimed or self._default, name)
-        base_url = request.endpoint.removesuffix("/chat/completions")
+        base_url = request.endpoint.removesuffix(request.path)
         return Destination(identity=f"{base_url}|{name}", model=name if name != model else "")
 
     def wants_vector(self, route: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 from llm_proxy.types import JSON
 
-__all__ = ["Assembler"]
+__all__ = ["Assembler", "Text", "extend_lists", "objects", "replace_field"]
 
 # Identifiers and constants: many servers repeat them in every delta, so they must not be glued together.
 _WHOLE = frozenset({"id", "type", "role", "format"})
@@ -27,7 +27,7 @@ _PIECES = 256
 _CUT = ("length", "content_filter")
 
 
-class _Text(list[str]):
+class Text(list[str]):
     """Text under way, in pieces: one string that grows would be copied with every delta.
 
     A piece takes some fifty bytes beside its characters, so the latest are made one each time there are enough.
@@ -47,6 +47,9 @@ class _Text(list[str]):
 class Assembler:
     """Collects the chunks of one stream."""
 
+    is_over = False
+    """Whether a chunk said that none follows: only ``[DONE]`` does."""
+
     def __init__(self) -> None:
         self._top: JSON = {}
         self._usage: JSON | None = None
@@ -64,7 +67,7 @@ class Assembler:
             ValueError: ``choices`` or a delta in it is not what the protocol says.
             RecursionError: It is nested too deeply.
         """
-        for choice in _objects(chunk.get("choices") or []):
+        for choice in objects(chunk.get("choices") or []):
             index = choice.get("index") or 0
             if type(index) is not int:
                 raise ValueError("index of a choice is not a number")
@@ -115,13 +118,13 @@ class _Choice:
                 if not self.finish_reason or value in _CUT:
                     self.finish_reason = value
             elif name == "logprobs":
-                _extend_lists(self._logprobs, value)
+                extend_lists(self._logprobs, value)
                 self._rest[name] = self._logprobs
             elif name not in {
                 "index",
                 "message",
             }:  # "message": some repeat all the text so far beside the delta
-                _replace(self._rest, name, value)
+                replace_field(self._rest, name, value)
 
     def finished(self) -> JSON:
         message: JSON = {"role": None, "content": None, **self._message}
@@ -138,7 +141,7 @@ class _Choice:
         calls = delta.get("tool_calls")
         if calls:
             delta = {**delta, "tool_calls": None}  # keeps the field's place
-            for call in _objects(calls):
+            for call in objects(calls):
                 self._calls.add(call)
         _merge(self._message, delta)
 
@@ -191,14 +194,14 @@ def _merge(into: JSON, delta: JSON) -> None:
         if known is None:
             into[name] = value
         elif type(value) is str:
-            if type(known) is _Text:
+            if type(known) is Text:
                 known.grow(value)
             elif name in _WHOLE:
                 into[name] = known or value
             elif type(known) is not str:
                 into[name] = value
             elif name != "name" or known != value:
-                into[name] = _Text((known, value))
+                into[name] = Text((known, value))
         elif value is not None:
             into[name] = _grown(known, value)
 
@@ -233,7 +236,7 @@ def _differs(known: JSON, delta: JSON, name: str) -> bool:
     return bool(old and new and old != new)
 
 
-def _extend_lists(into: JSON, value: Any) -> None:
+def extend_lists(into: JSON, value: Any) -> None:
     """Log-probabilities: lists grow, whatever their items."""
     if not isinstance(value, dict):
         raise ValueError("logprobs is not an object")
@@ -245,7 +248,7 @@ def _extend_lists(into: JSON, value: Any) -> None:
             into[name] = items
 
 
-def _replace(into: JSON, name: str, value: Any) -> None:
+def replace_field(into: JSON, name: str, value: Any) -> None:
     """Unknown fields of a choice: objects are updated, lists grow, all else is replaced."""
     known = into.get(name)
     if type(known) is dict and type(value) is dict:
@@ -256,7 +259,8 @@ def _replace(into: JSON, name: str, value: Any) -> None:
         into[name] = value
 
 
-def _objects(items: Any) -> list[JSON]:
+def objects(items: Any) -> list[JSON]:
+    """The items, where they are a list of objects; raises ValueError for all else."""
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ValueError("choices or tool calls are not a list of objects")
     return items
@@ -264,7 +268,7 @@ def _objects(items: Any) -> list[JSON]:
 
 def _whole(value: Any) -> Any:
     """The value with every text under way joined."""
-    if type(value) is _Text:
+    if type(value) is Text:
         return "".join(value)
     if type(value) is dict:
         return {name: _whole(item) for name, item in value.items()}

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -15,12 +15,14 @@ from llm_proxy.types import JSON, ChatRequest, Controls, HeaderList, Usage
 
 __all__ = [
     "MAX_DEPTH",
+    "check_model",
     "error_body",
     "model_of",
     "named_model",
     "parse_controls",
     "parse_request",
     "response_says_no_store",
+    "shown",
     "usage_of",
 ]
 
@@ -42,6 +44,7 @@ def parse_request(
     endpoint: str = "",
     received_s: float = 0.0,
     timeout_s: float | None = None,
+    check: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> ChatRequest:
     """Read a chat-completion request and check what every later step relies on; unknown fields are kept.
 
@@ -53,13 +56,14 @@ def parse_request(
         endpoint: URL that the call would go to by itself; empty where the face has none.
         received_s: Unix time of arrival.
         timeout_s: How long the caller is ready to wait for a byte, or None for ever.
+        check: Raises WireError where the body lacks what another API's must have; None for chat completions.
 
     Raises:
         WireError: The body is not UTF-8, not JSON (NaN, Infinity, a number too large for a float, and a key twice
             in one object included: two readers may differ on them, so such a body has no key), nested more than
             `MAX_DEPTH` levels deep, or lacks a model or messages. The message says which, and what to send.
     """
-    body = _remembered(raw) if len(raw) <= _REMEMBERED_BYTES else _checked(raw)
+    body = _remembered(raw, check) if len(raw) <= _REMEMBERED_BYTES else _checked(raw, check)
     control = headers.get("cache-control")
     return ChatRequest(
         body=body,
@@ -72,20 +76,21 @@ def parse_request(
     )
 
 
-def _checked(raw: bytes) -> JSON:
+def _checked(raw: bytes, check: Callable[[Mapping[str, Any]], None] | None) -> JSON:
     body = _parse_json(raw)
     if not isinstance(body, dict):
-        raise WireError(f"request body is a JSON {_kind(body)}; send an object with 'model' and 'messages'")
-    _check_fields(body)
+        wanted = "a JSON object" if check else "an object with 'model' and 'messages'"
+        raise WireError(f"request body is a JSON {_kind(body)}; send {wanted}")
+    (check or _check_fields)(body)
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_deeper(body, MAX_DEPTH):
         _refuse_depth()
     return body
 
 
 @lru_cache(maxsize=256)
-def _remembered(raw: bytes) -> JSON:
+def _remembered(raw: bytes, check: Callable[[Mapping[str, Any]], None] | None) -> JSON:
     """Popular questions come again and again: the same bytes are the same object, which nobody changes."""
-    return _checked(raw)
+    return _checked(raw, check)
 
 
 def model_of(raw: bytes) -> str:
@@ -147,25 +152,29 @@ def response_says_no_store(headers: HeaderList) -> bool:
 
 
 def usage_of(completion: Mapping[str, Any]) -> Usage | None:
-    """Token counts of a completion; None when it has neither prompt nor completion tokens.
+    """Token counts of an answer of any API; None when it has none of the prompt and none of the answer.
 
     A count of a wrong type, below zero or above a thousand million is treated as absent. Providers differ: some say
     beside ``prompt_tokens`` how much of it was cached, and some leave reasoning out of ``completion_tokens``, which is
     seen by their total.
 
     Args:
-        completion: A ``chat.completion`` object.
+        completion: A ``chat.completion`` object, or what another API answers with.
 
-    Source: OpenAI, API reference, the chat completion object: ``usage`` and ``service_tier``; DeepSeek, API reference:
-        ``prompt_cache_hit_tokens``; xAI, API reference: ``reasoning_tokens`` beside ``completion_tokens``.
+    Source: OpenAI, API reference, the chat completion object and the response object: ``usage`` and ``service_tier``;
+        DeepSeek, API reference: ``prompt_cache_hit_tokens``; xAI, API reference: ``reasoning_tokens`` beside
+        ``completion_tokens``.
     """
     usage = completion.get("usage")
     if not isinstance(usage, Mapping):
         return None
+    of_prompt, of_answer = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     prompt, answer = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
     if prompt is None and answer is None:
+        of_prompt, of_answer = usage.get("input_tokens_details"), usage.get("output_tokens_details")
+        prompt, answer = _count(usage, "input_tokens"), _count(usage, "output_tokens")
+    if prompt is None and answer is None:
         return None
-    of_prompt, of_answer = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
     prompt, answer = prompt or 0, answer or 0
     reasoning = _count(of_answer, "reasoning_tokens") or 0
     if reasoning and _count(usage, "total_tokens") == prompt + answer + reasoning:
@@ -205,7 +214,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         times = Counter(name for name, _ in pairs)
         twice = next(name for name in times if times[name] > 1)
-        raise WireError(f"request body has the key {_shown(twice)} twice in one object; send each key once")
+        raise WireError(f"request body has the key {shown(twice)} twice in one object; send each key once")
     return result
 
 
@@ -239,16 +248,21 @@ def _parse_json(raw: bytes) -> Any:
         raise WireError(f"request body is not JSON: {exc}; send one JSON object") from exc
 
 
-def _check_fields(body: Mapping[str, Any]) -> None:
+def check_model(body: Mapping[str, Any]) -> None:
+    """Raise WireError where a request names no model."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise WireError(f"'model' is {_shown(model)}; send the name of a model")
+        raise WireError(f"'model' is {shown(model)}; send the name of a model")
+
+
+def _check_fields(body: Mapping[str, Any]) -> None:
+    check_model(body)
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise WireError(f"'messages' is {_shown(messages)}; send a list of at least one message")
+        raise WireError(f"'messages' is {shown(messages)}; send a list of at least one message")
     for position, message in enumerate(messages):
         if not isinstance(message, dict):
-            raise WireError(f"messages[{position}] is {_shown(message)}; send an object with 'role' and 'content'")
+            raise WireError(f"messages[{position}] is {shown(message)}; send an object with 'role' and 'content'")
 
 
 def _is_deeper(value: Any, limit: int) -> bool:
@@ -290,7 +304,7 @@ def _kind(value: Any) -> str:
     return names[type(value)]
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value for an error message: short, printable, and never a whole prompt."""
     if value is None:
         return "absent or null"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 from llm_proxy.errors import WireError
@@ -13,7 +14,7 @@ from .compact import compact
 from .decode import BodyDecoder, decoder_for
 from .sse import DONE, ServerSentEvent, SSEDecoder
 
-__all__ = ["Reason", "Recorder", "recorder_for"]
+__all__ = ["Chunks", "Reason", "Recorder", "recorder_for"]
 
 Reason = Literal["", "unfinished", "error", "damaged", "truncated", "too-large"]
 """Why there is no completion: the body is still under way, holds an error, is not what the protocol or its
@@ -25,13 +26,32 @@ _STREAM_OVERHEAD = 16
 """A stream wraps each token of some 4 bytes in a chunk of some 300; what is kept is small again."""
 
 
-def recorder_for(headers: HeaderList, *, limit_bytes: int) -> Recorder | None:
+class Chunks(Protocol):
+    """Puts the chunks of a stream together; see `llm_proxy.wire.assemble.Assembler`."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a chunk said that none follows."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing can be missing, should the stream end here."""
+
+    def add(self, chunk: JSON) -> None:
+        """Take in one chunk; raises ValueError or RecursionError where it is not what the protocol says."""
+
+    def completion(self) -> JSON:
+        """The whole answer; raises ValueError where there is none."""
+
+
+def recorder_for(headers: HeaderList, *, limit_bytes: int, chunks: Callable[[], Chunks] = Assembler) -> Recorder | None:
     """A recorder for a body with these response headers.
 
     Args:
         headers: Response headers, names in lower case. A header that is there twice must agree with itself.
         limit_bytes: Largest completion to keep, in bytes; more is given up, and its memory with it. Of an
             event stream 16 times as many bytes may pass by, since most of them are wrapping.
+        chunks: Makes what puts the chunks of a stream together.
 
     Returns:
         A recorder; None where the content type is neither an event stream nor JSON, or the coding is unknown.
@@ -47,7 +67,7 @@ def recorder_for(headers: HeaderList, *, limit_bytes: int) -> Recorder | None:
         return None
     length = _header(headers, "content-length")
     return Recorder(
-        _EventBody(most_bytes) if is_stream else _JSONBody(),
+        _EventBody(most_bytes, chunks()) if is_stream else _JSONBody(),
         decoder,
         limit_bytes=limit_bytes,
         most_bytes=most_bytes,
@@ -98,8 +118,8 @@ class Recorder:
         """Take in bytes; mutates the recorder; safe (and without effect) once it is complete or has failed.
 
         Returns:
-            True exactly once: when these bytes complete the recording. They hold the event ``[DONE]``, or are
-            the last ones of a plain body that ``content-length`` announced.
+            True exactly once: when these bytes complete the recording. They hold the event ``[DONE]`` or another
+            that says it is the last, or are the last ones of a plain body that ``content-length`` announced.
         """
         self.bytes_seen += len(chunk)
         if self._body is None:
@@ -124,7 +144,7 @@ class Recorder:
             return self._close("damaged")
 
     def completion(self) -> JSON | None:
-        """The ``chat.completion`` object, not to be changed; None unless the recording is complete."""
+        """The answer as one object, not to be changed, e.g. a ``chat.completion``; None unless it is complete."""
         return self._completion
 
     def raw_completion(self) -> bytes | None:
@@ -177,9 +197,9 @@ class _Body(Protocol):
 class _EventBody:
     """A stream of chunks."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, chunks: Chunks) -> None:
         self._events = SSEDecoder(limit_bytes=limit_bytes)
-        self._assembler = Assembler()
+        self._assembler = chunks
 
     def feed(self, data: bytes) -> Reason:
         for event in self._events.feed(data):
@@ -210,7 +230,7 @@ class _EventBody:
         if chunk.get("error"):
             return "error"
         self._assembler.add(chunk)
-        return "unfinished"
+        return "" if self._assembler.is_over else "unfinished"
 
 
 class _JSONBody:

@@ -11,7 +11,7 @@ from llm_proxy.types import JSON, ChatRequest
 
 from .compact import Write, compact
 
-__all__ = ["Replay", "replay"]
+__all__ = ["Replay", "logged_pieces", "pieces_of", "replay"]
 
 MAX_PIECES = 16
 """Most deltas that one text is split into: a client spends more on a chunk than on its characters."""
@@ -108,14 +108,14 @@ def _text_deltas(message: JSON, write: Write) -> Iterator[str]:
     for name in _STREAMED:
         text: Any = message.get(name)
         if _is_text(text):
-            for piece in _pieces(text):
+            for piece in pieces_of(text):
                 yield f'{{"{name}":{write(piece)}}}'
 
 
 def _call_deltas(message: JSON, write: Write) -> Iterator[str]:
     legacy: Any = message.get("function_call")
     if _has_arguments(legacy):
-        for piece in _pieces(legacy["arguments"]):
+        for piece in pieces_of(legacy["arguments"]):
             yield f'{{"function_call":{{"arguments":{write(piece)}}}}}'
     for index, call in enumerate(message["tool_calls"] if _are_calls(message) else ()):
         # An index of the call's own (Ollama gives every call 0) would make clients mix the calls up.
@@ -126,7 +126,7 @@ def _call_deltas(message: JSON, write: Write) -> Iterator[str]:
             continue
         opened["function"] = {**function, "arguments": ""}
         yield f'{{"tool_calls":[{write(opened)}]}}'
-        for piece in _pieces(function["arguments"]):
+        for piece in pieces_of(function["arguments"]):
             yield f'{{"tool_calls":[{{"index":{index},"function":{{"arguments":{write(piece)}}}}}]}}'
 
 
@@ -138,24 +138,24 @@ def _logged_chunks(message: JSON, logprobs: JSON, frame: tuple[str, str], write:
     first = {name: [] if name in shared else value for name, value in logprobs.items()}
     yield f'{before}{write(_first_delta(message))},"logprobs":{write(first)}{after}'
     for name, text in texts.items():
-        for piece, items in _logged_pieces(text, shared.get(name, [])):
+        for piece, items in logged_pieces(text, shared.get(name, [])):
             share = write({**dict.fromkeys(logprobs), name: items}) if items else "null"
             yield f'{before}{{"{name}":{write(piece)}}},"logprobs":{share}{after}'
 
 
-def _logged_pieces(text: str, items: list[Any]) -> list[tuple[str, list[Any]]]:
+def logged_pieces(text: str, items: list[Any]) -> list[tuple[str, list[Any]]]:
     """Text and its tokens in the same pieces where the tokens spell the text, else in even shares."""
     tokens: list[Any] = [item.get("token") if isinstance(item, dict) else None for item in items]
     size = -(-len(items) // MAX_PIECES)
     if items and all(type(token) is str for token in tokens) and "".join(tokens) == text:
         starts = range(0, len(items), size)
         return [("".join(tokens[start : start + size]), items[start : start + size]) for start in starts]
-    pieces = _pieces(text)
+    pieces = pieces_of(text)
     size = -(-len(items) // len(pieces))
     return [(piece, items[turn * size : (turn + 1) * size]) for turn, piece in enumerate(pieces)]
 
 
-def _pieces(text: str) -> list[str]:
+def pieces_of(text: str) -> list[str]:
     """At most `MAX_PIECES` pieces, cut before a space where one is near; joined they are the text."""
     size = max(_MIN_PIECE_CHARS, -(-len(text) // MAX_PIECES))
     pieces = []

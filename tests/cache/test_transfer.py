@@ -112,6 +112,13 @@ class TestThereAndBack:
         assert (kept.seen_chars, kept.scope) == (3, long.scope), "a narrowed scope can't be taken back"
         assert kept.vector is not None
 
+    @pytest.mark.parametrize("answer", [b'{"choices": []}', b'{"output": []}', b'{"data": []}'])
+    def test_answers_of_any_api(self, answer: bytes) -> None:
+        data, _ = exported(filled(answered("a", completion=answer)))
+        target = MemoryStore()
+        assert imported(new_cache(target), data).stored == 1
+        assert decode_entry(target.get(key_of("a")) or b"").completion == answer
+
     def test_a_completion_that_is_no_text(self) -> None:
         entry = answered("a", completion=b'{"choices": []}')
         store = filled(replace(entry, completion=b"\xff"))

@@ -64,7 +64,7 @@ def test_an_answer_streams_through():
     with (
         RawUpstream(handler) as upstream,
         proxied(upstream.url) as proxy,
-        httpx.stream("POST", proxy.url + "/v1/responses", json={}) as response,
+        httpx.stream("POST", proxy.url + "/v1/threads/t/runs", json={}) as response,
     ):
         pieces = response.iter_raw()
         assert next(pieces) == b"data: one\n\n"  # while upstream still waits
@@ -141,7 +141,7 @@ def test_a_caller_who_leaves_cancels_the_request(when):
 
     with RawUpstream(handler) as upstream, proxied(upstream.url) as proxy:
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(proxy.url + "/v1/responses", json={"stream": True}, timeout=0.2)
+            httpx.post(proxy.url + "/v1/threads/t/runs", json={"stream": True}, timeout=0.2)
         until(lambda: left)
         assert left == [True]
 

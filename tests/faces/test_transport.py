@@ -98,8 +98,8 @@ class TestPassing:
         ("method", "url", "content"),
         [
             ("GET", "https://api.test/v1/models", b""),
-            ("POST", "https://api.test/v1/embeddings", b'{"model":"m","input":"hi"}'),
-            ("POST", "https://api.test/v1/responses", b'{"model":"m","input":"hi"}'),
+            ("POST", "https://api.test/v1/moderations", b'{"model":"m","input":"hi"}'),
+            ("POST", "https://api.test/v1/responses", b'{"model":7,"input":"hi"}'),
             ("GET", URL, b""),
             ("DELETE", URL + "/chatcmpl-1", b""),
             ("POST", URL, b""),
@@ -134,7 +134,7 @@ class TestPassing:
         assert runtime.cache.stats().entries == 0
 
     def test_a_huge_body_passes_unread(self, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("llm_proxy.faces.transport.parse_request", lambda *_, **__: pytest.fail("it was read"))
+        monkeypatch.setattr("llm_proxy.faces.transport.parse_call", lambda *_, **__: pytest.fail("it was read"))
         upstream = Upstream()
         content = json.dumps(BODY).encode().replace(b'"hi"', b'"' + b"x" * (200 << 20) + b'"')
         with client(upstream, runtime) as http:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.wire.assemble import Assembler, _Text
+from llm_proxy.wire.assemble import Assembler, Text
 
 JSON = dict[str, Any]
 
@@ -47,7 +47,7 @@ def call(index: int | None, id: str | None, name: str | None, arguments: Any) ->
 def test_many_pieces_of_text_are_few(count: int) -> None:
     pieces = [f"{number} " for number in range(count)]
     assert message_of(*({"content": piece} for piece in pieces))["content"] == "".join(pieces)
-    text = _Text()
+    text = Text()
     for piece in pieces:
         text.grow(piece)
     assert "".join(text) == "".join(pieces)

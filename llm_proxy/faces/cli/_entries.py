@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from llm_proxy.errors import CacheCorruptError, CacheError, ConfigError
+from llm_proxy.types import texts_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -242,15 +243,27 @@ def keys_of(store: DiskStore | None, prefixes: Iterable[str]) -> list[str]:
 
 
 def answer_of(entry: Entry) -> tuple[Any, str]:
-    """The completion as data, None where it can't be read, and what the model said in its first choice."""
+    """The answer as data, None where it can't be read, and what the model said, of several choices in the first."""
     try:
         completion = json.loads(entry.completion)
-        message = completion["choices"][0]["message"]
-        said = message.get("content")
-        calls = message.get("tool_calls")
+        said, calls = _said_in(completion)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None, ""
     return completion, said if isinstance(said, str) else json.dumps(calls) if calls else ""
+
+
+def _said_in(answer: Any) -> tuple[Any, Any]:
+    """Text and tool calls of an answer of any API; vectors say nothing."""
+    if "output" in answer:
+        calls = [item for item in answer["output"] if "call_id" in item]
+        texts = [text for item in answer["output"] for text in texts_of(item.get("content"))]
+        return "\n".join(texts) or None, calls
+    if "data" in answer:
+        return f"{len(answer['data'])} embeddings", None
+    choice = answer["choices"][0]
+    if "message" not in choice:
+        return choice["text"], None
+    return choice["message"].get("content"), choice["message"].get("tool_calls")
 
 
 def _row(stored: Stored, entry: Entry) -> Row:
