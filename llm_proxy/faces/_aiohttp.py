@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from ._http import httpx
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import aiohttp
 
     from llm_proxy.types import HeaderList
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["AiohttpBody", "AiohttpPool", "family_error"]
 
 _MAX_LINE_BYTES = 64 << 10
+_HEARTBEAT_S, _CLOSE_S = 30.0, 5.0  # of a WebSocket: between pings, and for the other side to say goodbye
 _BUFFER_BYTES = 64 << 10  # of one answer: reading stops at twice as many until its caller has taken them
 _MADE_BY_CLIENT = ("user-agent", "accept", "accept-encoding", "content-type")  # what the library adds unasked
 
@@ -79,6 +82,41 @@ class AiohttpPool:
             raise family_error(exc) from exc
         _watch(response)
         return response.status, response.raw_headers, AiohttpBody(response)
+
+    async def websocket(
+        self, url: str, headers: HeaderList, protocols: Sequence[str], *, wait_s: float, most_bytes: int
+    ) -> tuple[aiohttp.ClientWebSocketResponse, tuple[tuple[bytes, bytes], ...]]:
+        """Open a WebSocket; returns it and the headers of the handshake's answer.
+
+        Args:
+            url: Absolute URL, ``http`` or ``https``, sent as it is.
+            headers: All headers but the handshake's own, names in lower case.
+            protocols: Subprotocols to offer.
+            wait_s: Longest wait for the answer, seconds.
+            most_bytes: Longest message to take in.
+
+        Raises:
+            aiohttp.WSServerHandshakeError: The server refuses.
+            httpx.TransportError: As the httpx family would.
+        """
+        import aiohttp
+
+        try:
+            async with asyncio.timeout(min(self._connect_s, wait_s)):
+                socket = await self._session.ws_connect(
+                    _parsed(url),
+                    headers=headers,
+                    protocols=protocols,
+                    max_msg_size=most_bytes,
+                    heartbeat=_HEARTBEAT_S,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
+                    ssl=self._context() if url.startswith("https:") else True,
+                )
+        except aiohttp.WSServerHandshakeError:
+            raise
+        except (OSError, ValueError, _client_error()) as exc:
+            raise family_error(exc) from exc
+        return socket, socket._response.raw_headers
 
     async def aclose(self) -> None:
         """Close all connections."""

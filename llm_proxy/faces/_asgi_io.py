@@ -49,6 +49,7 @@ _GRACE_S = 0.05  # most hits are over by then, and a listener for each would cos
 _MAX_HELD_BYTES = 64 << 10
 _ANY_BYTES = 1 << 62
 _LEAST_BYTES_PER_S = 1024  # of a body that is passed on, beyond the time that any may take
+_NUMBER = re.compile(rb'"sequence_number": ?(\d{1,9})\b')
 _UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -198,6 +199,8 @@ class EventTail:
     def __init__(self) -> None:
         self.held = b""
         """What was not passed on yet."""
+        self.passed = b""
+        """What was passed on last."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take in bytes; returns what may be passed on, perhaps nothing."""
@@ -206,6 +209,8 @@ class EventTail:
         if len(data) - end > _MAX_HELD_BYTES:
             end = len(data)
         self.held = data[end:]
+        if end:
+            self.passed = data[:end]
         return data[:end]
 
 
@@ -244,7 +249,7 @@ async def relay(served: Served, send: Send, *, api: str) -> None:
         logger.warning("llm-proxy: an answer broke off in mid-stream (%s)", type(exc).__name__)
         if tail is None:
             return  # unfinished: the server closes the connection
-        last = _broken_off(exc, api)
+        last = _broken_off(exc, api, tail.passed)
     finally:
         if served.close is not None:
             await served.close()
@@ -260,13 +265,15 @@ async def _pass_on(served: Served, send: Send, tail: EventTail | None) -> None:
             await send({"type": "http.response.body", "body": ready, "more_body": True})
 
 
-def _broken_off(exc: Exception, api: str) -> bytes:
+def _broken_off(exc: Exception, api: str, passed: bytes) -> bytes:
     message = f"the upstream broke off in mid-stream ({type(exc).__name__})"
     body = error_body(message, type="upstream_error", code="stream_interrupted")
     if api != "responses":
         return b"\n\n" + encode_event(body)
-    # That API names its events and says in them what they are; the openai client raises by the field "error".
-    said = {"type": "error", "code": "stream_interrupted", "message": message, "param": None, **json.loads(body)}
+    # That API names and counts its events, which say what they are; the openai client raises by the field "error".
+    number = max([-1, *map(int, _NUMBER.findall(passed))]) + 1
+    head = {"type": "error", "sequence_number": number, "code": "stream_interrupted", "message": message, "param": None}
+    said = {**head, **json.loads(body)}
     return b"\n\n" + encode_event(json.dumps(said), "error")
 
 

@@ -36,7 +36,9 @@ _REASONS = {
     405: "Method Not Allowed",
     408: "Request Timeout",
     431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
 }
+_CROWDED = "this server has as many connections as server.max_connections allows; try again in a moment"
 
 
 def protocol_for(parser: str, limits: ServerConfig) -> type[asyncio.Protocol]:
@@ -68,6 +70,7 @@ class _Watched(asyncio.Protocol):
     _head_bytes = 0
     _answered_s: float | None = None
     _is_draining = False
+    _is_upgraded = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection in; one too many is answered with 503, far too many are not answered at all."""
@@ -91,6 +94,8 @@ class _Watched(asyncio.Protocol):
         before = self.cycle
         had_body = before is not None and before.more_body
         super().data_received(data)
+        if self._is_upgraded:  # to a WebSocket, whose own protocol looks after it now
+            return
         cycle = self.cycle
         if self._is_draining and cycle is not None and cycle is not before:
             _make_last(cycle)
@@ -112,6 +117,16 @@ class _Watched(asyncio.Protocol):
             self.transport.close()
             return
         self._wait(self.limits.body_s, self._silent)
+
+    def handle_websocket_upgrade(self, *event: Any) -> None:
+        """Hand the connection over to another protocol, unless there are too many; called by uvicorn."""
+        self._is_upgraded = True
+        self._forget()
+        self._move_on()
+        if self.app is _crowded:
+            self._refuse(503, _CROWDED, code="too_many_connections")
+        else:
+            super().handle_websocket_upgrade(*event)  # type: ignore[misc]
 
     def on_headers_complete(self) -> None:
         """Keep the headers apart from what a chunked body brings after it; called by httptools."""
@@ -195,12 +210,12 @@ class _Watched(asyncio.Protocol):
         else:
             self.transport.abort()
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, status: int, message: str, *, code: str | None = None) -> None:
         """Answer instead of the application, which is not asked or will see that its caller has left."""
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            body = error_body(message, type="invalid_request_error")
+            body = error_body(message, type="server_error" if code else "invalid_request_error", code=code)
             rows = [*OWN_HEADERS, ("content-length", str(len(body))), ("connection", "close")]
             head = "".join(f"{name}: {value}\r\n" for name, value in rows)
             self.transport.write(f"HTTP/1.1 {status} {_REASONS[status]}\r\n{head}\r\n".encode() + body)
@@ -221,8 +236,7 @@ def _is_connect(connection: Any) -> bool:
 
 async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:
     """Say that there are too many connections."""
-    message = "this server has as many connections as server.max_connections allows; try again in a moment"
-    body = error_body(message, type="server_error", code="too_many_connections")
+    body = error_body(_CROWDED, type="server_error", code="too_many_connections")
     rows = [*OWN_HEADERS, ("retry-after", "1"), ("content-length", str(len(body))), ("connection", "close")]
     headers = [(name.encode(), value.encode()) for name, value in rows]
     await send({"type": "http.response.start", "status": 503, "headers": headers})

@@ -22,10 +22,17 @@ from ._headers import end_to_end
 from ._http import httpx
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import aiohttp
+
     from llm_proxy.config import BackendConfig
+    from llm_proxy.types import HeaderList
 
-__all__ = ["Upstream", "passed_url", "translated"]
+__all__ = ["NO_WEBSOCKETS", "Upstream", "passed_url", "translated"]
 
+NO_WEBSOCKETS = "websockets need aiohttp and websockets, and a direct way: pip install 'llm-proxy[proxy]'"
+"""Said where a websocket can't be passed."""
 _LONGEST_WAIT_S = 600.0  # what the openai client itself allows
 _CONNECT_S = 10.0
 _KEEPALIVE_S = 30.0
@@ -85,6 +92,40 @@ class Upstream:
             raise WireError(f"backend {outgoing.backend!r} answered with the status {status}")
         return Head(status, end_to_end(rows, keep_length=status not in _NO_BODY), body)
 
+    async def websocket(
+        self, outgoing: Outgoing, protocols: Sequence[str], *, most_bytes: int
+    ) -> tuple[aiohttp.ClientWebSocketResponse, HeaderList]:
+        """Open a WebSocket; returns it and the end-to-end headers of the handshake's answer.
+
+        Args:
+            outgoing: Where to; its URL is absolute, and ``http`` or ``https``.
+            protocols: Subprotocols to offer.
+            most_bytes: Longest message to take in.
+
+        Raises:
+            BackendError: No answer, or none in time.
+            Refused: The backend refuses, with its status; or there is nothing here to connect with (501).
+        """
+        if not self._wants_aiohttp or not self._may_go_quickly(outgoing):
+            raise Refused(501, NO_WEBSOCKETS, code="websockets_missing")
+        import aiohttp
+
+        try:
+            socket, rows = await self._own_pool().websocket(
+                outgoing.url,
+                outgoing.headers,
+                protocols,
+                wait_s=outgoing.timeout_s or _LONGEST_WAIT_S,
+                most_bytes=most_bytes,
+            )
+        except aiohttp.WSServerHandshakeError as exc:
+            status = exc.status if exc.status >= 400 else 502
+            message = f"backend {outgoing.backend!r} refuses this websocket ({exc.status})"
+            raise Refused(status, message, code="websocket_refused") from exc
+        except httpx.TransportError as exc:
+            raise translated(exc, outgoing.backend) from exc
+        return socket, end_to_end(rows)
+
     async def aclose(self) -> None:
         """Close all connections."""
         pool, self._pool = self._pool, None
@@ -93,10 +134,13 @@ class Upstream:
         await self._client.aclose()
 
     async def _quickly(self, outgoing: Outgoing, method: str) -> tuple[int, Any, Any]:
+        wait_s = outgoing.timeout_s or _LONGEST_WAIT_S
+        return await self._own_pool().send(method, outgoing.url, outgoing.headers, outgoing.body, wait_s)
+
+    def _own_pool(self) -> AiohttpPool:
         if self._pool is None:  # here, for it belongs to the loop that it is made in
             self._pool = AiohttpPool(keepalive_s=_KEEPALIVE_S, connect_s=_CONNECT_S)
-        wait_s = outgoing.timeout_s or _LONGEST_WAIT_S
-        return await self._pool.send(method, outgoing.url, outgoing.headers, outgoing.body, wait_s)
+        return self._pool
 
     async def _by_family(
         self, outgoing: Outgoing, method: str, content: AsyncIterator[bytes] | None

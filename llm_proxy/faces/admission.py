@@ -128,6 +128,15 @@ class Admission:
         """Whether the holder of a key may ask a model by this name: it, or what it is an alias of, is allowed."""
         return holder.may_ask(model, self._aliases.get(model, model))
 
+    def check_socket(self, holder: Holder | None) -> None:
+        """Refuse a WebSocket, of which nobody says what is asked or what it costs, to a key that is bounded in either.
+
+        Raises:
+            Refused: 403.
+        """
+        if holder is not None and (holder.models or not holder.may_pass):
+            raise Refused(403, "this key may not use WebSockets: what they ask is not looked at", code="no_pass")
+
     async def body_to_pass(self, holder: Holder, scope: Scope, caller: Caller, limit_bytes: int) -> bytes | None:
         """What a key sends on a path that is only passed on; None where nobody has to look at it.
 

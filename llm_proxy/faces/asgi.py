@@ -7,7 +7,7 @@
     POST /llm-proxy/feedback    how good an answer was
     *    /healthz  /readyz      alive; able to serve
     *    /  /llm-proxy/  /metrics   the dashboard and figures, see `llm_proxy.faces.dashboard.app`
-    *                           passed to the default backend, streaming both ways
+    *                           passed to the default backend, streaming both ways; WebSockets too
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from ._bodies import Unfinished
 from ._headers import end_to_end, read_headers
 from ._http import httpx
 from ._models import list_models, named_model
-from ._upstream import Upstream, passed_url, translated
+from ._upstream import NO_WEBSOCKETS, Upstream, passed_url, translated
+from ._websocket import pass_websocket, refuse_websocket
 from .admission import Admission, without_credentials
 from .dashboard import Dashboard
 from .paths import MODELS, refuse_other_spelling
@@ -85,7 +86,27 @@ class ProxyApp:
             own = self._dashboard if self._dashboard.takes(scope) else self._http
             await own(scope, receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1000})
+            self._start()
+            await self._websocket(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers, passed, head_bytes = read_headers(tuple(map(tuple, scope["headers"])))
+        name = self._runtime.selector.default_backend
+        try:
+            self._measure(scope, head_bytes)
+            holder = self.admission.admit(headers, passed)
+            self.admission.check_socket(holder)
+            scope = scope if holder is None else without_credentials(scope)
+            await pass_websocket(
+                scope,
+                receive,
+                send,
+                upstream=self._upstream,
+                backend=(name, self._runtime.config.backends[name]),
+                most_bytes=self.limits.max_body_bytes,
+            )
+        except (Refused, BackendError, *BROKEN) as exc:
+            await refuse_websocket(scope, send, _refusal(exc, is_body_awaited=False))
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller = Caller(receive, unfinished=self._unfinished, most_s=self.limits.body_total_s)
@@ -208,6 +229,8 @@ class ProxyApp:
 
     async def _pass(self, scope: Scope, headers: Mapping[str, str], caller: Caller, holder: Holder | None) -> Served:
         """Hand a request that is not ours to the default backend, body and answer streaming."""
+        if headers.get("upgrade", "").lower() == "websocket":  # a server that knows them would not have brought it here
+            raise Refused(501, NO_WEBSOCKETS, code="websockets_missing")
         raw = None
         is_model = f"{scope['path']}/".startswith(MODELS + "/") and scope["method"] == "GET"  # that was looked at
         if holder is not None and not is_model:

@@ -64,7 +64,7 @@ class AsyncAzureOpenAI(_Proxied, openai.AsyncAzureOpenAI):
 
 
 def wrap(client: ClientT, llm_proxy: Settings = None) -> ClientT:
-    """A copy of an openai client, of the same class, whose chat completions go through the engine.
+    """A copy of an openai client, of the same class, whose calls go through the engine where it answers them.
 
     The client itself is not changed. Both share their connections: closing one closes them for the other.
 

@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -150,7 +150,9 @@ def server_settings(app: Limited) -> uvicorn.Config:
         workers=1,
         loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",
         http="httptools" if importlib.util.find_spec("httptools") else "h11",
-        ws="none",
+        ws=_websockets(),
+        ws_max_size=limits.max_body_bytes,
+        ws_per_message_deflate=False,
         log_config=None,
         log_level="error",
         access_log=False,
@@ -161,6 +163,12 @@ def server_settings(app: Limited) -> uvicorn.Config:
         timeout_graceful_shutdown=limits.drain_s,
         h11_max_incomplete_event_size=limits.max_head_bytes,
     )
+
+
+def _websockets() -> Literal["none", "websockets-sansio"]:
+    """What reads WebSockets; without it, or without what passes them on, the application refuses them."""
+    is_there = all(importlib.util.find_spec(name) for name in ("aiohttp", "websockets"))
+    return "websockets-sansio" if is_there and "websockets-sansio" in uvicorn.config.WS_PROTOCOLS else "none"
 
 
 class Limited(Protocol):

@@ -19,7 +19,7 @@ from llm_proxy.runtime import Runtime
 from llm_proxy.testing import FakeEncoder
 from tests.apis_kit import TEXT, Provider, response
 from tests.faces.asgi_kit import Cache
-from tests.servers import serving
+from tests.servers import Served, serving
 
 FUNCTION = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
 QUESTION = "Tell me of cats"
@@ -117,18 +117,24 @@ def _at(client: Any, resource: str) -> Any:
 
 
 @contextmanager
-def calling(kind: type[Sync], **sections: Any) -> Iterator[Sync]:
-    with serving(Provider()) as served:
-        caller = kind(f"{served.url}/v1", served.app, **sections)
-        try:
-            yield caller
-        finally:
-            caller.close()
+def calling(kind: type[Sync], served: Served, **sections: Any) -> Iterator[Sync]:
+    served.app.requests.clear()
+    caller = kind(f"{served.url}/v1", served.app, **sections)
+    try:
+        yield caller
+    finally:
+        caller.close()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Served]:
+    with serving(Provider()) as made:
+        yield made
 
 
 @pytest.fixture(params=[Sync, Async])
-def caller(request: pytest.FixtureRequest) -> Iterator[Sync]:
-    with calling(request.param) as made:
+def caller(request: pytest.FixtureRequest, served: Served) -> Iterator[Sync]:
+    with calling(request.param, served) as made:
         yield made
 
 
@@ -308,14 +314,14 @@ class TestAll:
             client.close()
 
     @pytest.mark.parametrize("resource", ["embeddings", "completions"])
-    def test_a_route_is_refused_where_none_may_choose(self, resource: str) -> None:
+    def test_a_route_is_refused_where_none_may_choose(self, served: Served, resource: str) -> None:
         sections = {
             "backends": {"here": {"base_url": "http://127.0.0.1:9/v1", "auth": "caller"}},
             "routes": {"auto": {"candidates": ["here/m"]}},
         }
         body = {"model": "auto", ("prompt" if resource == "completions" else "input"): "one"}
         for kind in (Sync, Async):
-            with calling(kind, **sections) as made, pytest.raises(openai.BadRequestError, match="route 'auto'"):
+            with calling(kind, served, **sections) as made, pytest.raises(openai.BadRequestError, match="route 'auto'"):
                 made.raw(resource, **body)
 
     @pytest.mark.parametrize("resource", ["embeddings", "completions", "responses"])

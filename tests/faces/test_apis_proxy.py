@@ -107,6 +107,7 @@ def test_a_stream_that_breaks_off_ends_with_an_event_of_its_api(proxy: Proxy) ->
     events = events_of(dechunked(body))
     assert events[3]["type"] == "response.content_part.added"
     assert events[-1]["type"] == "error"
+    assert [event["sequence_number"] for event in events] == list(range(6))
     assert events[-1]["code"] == events[-1]["error"]["code"] == "stream_interrupted"
     with (
         proxy.client() as client,

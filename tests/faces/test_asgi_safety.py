@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 
@@ -274,31 +273,6 @@ class TestOnTheWire:
         upstream.handler = lambda request: request.send(raw_response(completion("fine")))
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="k", max_retries=0)
         assert ask(client) == "fine"
-
-
-def test_a_websocket_connection_is_closed():
-    async def connect() -> list[object]:
-        sent = []
-
-        async def send(message: object) -> None:
-            sent.append(message)
-
-        config = Config(backends={"b": {"base_url": "http://b.example/v1"}}, cache={"enabled": False})
-        await ProxyApp(Runtime(config))({"type": "websocket", "path": "/v1/realtime"}, send, send)
-        return sent
-
-    assert asyncio.run(connect()) == [{"type": "websocket.close", "code": 1000}]
-
-
-def test_a_websocket_is_refused():
-    with (
-        RawUpstream(lambda request: request.send(raw_response(b"{}", status="426 Upgrade Required"))) as upstream,
-        proxied(upstream.url) as proxy,
-    ):
-        upgrade = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
-        status, _, _ = http(proxy.port, b"GET /v1/realtime HTTP/1.1\r\n" + HOST + upgrade + b"\r\n")
-        assert status == 426
-        assert upstream.requests[0].header("upgrade") is None
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,8 @@ def test_the_servers_settings(has_extras, monkeypatch):
     assert settings.h11_max_incomplete_event_size == 65536
     assert (settings.access_log, settings.server_header, settings.date_header) == (False, False, False)
     assert (settings.timeout_keep_alive, settings.timeout_graceful_shutdown) == (75, 30)
-    assert settings.ws == "none"
+    assert settings.ws == ("websockets-sansio" if has_extras else "none")
+    assert (settings.ws_max_size, settings.ws_per_message_deflate) == (32 << 20, False)
     assert isinstance(settings, uvicorn.Config)
 
 
