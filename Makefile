@@ -7,7 +7,7 @@ PAIRS = $(foreach name,pairs_negation slots_snips slots_hwu64 pairs_prompt_parap
 PAIR = --weak gpt-4o-mini-2024-07-18 --strong o1-mini-2024-09-12
 INDEX_TEXTS = $(BANKING77) $(CLINC150) $(BING)
 
-.PHONY: help demo newcomer release-check site test lint test-local-model test-chaos test-dashboard test-soak test-sentence-transformers bench docs clean
+.PHONY: help demo newcomer release-check site test lint test-local-model test-chaos test-dashboard test-garbage test-openapi test-soak test-sentence-transformers bench docs clean
 
 help:
 	@echo "make demo                        the demo, in .venv"
@@ -16,6 +16,8 @@ help:
 	@echo "make test-local-model            against a real tiny model in llama-cpp-python (builds it: about 5 minutes)"
 	@echo "make test-chaos                  20 processes on one cache, one killed every second, for 60 s"
 	@echo "make test-dashboard              clicks through the dashboard in headless Chromium, which must be installed"
+	@echo "make test-garbage                10,000 requests of garbage, through real sockets"
+	@echo "make test-openapi                fuzzes the proxy's own endpoints by their OpenAPI document"
 	@echo "make test-soak                   8 processes on one cache at its budget, for 10 minutes"
 	@echo "make test-sentence-transformers  the encoder extra with its real model (installs torch)"
 	@echo "make bench                       the benchmarks; results of record go to benchmarks/results"
@@ -49,6 +51,14 @@ test-dashboard:
 	@scripts/install .venv-browser cpu browser
 	@directory=$$(mktemp -d) && .venv-browser/bin/python -m pytest -q -m browser --basetemp "$$directory/shots" \
 		tests/faces/dashboard && echo "screenshots: $$directory/shots"
+
+test-garbage:
+	@scripts/install .venv-test cpu dev
+	@.venv-test/bin/python -m tests.faces.garbage --requests 10000
+
+test-openapi:
+	@scripts/install .venv-openapi proxy openapi
+	@.venv-openapi/bin/python -m tests.faces.fuzz_openapi
 
 test-soak:
 	@scripts/install .venv-test cpu dev

@@ -118,11 +118,13 @@ class LazyEncoder:
 
         Args:
             submit: Runs a function later in another thread, e.g. ``pool.submit``; called once, and for each `later`.
+                That of a later call takes the place of the first one's.
         """
         with self._state:
+            self._submit = submit
             if self._is_started:
                 return
-            self._is_started, self._submit = True, submit
+            self._is_started = True
         submit(self._warm)
 
     def later(self, job: Callable[[], None]) -> None:

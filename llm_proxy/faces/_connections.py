@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llm_proxy.wire.chat import error_body
 
 from ._asgi_io import OWN_HEADERS
+from .paths import METHODS
 
 if TYPE_CHECKING:
     from llm_proxy._server import ServerConfig
@@ -217,6 +218,7 @@ class _Watched(asyncio.Protocol):
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             body = error_body(message, type="server_error" if code else "invalid_request_error", code=code)
             rows = [*OWN_HEADERS, ("content-length", str(len(body))), ("connection", "close")]
+            rows += [("allow", METHODS)] if status == 405 else []
             head = "".join(f"{name}: {value}\r\n" for name, value in rows)
             self.transport.write(f"HTTP/1.1 {status} {_REASONS[status]}\r\n{head}\r\n".encode() + body)
         self.transport.close()

@@ -45,7 +45,7 @@ class Admission:
 
     def __init__(self, runtime: Runtime) -> None:
         config, clock, note = runtime.config, runtime.clock, runtime.troubles.note
-        self._aliases = config.aliases
+        self._aliases, self._limits = config.aliases, config.server
         self._keys = [key.get_secret_value().encode() for key in config.server.keys]
         path = keys_file(config)
 
@@ -61,6 +61,23 @@ class Admission:
         """Whether callers have to present a key."""
         self.book.refresh()
         return bool(self._keys) or self.book.is_managed
+
+    def measure(self, scope: Scope, head_bytes: int) -> None:
+        """Refuse a head that is too large: servers differ in what they let through.
+
+        Args:
+            scope: ASGI's.
+            head_bytes: Of the headers, on the wire.
+
+        Raises:
+            Refused: 431.
+        """
+        limits = self._limits
+        line = len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"])
+        if line + head_bytes > limits.max_head_bytes:
+            raise Refused(431, f"the request's head is larger than {limits.max_head_bytes} bytes", must_close=True)
+        if len(scope["headers"]) > limits.max_headers:
+            raise Refused(431, f"the request has more than {limits.max_headers} headers", must_close=True)
 
     def admit(self, headers: Mapping[str, str], passed: Mapping[str, str], *, is_counted: bool = True) -> Holder | None:
         """Refuse who may not come in; else who holds the issued key that was presented, if it is one.

@@ -5,6 +5,7 @@
     POST /v1/chat/completions   the engine; likewise /v1/responses, /v1/completions, /v1/embeddings
     GET  /v1/models             models of all backends, routes and aliases
     POST /llm-proxy/feedback    how good an answer was
+    GET  /llm-proxy/openapi.json   what the proxy itself answers
     *    /healthz  /readyz      alive; able to serve
     *    /  /llm-proxy/  /metrics   the dashboard and figures, see `llm_proxy.faces.dashboard.app`
     *                           passed to the default backend, streaming both ways; WebSockets too
@@ -26,7 +27,7 @@ from llm_proxy.types import Head, Outcome, Outgoing
 from llm_proxy.wire.apis import parse_call
 from llm_proxy.wire.chat import error_body
 
-from . import feedback
+from . import feedback, openapi
 from ._apis import PATHS, why_not_routed
 from ._asgi_io import BROKEN, OWN_HEADERS, Caller, Refused, relay
 from ._bodies import Unfinished
@@ -37,7 +38,7 @@ from ._upstream import NO_WEBSOCKETS, Upstream, passed_url, translated
 from ._websocket import pass_websocket, refuse_websocket
 from .admission import Admission, without_credentials
 from .dashboard import Dashboard
-from .paths import MODELS, refuse_other_spelling
+from .paths import METHODS, MODELS, refuse_other_spelling
 
 if TYPE_CHECKING:
     from llm_proxy._server import ServerConfig
@@ -77,23 +78,29 @@ class ProxyApp:
         """What callers and their connections may do."""
         return self._runtime.config.server
 
+    @property
+    def runtime(self) -> Runtime:
+        """What serves the calls."""
+        return self._runtime
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope. Source: ASGI 3.0."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            self._start()
+            self.start()
             own = self._dashboard if self._dashboard.takes(scope) else self._http
             await own(scope, receive, send)
         else:
-            self._start()
+            self.start()
             await self._websocket(scope, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers, passed, head_bytes = read_headers(tuple(map(tuple, scope["headers"])))
         name = self._runtime.selector.default_backend
         try:
-            self._measure(scope, head_bytes)
+            self.admission.measure(scope, head_bytes)
+            refuse_other_spelling((scope.get("raw_path") or scope["path"].encode()).decode("latin-1"))
             holder = self.admission.admit(headers, passed)
             self.admission.check_socket(holder)
             scope = scope if holder is None else without_credentials(scope)
@@ -113,7 +120,7 @@ class ProxyApp:
         headers, passed, head_bytes = read_headers(tuple(map(tuple, scope["headers"])))
         try:
             try:
-                self._measure(scope, head_bytes)
+                self.admission.measure(scope, head_bytes)
                 served = await self._answer(scope, headers, passed, caller)
             except (Refused, BackendError, *BROKEN) as exc:
                 served = _refusal(exc, is_body_awaited="expect" in headers and not caller.has_sent_all)
@@ -129,26 +136,17 @@ class ProxyApp:
         finally:
             caller.stop()
 
-    def _measure(self, scope: Scope, head_bytes: int) -> None:
-        """Refuse a head that is too large: servers differ in what they let through."""
-        limits = self.limits
-        line = len(scope.get("raw_path") or scope["path"]) + len(scope["query_string"])
-        if line + head_bytes > limits.max_head_bytes:
-            raise Refused(431, f"the request's head is larger than {limits.max_head_bytes} bytes", must_close=True)
-        if len(scope["headers"]) > limits.max_headers:
-            raise Refused(431, f"the request has more than {limits.max_headers} headers", must_close=True)
-
     async def _answer(
         self, scope: Scope, headers: Mapping[str, str], passed: Mapping[str, str], caller: Caller
     ) -> Served:
         path = scope["path"]
         if scope["method"] in {"CONNECT", "TRACE"}:
-            raise Refused(405, f"{scope['method']} is not for this proxy")
+            raise _not_for(scope["method"], "this proxy", METHODS)
         refuse_other_spelling((scope.get("raw_path") or path.encode()).decode("latin-1"))
-        if path == "/healthz":
-            return _json(200, {"status": "ok"})
-        if path == "/readyz":
-            return self._readiness(headers, passed)
+        if path in _PLAIN_PATHS:
+            if scope["method"] not in {"GET", "HEAD"}:
+                raise _not_for(scope["method"], path, "GET, HEAD")
+            return await self._plain(path, headers, passed)
         holder = self.admission.admit(headers, passed)
         said = None
         if feedback.HEADER in headers:
@@ -156,6 +154,14 @@ class ProxyApp:
         scope, headers, passed = _for_others(scope, headers, passed, is_issued=holder is not None)
         served = await self._admitted(scope, headers, passed, caller, holder)
         return served if said is None else replace(served, headers=[*served.headers, (feedback.HEADER, said)])
+
+    async def _plain(self, path: str, headers: Mapping[str, str], passed: Mapping[str, str]) -> Served:
+        """What needs no key."""
+        if path == "/healthz":
+            return _json(200, {"status": "ok"})
+        if path == "/readyz":
+            return self._readiness(headers, passed)
+        return Served(200, OWN_HEADERS, Outcome("bypass"), await asyncio.to_thread(openapi.document))
 
     async def _admitted(
         self, scope: Scope, headers: Mapping[str, str], passed: Mapping[str, str], caller: Caller, holder: Holder | None
@@ -183,7 +189,7 @@ class ProxyApp:
         self, method: str, passed: Mapping[str, str], caller: Caller, holder: Holder | None, announced: str
     ) -> Served:
         if method != "POST":
-            raise Refused(405, f"{method} is not for {feedback.PATH}", headers=(("allow", "POST"),), must_close=True)
+            raise _not_for(method, feedback.PATH, "POST")
         raw = await caller.body(limit_bytes=feedback.MOST_BYTES, announced=announced)
         status, body = await asyncio.to_thread(feedback.answer, self._runtime, raw, passed, holder)
         return Served(status, [*OWN_HEADERS], Outcome("bypass"), body)
@@ -271,23 +277,28 @@ class ProxyApp:
         """End what would keep the server from ending: the streams of the dashboard."""
         self._dashboard.close()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Load what takes long in the background; calling it again is safe."""
         # An application that mounts this one may not pass the startup on, so each request makes sure of it.
         if not self._is_started:
             self._is_started = True
             self._runtime.start()
 
+    async def aclose(self) -> None:
+        """Write what is pending and release files, connections and threads; calling it again is safe."""
+        self.leave()
+        self.admission.close()
+        await self._upstream.aclose()
+        await asyncio.to_thread(self._runtime.close)
+
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
-                self._start()
+                self.start()
                 await send({"type": "lifespan.startup.complete"})
             else:
-                self.leave()
-                self.admission.close()
-                await self._upstream.aclose()
-                await asyncio.to_thread(self._runtime.close)
+                await self.aclose()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
@@ -350,7 +361,13 @@ def _for_others(
     return scope, headers, passed
 
 
+def _not_for(method: str, path: str, allowed: str) -> Refused:
+    """Source: RFC 9110 section 15.5.6."""
+    return Refused(405, f"{method} is not for {path}", headers=(("allow", allowed),), must_close=True)
+
+
 _PLAIN = ("", "identity")
+_PLAIN_PATHS = frozenset({"/healthz", "/readyz", openapi.PATH})
 _TROUBLE = error_body("llm-proxy is in trouble with this request; its log says more", type="server_error")
 _STATUSES: tuple[tuple[type[BackendError], int, str], ...] = (
     (BackendTimeout, 504, "upstream_timeout"),

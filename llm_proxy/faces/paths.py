@@ -13,12 +13,15 @@ from urllib.parse import unquote
 
 from ._asgi_io import Refused
 
-__all__ = ["CHAT", "MODELS", "OWN", "refuse_other_spelling"]
+__all__ = ["CHAT", "METHODS", "MODELS", "OWN", "refuse_other_spelling"]
 
 CHAT = "/v1/chat/completions"
 MODELS = "/v1/models"
 OWN = (CHAT, "/v1/responses", "/v1/completions", "/v1/embeddings", MODELS, "/healthz", "/readyz", "/metrics")
 """What the engine or the proxy itself answers, or is the account of what something costs."""
+
+METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+"""What a path may be asked by, where it does not say itself."""
 
 _BELOW = "/llm-proxy/"
 _MOST_TURNS = 4  # of decoding: what is encoded more often than that no server decodes

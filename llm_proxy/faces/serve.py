@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
@@ -30,11 +31,14 @@ from llm_proxy.runtime import Runtime
 from ._asgi_io import is_local
 from ._connections import protocol_for
 from .asgi import ProxyApp
+from .reload import Reloading
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from llm_proxy._server import ServerConfig
+
+    from .reload import Reread
 
 __all__ = ["serve", "serve_on", "server_config", "server_settings"]
 
@@ -81,7 +85,14 @@ def server_config(config: Config) -> Config:
     return config.model_copy(update={"backends": backends})
 
 
-def serve(config: Config, *, host: str | None = None, port: int | None = None, ready: Ready | None = None) -> None:
+def serve(
+    config: Config,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    ready: Ready | None = None,
+    reread: Reread | None = None,
+) -> None:
     """Run the proxy until SIGTERM or SIGINT, then finish what is under way and close the cache.
 
     Prints nothing. A second SIGINT gives calls under way up. With ``server.workers`` above 1 the calls are served by as
@@ -92,13 +103,16 @@ def serve(config: Config, *, host: str | None = None, port: int | None = None, r
         host: Address to bind instead of ``server.host``.
         port: Port to bind instead of ``server.port``; 0 takes a free one.
         ready: Called with the address and the port when the server takes calls.
+        reread: Reads the settings anew, at SIGHUP; with several workers a function that can be pickled. See
+            `llm_proxy.faces.reload`; None: SIGHUP does what it does to any program.
 
     Raises:
         ConfigError: See `server_config`; or the address can't be bound.
         LLMProxyError: The worker processes do not start.
     """
-    given = {"host": host, "port": port}
-    config = server_config(load(config, server={name: value for name, value in given.items() if value is not None}))
+    given = {name: value for name, value in {"host": host, "port": port}.items() if value is not None}
+    config = server_config(load(config, server=given))
+    again = None if reread is None else partial(_reread_with, reread, given)
     server = config.server
     with ExitStack() as stack:
         listeners = [stack.enter_context(one) for one in _bound(server.host, server.port, server.workers)]
@@ -111,29 +125,32 @@ def serve(config: Config, *, host: str | None = None, port: int | None = None, r
                 ready(*address)
 
         if server.workers == 1:
-            serve_on(config, listeners[0], say)
+            serve_on(config, listeners[0], say, again)
             return
         from .workers import supervise
 
-        supervise(config, listeners, say)
+        supervise(config, listeners, say, again)
 
 
-def serve_on(config: Config, listener: socket.socket, ready: Callable[[], object]) -> None:
+def serve_on(
+    config: Config, listener: socket.socket, ready: Callable[[], object], reread: Reread | None = None
+) -> None:
     """Serve in this process until a signal ends it.
 
     Args:
         config: Settings, checked by `server_config`.
         listener: Where calls come from.
         ready: Called when the server takes calls.
+        reread: Reads the settings anew, at SIGHUP.
     """
     _raise_file_limit(config)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # connections have it from their listener
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     runtime = Runtime(config)
     try:
-        app = ProxyApp(runtime)
+        app = Reloading(ProxyApp(runtime), server_config)
         with _signals_end_quietly():
-            _Server(server_settings(app), ready).run(sockets=[listener])
+            _Server(server_settings(app), ready, reread).run(sockets=[listener])
     finally:
         runtime.close()
 
@@ -191,17 +208,42 @@ class _Settings(uvicorn.Config):
 class _Server(uvicorn.Server):
     """A server that says when it takes calls."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], object], reread: Reread | None = None) -> None:
         super().__init__(config)
-        self._on_started = on_started
+        self._on_started, self._reread = on_started, reread
+        self._reloading: asyncio.Task[None] | None = None
+        self._is_asked_again = False
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if isinstance(self.config.app, ProxyApp):
+        if self._reloading is not None:
+            await self._reloading  # else what it makes would never be closed
+        if isinstance(self.config.app, Reloading):
             self.config.app.leave()
         await super().shutdown(sockets=sockets)
 
+    def _reload(self) -> None:
+        """Go over to new settings, once more where it is asked for while that goes on."""
+        self._is_asked_again = self._reloading is not None
+        if self._reloading is None:
+            self._reloading = asyncio.ensure_future(self._reload_all())
+
+    async def _reload_all(self) -> None:
+        app, reread, is_due = self.config.app, self._reread, True
+        while is_due and isinstance(app, Reloading) and reread is not None:
+            self._is_asked_again = False
+            if await app.reload(reread):
+                limits: Any = app.limits
+                protocol: Any = self.config.http_protocol_class
+                protocol.limits = limits
+                self.config.timeout_keep_alive = limits.idle_s
+                self.config.timeout_graceful_shutdown = limits.drain_s
+            is_due = self._is_asked_again
+        self._reloading = None
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
+        if self._reread is not None and _may_handle("SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         is_told = False
         try:
             self._on_started()
@@ -209,6 +251,16 @@ class _Server(uvicorn.Server):
         finally:
             if not is_told:
                 await self.shutdown(sockets=sockets)
+
+
+def _reread_with(reread: Reread, given: dict[str, Any]) -> Config:
+    """Settings read anew, with what was said at the start and wins over them."""
+    return load(reread(), server=given)
+
+
+def _may_handle(name: str) -> bool:
+    """Whether this system has a signal, and this thread hears it."""
+    return hasattr(signal, name) and threading.current_thread() is threading.main_thread()
 
 
 def _with_own_key(backend: BackendConfig) -> BackendConfig:

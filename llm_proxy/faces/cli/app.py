@@ -14,6 +14,7 @@ from .budget import budget
 from .cache import cache_app
 from .demo_command import demo
 from .doctor import doctor
+from .health import health
 from .init import init
 from .keys import keys_app
 from .models import models
@@ -73,3 +74,4 @@ app.add_typer(keys_app)
 app.command()(models)
 app.command()(budget)
 app.command()(doctor)
+app.command()(health)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,7 @@ def serve(
 
     Any OpenAI client, in any language, uses it by its base URL. Without
     backends in the settings, calls go to OpenAI with the caller's key.
+    SIGHUP has the settings read anew while calls go on.
 
     Examples:
         llm-proxy serve
@@ -60,7 +62,15 @@ def serve(
         say(warning)
     if resolved.observe.log != "off":
         _show_calls()
-    run_server(resolved, host=host, port=port, ready=ready)
+    run_server(resolved, host=host, port=port, ready=ready, reread=partial(_reread, context.obj.config, workers))
+
+
+def _reread(path: Path | None, workers: int | None) -> Config:
+    """The settings as they are now."""
+    from llm_proxy.config import load
+
+    found = load(path)
+    return found if workers is None else load(found, server={"workers": workers})
 
 
 def _show_calls() -> None:

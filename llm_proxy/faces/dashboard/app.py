@@ -25,8 +25,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from llm_proxy.errors import CacheError
 from llm_proxy.faces._asgi_io import Caller, Refused, is_local
-from llm_proxy.faces._headers import decoded, end_to_end, merged
+from llm_proxy.faces._headers import read_headers
 from llm_proxy.faces.feedback import PATH as FEEDBACK_PATH
+from llm_proxy.faces.openapi import PATH as OPENAPI_PATH
 from llm_proxy.observe.history import RANGES
 from llm_proxy.observe.metrics import CONTENT_TYPE, Metrics
 from llm_proxy.wire.chat import error_body
@@ -81,8 +82,8 @@ class Dashboard:
             accepts = (value for name, value in scope["headers"] if name == b"accept")
             return self._has_page and scope["method"] in {"GET", "HEAD"} and any(b"text/html" in row for row in accepts)
         if path == "/metrics":
-            return self._has_metrics and scope["method"] in {"GET", "HEAD"}
-        return self._has_page and path.startswith(_BELOW) and path != FEEDBACK_PATH
+            return self._has_metrics
+        return self._has_page and path.startswith(_BELOW) and path not in {FEEDBACK_PATH, OPENAPI_PATH}
 
     def close(self) -> None:
         """End all streams, so that the server need not wait for them; calling it again is safe."""
@@ -108,17 +109,18 @@ class Dashboard:
             await _answer(send, 500, error_body("the dashboard is in trouble; calls go on", type="server_error"))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = merged(decoded(scope["headers"]))
+        headers, passed, head_bytes = read_headers(tuple(map(tuple, scope["headers"])))
         try:
+            self._admission.measure(scope, head_bytes)
             if scope["path"] == "/":
                 await self._page(headers, send)
                 return
-            self._admission.admit_watcher(headers, merged(end_to_end(scope["headers"])))
+            self._admission.admit_watcher(headers, passed)
             await self._data(scope, headers, receive, send)
         except Refused as exc:
             kind = "invalid_request_error"
             body = error_body(str(exc), type=kind, code=exc.code)
-            more = [("www-authenticate", "Bearer")] if exc.status == 401 else []
+            more = [*exc.headers, *([("www-authenticate", "Bearer")] if exc.status == 401 else [])]
             await _answer(send, exc.status, body, *more, *([("connection", "close")] if exc.must_close else []))
 
     async def _page(self, headers: Mapping[str, str], send: Send) -> None:
@@ -133,14 +135,18 @@ class Dashboard:
         method, path = scope["method"], scope["path"].removeprefix(_BELOW)
         query = parse_qs(scope["query_string"].decode("latin-1"))
         if path == "/metrics":
+            if method not in {"GET", "HEAD"}:
+                raise Refused(405, f"{method} is not for {path}", must_close=True, headers=(("allow", "GET, HEAD"),))
             text = await asyncio.to_thread(self._exposition)
             await _answer(send, 200, text, ("content-type", CONTENT_TYPE))
             return
         _refuse_other_origins(headers)
         if method == "POST" and path == "undo":
-            await self._undo(headers, Caller(receive), send)
-        elif method != "GET":
-            raise Refused(405, f"{method} is not for {scope['path']}", must_close=method not in {"HEAD", "OPTIONS"})
+            await self._undo(headers, Caller(receive, most_s=self._runtime.config.server.body_total_s), send)
+        elif method != "GET" or path == "undo":
+            allowed = (("allow", "POST" if path == "undo" else "GET"),)
+            is_bare = method in {"HEAD", "OPTIONS"}
+            raise Refused(405, f"{method} is not for {scope['path']}", must_close=not is_bare, headers=allowed)
         elif path == "events":
             await self._stream(_range(query), receive, send)
         else:
@@ -174,9 +180,7 @@ class Dashboard:
             raise Refused(400, 'the body must be {"id": ...}') from exc
         try:
             is_there = await asyncio.to_thread(self._shown().undo, str(name))
-        except ValueError as exc:
-            raise Refused(400, str(exc)) from exc
-        except CacheError as exc:
+        except (CacheError, ValueError) as exc:
             raise Refused(409, str(exc), code="not_undone") from exc
         await _answer(send, 200, json.dumps({"is_there": is_there}).encode())
 

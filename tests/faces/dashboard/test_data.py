@@ -206,7 +206,7 @@ class TestUndo:
     def test_of_what_is_no_semantic_hit(self, page: Shown):
         page.ask("one")
         reply = page.undo(page.calls()[0]["id"])
-        assert (reply.status, reply.message) == (400, "only a semantic hit can be taken back")
+        assert (reply.status, reply.message) == (409, "only a semantic hit can be taken back")
 
     def test_of_a_call_that_is_not_known(self, page: Shown):
         reply = page.undo("never")
