@@ -7,7 +7,7 @@ PAIRS = $(foreach name,pairs_negation slots_snips slots_hwu64 pairs_prompt_parap
 PAIR = --weak gpt-4o-mini-2024-07-18 --strong o1-mini-2024-09-12
 INDEX_TEXTS = $(BANKING77) $(CLINC150) $(BING)
 
-.PHONY: help demo newcomer release-check site test lint test-local-model test-chaos test-dashboard test-garbage test-openapi test-soak test-sentence-transformers bench docs clean
+.PHONY: help demo newcomer release-check site test lint test-local-model test-chaos test-dashboard test-garbage test-openapi test-soak test-clients test-frameworks test-notebooks test-sentence-transformers bench docs clean
 
 help:
 	@echo "make demo                        the demo, in .venv"
@@ -20,6 +20,9 @@ help:
 	@echo "make test-openapi                fuzzes the proxy's own endpoints by their OpenAPI document"
 	@echo "make test-soak                   8 processes on one cache at its budget, for 10 minutes"
 	@echo "make test-sentence-transformers  the encoder extra with its real model (installs torch)"
+	@echo "make test-clients                openai of PyPI and openai of npm pass one suite through the proxy (needs Node)"
+	@echo "make test-frameworks             LangChain and nine more, each in an environment of its own (needs Node)"
+	@echo "make test-notebooks              runs the notebooks of examples"
 	@echo "make bench                       the benchmarks; results of record go to benchmarks/results"
 	@echo "make newcomer                    the README's first commands in an empty environment, timed"
 	@echo "make release-check               wheel and sdist, built, installed into empty environments, used and weighed"
@@ -32,7 +35,7 @@ demo:
 
 test: lint
 	@scripts/test
-	@echo "not run here: make test-local-model (builds llama-cpp-python), test-chaos (60 s), test-dashboard (needs Chromium), test-soak (10 minutes), test-sentence-transformers, newcomer, release-check (both install), site"
+	@echo "not run here: make test-local-model (builds llama-cpp-python), test-chaos (60 s), test-dashboard (needs Chromium), test-soak (10 minutes), test-sentence-transformers, test-clients and test-frameworks (Node), test-notebooks, newcomer, release-check (both install), site"
 
 lint:
 	@scripts/install .venv-test cpu dev
@@ -69,6 +72,20 @@ test-sentence-transformers:
 	@scripts/install .venv-st cpu,sentence-transformers dev
 	@HF_HUB_OFFLINE=1 .venv-st/bin/python -m pytest -m sentence_transformers tests/encode
 
+test-clients:
+	@scripts/node-packages .node-clients
+	@scripts/install .venv-test cpu dev
+	@LLM_PROXY_NODE_MODULES=$(CURDIR)/.node-clients/node_modules .venv-test/bin/python -m pytest -q tests/clients
+	@scripts/install .venv-openai2 cpu dev "openai<3"
+	@.venv-openai2/bin/python -m pytest -q -m "not clients" tests/clients
+
+test-frameworks:
+	@scripts/test-frameworks
+
+test-notebooks:
+	@scripts/install .venv-notebooks cpu,notebook,train dev
+	@.venv-notebooks/bin/python -m pytest -q -m notebooks tests/notebooks
+
 bench:
 	@scripts/install .venv-st cpu,sentence-transformers dev
 	@scripts/install .venv-test cpu dev
@@ -102,4 +119,4 @@ docs:
 	@scripts/docs
 
 clean:
-	rm -rf .venv* .cache build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv* .node-clients .cache build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

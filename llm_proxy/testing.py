@@ -14,8 +14,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from llm_proxy.encode.base import Encoding
@@ -185,6 +188,23 @@ class FakeBackend:
         from llm_proxy.faces._http import httpx
 
         return httpx.AsyncClient(transport=httpx.MockTransport(self._async))
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        """Serve on a free port of this machine while the block lasts; gives the base URL, up to and with ``/v1``."""
+        import uvicorn
+
+        server = uvicorn.Server(uvicorn.Config(self, log_level="error", lifespan="off"))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            run = threading.Thread(
+                target=server.run, kwargs={"sockets": [listener]}, name="simulated-provider", daemon=True
+            )
+            run.start()
+            try:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+            finally:
+                server.should_exit = True
+                run.join()
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         """The provider as an ASGI application."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+import threading
 from typing import Any
 
 import openai
@@ -122,6 +123,15 @@ class TestBackend:
                     list(ask(client, stream=True))
             backend.cut_after = None
             assert http.get(f"{served.url}/v1/models").status_code == 400
+
+    def test_it_serves_on_a_port_of_its_own(self) -> None:
+        before = threading.active_count()
+        with FakeBackend("Hello.").serving() as base_url:
+            asked = {"model": "m", "messages": []}
+            with httpx.Client() as client:
+                answer = client.post(f"{base_url}/chat/completions", json=asked).json()
+            assert answer["choices"][0]["message"]["content"] == "Hello."
+        assert threading.active_count() == before
 
     async def test_it_serves_nothing_but_http(self) -> None:
         await FakeBackend()({"type": "lifespan"}, None, None)

@@ -6,15 +6,13 @@ line of the output says so.
 
 from __future__ import annotations
 
-import socket
 import statistics
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -199,25 +197,13 @@ def _list_prices(model: str) -> Mapping[str, float]:
     }
 
 
-@contextmanager
-def _simulated_provider() -> Iterator[str]:
-    """The simulated provider on a free loopback port; yields its base URL."""
-    import uvicorn
+def _simulated_provider() -> AbstractContextManager[str]:
+    """The simulated provider on a free loopback port; gives its base URL."""
 
     def answer(body: Mapping[str, Any]) -> str:
         return f"(simulated) Here is what you should know about this: {body['messages'][-1]['content']}"
 
-    listener = socket.create_server(("127.0.0.1", 0))
-    app = FakeBackend(answer, latency_s=SIMULATED_LATENCY_S)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="llm-proxy-demo-provider")
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
+    return FakeBackend(answer, latency_s=SIMULATED_LATENCY_S).serving()
 
 
 def _has_encoder(runtime: Runtime, console: Console) -> bool:

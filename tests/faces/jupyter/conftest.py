@@ -35,6 +35,7 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from llm_proxy.faces.jupyter.extension import unload
 
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.delenv("VIRTUAL_ENV", raising=False)  # else IPython warns of one that is not this Python's
     config = Config()
     config.HistoryManager.enabled = False
     made = InteractiveShell.instance(config=config)

@@ -70,6 +70,13 @@ class TestWhileLoaded:
         own = llm_proxy.OpenAI(llm_proxy={"cache": {"store": "memory", "semantic": False}})
         assert transport(own).runtime is not transport(OpenAI()).runtime
 
+    def test_a_framework_that_makes_its_own_client(self, loaded: Any, provider: Served) -> None:
+        langchain = pytest.importorskip("langchain_openai", reason="langchain-openai is not installed here")
+        model = langchain.ChatOpenAI(model="m", include_response_headers=True)
+        said = [model.invoke("hi").response_metadata["headers"]["cache-status"] for _ in range(2)]
+        assert said == ["llm-proxy; fwd=uri-miss; stored", 'llm-proxy; hit; detail="exact"']
+        assert len(provider.app.requests) == 1
+
     def test_signature_and_help_are_openais(self, loaded: Any) -> None:
         assert "max_retries" in inspect.signature(OpenAI).parameters
 
