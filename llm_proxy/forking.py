@@ -9,7 +9,7 @@ wait until it is done. Whoever keeps locks of its own makes them anew in the chi
     thread:  with working: ...      enters, unless a fork is about to happen; leaves
     fork:    shut ── all threads are out, or the wait is too long ──> fork ──> parent: open; child: all anew
 
-Nothing is registered with Python before `on_fork` is called.
+Nothing is registered with Python before `on_fork` is called, or the number of the process is asked for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any
 
-__all__ = ["Gate", "Workers", "on_fork", "working"]
+__all__ = ["Gate", "Process", "Workers", "on_fork", "process", "working"]
 
 _WAIT_S = 5.0  # for a model that loads; a fork is never held up longer
 _TURN_S = 30.0  # a thread held up longer goes on: the fork failed in a way that nobody was told of
@@ -83,6 +83,36 @@ class Gate:
 working = Gate()
 """The one of this process; to be held while working, never while waiting for an upstream."""
 
+
+class Process:
+    """The process that this is. Its number is asked for several times a call, and each system call takes a while."""
+
+    def __init__(self) -> None:
+        self._known = 0
+        self._is_watched = False
+
+    @property
+    def id(self) -> int:
+        """Number of this process, a child's own after a fork."""
+        return self._known or self._asked()
+
+    def forget(self) -> None:
+        """Ask again: this may be another process."""
+        self._known = 0
+
+    def _asked(self) -> int:
+        if not hasattr(os, "register_at_fork"):
+            return os.getpid()
+        if not self._is_watched:
+            self._is_watched = True
+            os.register_at_fork(after_in_child=self.forget)
+        self._known = os.getpid()
+        return self._known
+
+
+process = Process()
+"""This one."""
+
 _children: list[Callable[[bool], Any]] = []
 
 
@@ -104,6 +134,7 @@ def _before() -> None:
 
 
 def _in_child() -> None:
+    process.forget()  # before those who ask who they are
     is_quiet = working.forget()
     for child in _children:
         child(is_quiet)

@@ -14,7 +14,7 @@ import pytest
 
 from llm_proxy.config import Config
 from llm_proxy.encode.lazy import LazyEncoder
-from llm_proxy.forking import Gate, working
+from llm_proxy.forking import Gate, Process, process, working
 from llm_proxy.runtime import Runtime
 from llm_proxy.testing import FakeClock, FakeEncoder
 
@@ -210,3 +210,26 @@ class TestChild:
         runtime.after_fork(is_quiet=True)
         with pytest.raises(RuntimeError, match="closed"):
             runtime.pool()
+
+
+def test_a_child_knows_its_own_number():
+    assert process.id == os.getpid()
+    reading, writing = os.pipe()
+    with working:  # as the gate has it, no other thread is inside
+        child = os.fork()
+        if child == 0:
+            os.write(writing, b"same" if process.id == os.getpid() else b"another")
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 10) == b"same"
+    assert process.id == os.getpid()
+    for end in (reading, writing):
+        os.close(end)
+
+
+def test_a_system_without_forks_is_asked_each_time(monkeypatch):
+    monkeypatch.delattr(os, "register_at_fork")
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    assert Process().id == 7
+    monkeypatch.setattr(os, "getpid", lambda: 8)
+    assert Process().id == 8

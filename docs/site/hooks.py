@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 NAV = {
     "Start": ["index.md", "tutorial.md", "how-to.md", "what-can-go-wrong.md"],
     "Use": [
-        "client.md", "notebooks.md", "frameworks.md", "proxy.md", "keys.md", "deploy.md", "dashboard.md", "observability.md",
-        "queues-and-budgets.md", "routing-own-traffic.md", "migrate-from-gptcache.md", "migrate-from-litellm.md",
+        "client.md", "notebooks.md", "frameworks.md", "proxy.md", "keys.md", "deploy.md", "dashboard.md",
+        "observability.md", "queues-and-budgets.md", "routing-own-traffic.md",
+        "migrate-from-gptcache.md", "migrate-from-litellm.md",
     ],
     "Understand": [
         "behaviour.md", "cache.md", "verified-hits.md", "eviction.md", "routing.md", "cascades.md", "reliability.md",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from llm_proxy.errors import BackendUnavailable
@@ -46,9 +47,15 @@ def credentials_of(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
         Pairs of header and secret, in the order of `KEY_HEADERS`. Of ``Authorization: Bearer`` it is the token; of
         another scheme the whole value, which a space keeps from ever being equal to a token.
     """
+    return _credentials(tuple([headers.get(name, "") for name in KEY_HEADERS]))
+
+
+@lru_cache(maxsize=256)
+def _credentials(values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Of the values of `KEY_HEADERS`: read several times a call, and the same with each call of a client."""
     found = []
-    for name in KEY_HEADERS:
-        secret = headers.get(name, "").strip()
+    for name, value in zip(KEY_HEADERS, values, strict=True):
+        secret = value.strip()
         if name == "authorization" and secret:
             scheme, _, token = secret.partition(" ")
             secret = token.strip() if scheme.lower() == "bearer" else f"{scheme} {token.strip()}"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from llm_proxy.observe.events import GradeSource
     from llm_proxy.route.base import Destination
     from llm_proxy.route.looks import Word
-    from llm_proxy.types import ChatRequest
+    from llm_proxy.types import ChatRequest, Fingerprint
 
     from .flights import Flight, Seat, Ticket
     from .shadow import Hit
@@ -48,6 +48,7 @@ class Call:
     bypass: str = ""
     detail: str = ""
     forward: Forward | None = None
+    fingerprint: Fingerprint | None = None
     ticket: Ticket | None = None
     flight: Flight | None = None
     seat: Seat | None = None
@@ -73,7 +74,7 @@ class Call:
             "bypass" if self.bypass else "miss",
             forward=None if self.bypass else self.forward,
             detail=self.bypass or self.detail,
-            key=self.ticket.fingerprint.key if self.ticket else "",
+            key=self.fingerprint.key if self.fingerprint else "",
             backend=self.destination.backend,
             route=self.destination.route,
             model=self.destination.model or self.request.model,

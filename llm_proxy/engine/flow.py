@@ -110,7 +110,7 @@ class Engine:
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the call is forwarded as it came
             self._troubles.note("cache" if isinstance(exc, LLMProxyError) else "engine", exc)
             call.detail = "trouble"
-            if call.ticket is None:
+            if call.fingerprint is None:
                 call.bypass = "trouble"
             if call.led is None:
                 call.leave()
@@ -137,22 +137,22 @@ class Engine:
         if isinstance(found, Bypass) or self._cache is None:
             call.bypass = found.reason if isinstance(found, Bypass) else "disabled"
             return self._absent(call) if controls.only_if_cached else None
-        ticket = call.ticket = self._new_ticket(call, found)
+        call.fingerprint = found
         if controls.no_cache:
             call.forward = "request"
-            call.flight, call.seat = yield from board(ticket, is_shareable=False)
+            call.flight, call.seat = yield from board(self._new_ticket(call, found), is_shareable=False)
             return None
         cache = self._cache if self._cache.is_open else (yield from self._opened_cache(call, self._cache))
-        hit = self._exact(call, ticket, cache)
-        if hit is not None:
+        if (hit := self._exact(call, found, cache)) is not None:
             return hit
+        ticket = self._new_ticket(call, found)  # an exact hit does without
         if controls.only_if_cached:
             return (yield from self._semantic(call, ticket, cache)) or self._absent(call)
         shared = yield from self._in_flight(call, ticket)
         if shared is not None:
             return shared
         if call.led is not None and call.led.has_forerunner:
-            hit = self._exact(call, ticket, cache)
+            hit = self._exact(call, found, cache)
         return hit or (yield from self._semantic(call, ticket, cache))
 
     def _opened_cache(self, call: Call, cache: AnswerCache) -> Flow[AnswerCache | None]:
@@ -168,9 +168,9 @@ class Engine:
             return None
         return cache
 
-    def _exact(self, call: Call, ticket: Ticket, cache: AnswerCache | None) -> Ready | None:
+    def _exact(self, call: Call, found: Fingerprint, cache: AnswerCache | None) -> Ready | None:
         try:
-            entry = None if cache is None else cache.get(ticket.fingerprint.key)
+            entry = None if cache is None else cache.get(found.key)
             if entry is None or not self._may_serve(entry, call):
                 return None
             return self._hit(call, entry, "exact", 1.0)
@@ -308,7 +308,7 @@ class Engine:
             model=entry.model,
             saved_usd=entry.cost_usd,
             is_shared=is_shared,
-            asked=call.ticket.fingerprint.key if call.ticket else "",
+            asked=call.fingerprint.key if call.fingerprint else "",
             scope=entry.scope if is_semantic else "",
             p_wrong=p_wrong,
         )
@@ -385,12 +385,12 @@ class Engine:
         yield from self._cascade.looked(ticket)
 
     def _new_ticket(self, call: Call, found: Fingerprint) -> Ticket:
-        request = call.request
-        return Ticket(
-            request=request,
+        ticket = call.ticket = Ticket(
+            request=call.request,
             fingerprint=found,
             outcome=call.outcome,
             started_s=call.started_s,
             settle=self._settle,
             lost=self._settler.lost,
         )
+        return ticket

@@ -25,14 +25,16 @@ if TYPE_CHECKING:
     from llm_proxy.types import HeaderList
 
 __all__ = [
-    "BROKEN", "OWN_HEADERS", "Caller", "EventTail", "Receive", "Refused", "Scope", "Send", "is_foreign_page",
-    "is_local", "relay",
+    "BROKEN", "OWN_HEADERS", "WHOLE", "Caller", "EventTail", "Receive", "Refused", "Scope", "Send", "Whole",
+    "is_foreign_page", "is_local", "relay",
 ]  # fmt: skip
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Whole = Callable[[int, bytes, bytes], bool]
+"""Sends a status, header lines and a body at once, or says that it can't."""
 
 logger = logging.getLogger("llm_proxy")
 BROKEN = (httpx.TransportError, ConnectionError)
@@ -45,11 +47,15 @@ OWN_HEADERS = (
     ("referrer-policy", "no-referrer"),
 )
 """Headers of what the proxy itself says: JSON that no page may run, frame or keep."""
+WHOLE = "llm_proxy.whole"
+"""Among the extensions of a scope: what sends an answer with one write, see `llm_proxy.faces._connections`."""
 _GRACE_S = 0.05  # most hits are over by then, and a listener for each would cost more than the hit
 _MAX_HELD_BYTES = 64 << 10
 _ANY_BYTES = 1 << 62
 _LEAST_BYTES_PER_S = 1024  # of a body that is passed on, beyond the time that any may take
 _NUMBER = re.compile(rb'"sequence_number": ?(\d{1,9})\b')
+_FOR_THE_SERVER = frozenset({"connection", "transfer-encoding"})
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # RFC 9110 section 5.6.2, in lower case
 _UNSAFE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -90,7 +96,8 @@ class Caller:
 
     def __init__(self, receive: Receive, *, unfinished: Unfinished | None = None, most_s: float | None = None) -> None:
         self._receive, self._unfinished, self._most_s = receive, unfinished, most_s
-        self._handler = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        self._handler = asyncio.current_task(self._loop)
         self._timer: asyncio.TimerHandle | None = None
         self._listener: asyncio.Task[None] | None = None
         self.is_gone = False
@@ -107,15 +114,14 @@ class Caller:
             Refused: It is too large (413), if it says so before anything is read; it took too long (408), or gave way
                 to others (503); or the caller left (499).
         """
-        too_large = Refused(413, f"the request body is larger than {limit_bytes} bytes", code="request_too_large")
         if announced.isdigit() and (len(announced) > 18 or int(announced) > limit_bytes):
-            raise too_large
+            raise _too_large(limit_bytes)
         chunk, more = await self._next()
         if len(chunk) > limit_bytes:
-            raise too_large
-        return chunk if not more else await self._whole(chunk, limit_bytes, too_large)
+            raise _too_large(limit_bytes)
+        return chunk if not more else await self._whole(chunk, limit_bytes)
 
-    async def _whole(self, chunk: bytes, limit_bytes: int, too_large: Refused) -> bytes:
+    async def _whole(self, chunk: bytes, limit_bytes: int) -> bytes:
         """A body that does not come in one piece."""
         unfinished = self._unfinished or Unfinished(_ANY_BYTES)
         parts, more = [chunk], True
@@ -127,7 +133,7 @@ class Caller:
                         chunk, more = await self._next()
                         unfinished.grow(own, len(chunk))
                         if own.held_bytes > limit_bytes and not own.has_given_way:
-                            raise too_large
+                            raise _too_large(limit_bytes)
                         parts.append(chunk)
             except TimeoutError:
                 raise self._too_late(own) from None
@@ -161,7 +167,7 @@ class Caller:
     def watch(self) -> None:
         """Notice from now on when the caller leaves; nobody may read the body any more. Repeating it is safe."""
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_GRACE_S, self._listen_in_background)
+            self._timer = self._loop.call_later(_GRACE_S, self._listen_in_background)
 
     def stop(self) -> None:
         """Listen no more."""
@@ -180,7 +186,7 @@ class Caller:
         return message.get("body", b""), more
 
     def _listen_in_background(self) -> None:
-        self._listener = asyncio.create_task(self._listen())
+        self._listener = self._loop.create_task(self._listen())
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -188,6 +194,10 @@ class Caller:
         self.is_gone = True
         if self._handler is not None:
             self._handler.cancel()
+
+
+def _too_large(limit_bytes: int) -> Refused:
+    return Refused(413, f"the request body is larger than {limit_bytes} bytes", code="request_too_large")
 
 
 class EventTail:
@@ -226,15 +236,19 @@ def _end_of_events(data: bytes) -> int:
     return len(data) if is_comment else end
 
 
-async def relay(served: Served, send: Send, *, api: str) -> None:
+async def relay(served: Served, send: Send, *, api: str, whole: Whole | None = None) -> None:
     """Send an answer. One that breaks off half-way ends as visibly for the caller as it did for us.
 
     Args:
         served: The answer; it is closed in any case.
         send: ASGI's.
         api: Whose error event a stream that breaks off may end with; empty for none.
+        whole: What sends an answer at once, where the server has such a thing.
     """
     if served.rest is None:
+        head = b"" if whole is None else _plain_head(tuple(served.headers), len(served.body), int(time.time()))
+        if head and whole is not None and whole(served.status, head, served.body):
+            return
         rows = [row for row in served.headers if row[0] != "content-length"]
         await _send_start(send, served.status, [*rows, ("content-length", str(len(served.body)))])
         await send({"type": "http.response.body", "body": served.body})
@@ -291,6 +305,21 @@ async def _send_start(send: Send, status: int, headers: HeaderList) -> None:
     if all(name != "date" for name, _ in headers):
         rows.append((b"date", _date(int(time.time()))))
     await send({"type": "http.response.start", "status": status, "headers": rows})
+
+
+@lru_cache(maxsize=256)
+def _plain_head(headers: tuple[tuple[str, str], ...], size_bytes: int, now_s: int) -> bytes:
+    """The header lines of an answer with no trait that a server has to know of; empty where there is one.
+
+    Popular answers have the same ones for a second.
+    """
+    rows = [(name, value) for name, value in headers if name != "content-length"]
+    names = {name for name, _ in rows}
+    is_plain = not names & _FOR_THE_SERVER and all(_TOKEN.fullmatch(name) for name in names)
+    if not is_plain or _UNSAFE.search("".join([value for _, value in rows]).encode("latin-1", "replace")):
+        return b""
+    rows += [("content-length", str(size_bytes)), *([] if "date" in names else [("date", _date(now_s).decode())])]
+    return "".join([f"{name}: {value}\r\n" for name, value in rows]).encode("latin-1", "replace")
 
 
 def _safe(value: bytes) -> bytes:

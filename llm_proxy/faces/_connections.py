@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from llm_proxy.wire.chat import error_body
 
-from ._asgi_io import OWN_HEADERS
+from ._asgi_io import OWN_HEADERS, WHOLE
 from .paths import METHODS
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ _PROTOCOLS = {
     "httptools": ("uvicorn.protocols.http.httptools_impl", "HttpToolsProtocol"),
 }
 _LAST_S = 0.3  # longer than a request is on its way
+_LINES: dict[int, bytes] = {status.value: f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _BEYOND = 256  # connections over the limit that are told so; the rest are closed without a word
 _REASONS = {
     400: "Bad Request",
@@ -133,6 +136,7 @@ class _Watched(asyncio.Protocol):
         """Keep the headers apart from what a chunked body brings after it; called by httptools."""
         super().on_headers_complete()  # type: ignore[misc]
         self.scope["headers"] = list(self.scope["headers"])
+        self.scope["extensions"] = {WHOLE: partial(_write_whole, self.cycle)}
 
     def _take_in_head(self, size: int, *, is_answering: bool) -> None:
         """Count what comes of the next request, which may be while this one's answer is under way."""
@@ -234,6 +238,38 @@ def _is_connect(connection: Any) -> bool:
     """Whether what a parser has not understood is a CONNECT; h11 itself understands them."""
     parser = getattr(connection, "parser", None)
     return parser is not None and bool(parser.get_method() == b"CONNECT")
+
+
+def _write_whole(cycle: Any, status: int, head: bytes, body: bytes) -> bool:
+    """Send an answer that is there whole with one write, which two messages of ASGI's would take two for.
+
+    Two writes are two packets, and wake the caller twice. It does what uvicorn's ``RequestResponseCycle.send`` does.
+
+    Args:
+        cycle: uvicorn's state of the request.
+        status: HTTP status code.
+        head: Header lines, each with its end; with ``content-length``, without ``connection``.
+        body: All of it.
+
+    Returns:
+        Whether it was done; if not, nothing was, and ASGI's messages are the way.
+    """
+    line = _LINES.get(status)
+    if line is None or cycle.default_headers or cycle.scope["method"] == "HEAD":
+        return False
+    if cycle.response_started or cycle.flow.write_paused:
+        return False
+    if cycle.disconnected:
+        return True
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+    cycle.transport.write(b"".join((line, head, end, body)))
+    cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
+    cycle.on_response()
+    return True
 
 
 async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:

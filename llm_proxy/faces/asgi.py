@@ -29,7 +29,7 @@ from llm_proxy.wire.chat import error_body
 
 from . import feedback, openapi
 from ._apis import PATHS, why_not_routed
-from ._asgi_io import BROKEN, OWN_HEADERS, Caller, Refused, relay
+from ._asgi_io import BROKEN, OWN_HEADERS, WHOLE, Caller, Refused, relay
 from ._bodies import Unfinished
 from ._headers import end_to_end, read_headers
 from ._http import httpx
@@ -127,7 +127,8 @@ class ProxyApp:
             except Exception as exc:  # noqa: BLE001 - the last boundary: callers see an error in OpenAI's form
                 self._runtime.troubles.note("server", exc)
                 served = Served(500, [*OWN_HEADERS, ("connection", "close")], Outcome("bypass"), _TROUBLE)
-            await relay(served, send, api=PATHS.get(scope["path"], ""))
+            whole = scope.get("extensions", {}).get(WHOLE)
+            await relay(served, send, api=PATHS.get(scope["path"], ""), whole=whole)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not caller.is_gone or task is None:

@@ -9,6 +9,7 @@ Example:
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import logging
 import signal
@@ -30,6 +31,7 @@ from llm_proxy.runtime import Runtime
 
 from ._asgi_io import is_local
 from ._connections import protocol_for
+from ._memory import LOOK_EVERY_S, Slack, resident_bytes, trim
 from .asgi import ProxyApp
 from .reload import Reloading
 
@@ -44,6 +46,9 @@ __all__ = ["serve", "serve_on", "server_config", "server_settings"]
 
 _BACKLOG = 2048
 _UNSENT_BYTES = 128 << 10  # else the kernel takes megabytes for a caller who does not read, and the proxy goes on
+_LOOK_TICKS = round(LOOK_EVERY_S / 0.1)  # uvicorn's are a tenth of a second apart
+_LOADED_S = 15.0  # by then encoder and guard are there, too
+_YOUNG_OBJECTS = 10_000  # made since the last collection and still there: a few mebibytes
 _OTHER_FILES = 512  # beside connections: the cache, models, libraries
 
 Ready = Callable[[str, int], object]
@@ -213,6 +218,14 @@ class _Server(uvicorn.Server):
         self._on_started, self._reread = on_started, reread
         self._reloading: asyncio.Task[None] | None = None
         self._is_asked_again = False
+        self._slack = Slack(resident_bytes, trim)
+        self._giving: asyncio.Future[None] | None = None
+
+    async def on_tick(self, counter: int) -> bool:
+        is_turn = counter % _LOOK_TICKS == 0 and (self._giving is None or self._giving.done())
+        if is_turn and self._slack.is_due(len(self.server_state.tasks)):
+            self._giving = asyncio.get_running_loop().run_in_executor(None, self._slack.give_back)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._reloading is not None:
@@ -248,6 +261,8 @@ class _Server(uvicorn.Server):
         try:
             self._on_started()
             is_told = True
+            _settle_memory()
+            asyncio.get_running_loop().call_later(_LOADED_S, _settle_memory)
         finally:
             if not is_told:
                 await self.shutdown(sockets=sockets)
@@ -261,6 +276,16 @@ def _reread_with(reread: Reread, given: dict[str, Any]) -> Config:
 def _may_handle(name: str) -> bool:
     """Whether this system has a signal, and this thread hears it."""
     return hasattr(signal, name) and threading.current_thread() is threading.main_thread()
+
+
+def _settle_memory() -> None:
+    """Have the garbage collector leave alone what is there for good, and come less often.
+
+    Events of calls wait for the ledger, and each round of them would have it walk through all that was imported: a
+    sixth of the time of an exact hit, and pauses of tens of milliseconds.
+    """
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
 
 
 def _with_own_key(backend: BackendConfig) -> BackendConfig:

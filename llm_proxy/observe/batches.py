@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from llm_proxy.errors import CacheError
-from llm_proxy.forking import working
+from llm_proxy.forking import process, working
 
 from .events import Troubles
 
@@ -78,7 +78,7 @@ class Batches(ABC, Generic[EventT]):
 
     def __call__(self, event: EventT) -> None:
         """Take one event; never raises, and waits for the disk only after `close`, when no timer would write it."""
-        if self._pid != os.getpid():
+        if self._pid != process.id:
             self._reset()  # a forked child: the rows under way are its parent's, the locks may be held for ever
         with self._lock:
             is_full = len(self._pending) >= self._most_pending
@@ -128,7 +128,7 @@ class Batches(ABC, Generic[EventT]):
         """
 
     def _reset(self) -> None:
-        self._pid = os.getpid()
+        self._pid = process.id
         # Reentrant: the garbage collector may end a dropped call, whose event comes here, at any place.
         self._lock = threading.RLock()
         self._writing = threading.Lock()
@@ -151,21 +151,22 @@ class Batches(ABC, Generic[EventT]):
             timer.cancel()  # without effect when it is the timer that calls
 
     def _write_pending(self, *, is_last: bool = False, is_patient: bool = False) -> None:
-        """Write until nothing is pending.
+        """Write what is pending; what comes meanwhile waits for the next time, or a busy process would write for ever.
 
         Args:
-            is_last: Nobody will try again: what can't be written is lost.
-            is_patient: Wait for another thread that writes; else it, or this one further out, goes on with the rest.
+            is_last: Nobody will try again: what can't be written is lost, and what comes meanwhile is written as well.
+            is_patient: Wait for another thread that writes; else what it leaves is written the next time.
         """
-        while self._pending and self._writing.acquire(blocking=is_patient):
+        is_done = False
+        while self._pending and not is_done and self._writing.acquire(blocking=is_patient):
             try:
                 with self._lock:
                     events, self._pending = self._pending, []
-                is_done = self._write_batch(events, is_last=is_last)
+                is_done = not self._write_batch(events, is_last=is_last) or not is_last
             finally:
                 self._writing.release()
-            if not is_done:
-                return
+        with self._lock:
+            self._arm(self._flush_s)
 
     def _write_batch(self, events: list[EventT], *, is_last: bool) -> bool:
         """Whether the events are written or lost; if not, they are pending again."""

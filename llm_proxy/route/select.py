@@ -59,6 +59,10 @@ class Selector:
         self._backends = config.backends
         self._default = config.default_backend or next(iter(config.backends), "")
         self._aliases, self._settings = config.aliases, config.routes
+        self._claims: dict[str, str] = {}
+        for name, backend in self._backends.items():
+            for model in backend.models:
+                self._claims.setdefault(model, name)
         self.ways = Ways()
         self.health = Health(monotonic)
         self._sessions = Sessions(monotonic=monotonic)
@@ -92,7 +96,7 @@ class Selector:
         prefix, _, rest = name.partition("/")
         if rest and prefix in self._backends:
             return self._at(prefix, rest)
-        claimed = next((key for key, backend in self._backends.items() if name in backend.models), "")
+        claimed = self._claims.get(name, "")
         # A call that has an address of its own keeps it unless the configuration names its model.
         if claimed or not request.endpoint:
             return self._at(claimed or self._default, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from llm_proxy.errors import WireError
@@ -19,6 +20,7 @@ _MIN_PIECE_CHARS = 32
 _STREAMED = ("reasoning_content", "reasoning", "content", "refusal")
 _NOT_LAST = frozenset({"index", "message", "delta", "logprobs"})  # what a finish chunk does not take from a choice
 
+_REMEMBERED_BYTES = 8_192  # of a completion; its events take a few times as many
 _PARSE = json.JSONDecoder().decode
 
 
@@ -48,12 +50,22 @@ def replay(completion: bytes, request: ChatRequest) -> Replay:
     """
     if not request.is_stream:
         return Replay("application/json", completion)
+    made = _remembered if len(completion) <= _REMEMBERED_BYTES else _streamed
+    return Replay("text/event-stream; charset=utf-8", made(completion, request.wants_usage))
+
+
+def _streamed(completion: bytes, wants_usage: bool) -> bytes:
     try:
         value = _PARSE(completion.decode())
-        body = compact(lambda write: _stream(value, request.wants_usage, write))
+        return compact(lambda write: _stream(value, wants_usage, write))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise WireError(f"stored completion can't be streamed: {type(exc).__name__}: {exc}; remove it") from exc
-    return Replay("text/event-stream; charset=utf-8", body)
+
+
+@lru_cache(maxsize=128)
+def _remembered(completion: bytes, wants_usage: bool) -> bytes:
+    """Popular answers are replayed again and again; the same bytes give the same events. 8 MiB at most."""
+    return _streamed(completion, wants_usage)
 
 
 def _stream(completion: JSON, wants_usage: bool, write: Write) -> str:

@@ -67,7 +67,9 @@ class Upstream:
         writer.close()
 
 
-async def seen(streams: int, *, kib: int = 512, hold_s: float = 2.0, pause_s: float = 0.02) -> Seen:
+async def seen(
+    streams: int, *, kib: int = 512, hold_s: float = 2.0, pause_s: float = 0.02, rest_s: float = 0.5
+) -> Seen:
     """Open the streams, hold them, read them.
 
     Args:
@@ -75,6 +77,7 @@ async def seen(streams: int, *, kib: int = 512, hold_s: float = 2.0, pause_s: fl
         kib: Length of each, KiB.
         hold_s: How long nobody reads.
         pause_s: Rest after each piece of 16 KiB.
+        rest_s: From the end of all to the last look at memory.
     """
     upstream = Upstream(kib)
     server = await asyncio.start_server(upstream.talk, "127.0.0.1", 0, backlog=2048)
@@ -95,7 +98,7 @@ async def seen(streams: int, *, kib: int = 512, hold_s: float = 2.0, pause_s: fl
             wholes = await asyncio.gather(*(_read(one, pause_s, upstream.events) for one in opened))
             found.whole = sum(wholes)
             watch.cancel()
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(rest_s)
             found.after_mib = resident_mib(process.pid)
         finally:
             process.terminate()
@@ -166,7 +169,11 @@ def main() -> None:
     parser.add_argument("--kib", type=int, default=512, help="length of each stream")
     parser.add_argument("--hold-s", type=float, default=5.0)
     options = parser.parse_args()
-    found = asyncio.run(seen(options.streams, kib=options.kib, hold_s=options.hold_s, pause_s=0.05))
+    found = asyncio.run(seen(options.streams, kib=options.kib, hold_s=options.hold_s, pause_s=0.05, rest_s=12.0))
+    sys.stdout.write(
+        f"{found.whole} of {found.streams} whole, {found.kib_a_stream:.0f} KiB a stream; MiB: "
+        f"{found.before_mib:.0f} before, {found.peak_mib:.0f} at most, {found.after_mib:.0f} after\n"
+    )
     sys.exit(0 if found.whole == found.streams and found.kib_a_stream <= BOUND_KIB else 1)
 
 

@@ -212,6 +212,53 @@ def test_closing_waits_for_a_timer_that_writes(tmp_path):
     assert not bench.troubles.counts
 
 
+def test_what_comes_while_a_batch_is_written_waits_for_the_next_time(tmp_path):
+    """Else a busy process would write without end, a few rows at a time, each with its own trip to the disk."""
+    bench = Bench(tmp_path / "l.sqlite3")
+    real, batches = bench.ledger._write, []
+
+    def write(rows: list[Any], *, busy_s: float) -> None:
+        batches.append(len(rows))
+        bench.ledger(MISS)
+        real(rows, busy_s=busy_s)
+
+    bench.ledger._write = write  # type: ignore[method-assign]
+    bench.ledger(MISS)
+    bench.ledger.flush()
+    assert batches == [1]
+    assert len(bench.rows()) == 1
+    assert len(bench.later.waiting) == 1, "its turn comes"
+    bench.ledger._write = real  # type: ignore[method-assign]
+    bench.ledger.close()
+    assert len(bench.rows()) == 2
+    assert not bench.troubles.counts
+
+
+def test_what_another_thread_left_has_its_turn(tmp_path):
+    is_writing, may_go_on = threading.Event(), threading.Event()
+    bench = Bench(tmp_path / "l.sqlite3")
+    real = bench.ledger._write
+
+    def write(rows: list[Any], *, busy_s: float) -> None:
+        is_writing.set()
+        assert may_go_on.wait(10)
+        real(rows, busy_s=busy_s)
+
+    bench.ledger._write = write  # type: ignore[method-assign]
+    bench.ledger(MISS)
+    timer = threading.Thread(target=bench.ledger.flush)
+    timer.start()
+    assert is_writing.wait(10)
+    bench.ledger(MISS)
+    bench.ledger.flush()  # without effect, for the other one writes
+    assert len(bench.later.waiting) == 1
+    may_go_on.set()
+    timer.join(10)
+    bench.ledger.flush()
+    assert len(bench.rows()) == 2
+    assert not bench.troubles.counts
+
+
 def test_a_dropped_call_collected_while_an_event_is_taken(tmp_path):
     """The collector ends it on the same thread, inside of the ledger; its event gets its row and no second timer."""
     bench = Bench(tmp_path / "l.sqlite3")

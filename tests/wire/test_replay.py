@@ -184,6 +184,20 @@ def test_what_is_no_completion_is_refused(stored: bytes) -> None:
         replay(stored, request())
 
 
+@pytest.mark.parametrize("words", [3, 3_000], ids=["kept", "too long to keep"])
+def test_the_same_bytes_make_the_same_events(words: int) -> None:
+    message = {"role": "assistant", "content": "word " * words}
+    completion = json.dumps({
+        "id": "a", "object": "chat.completion", "model": "m", "usage": {"prompt_tokens": 1, "completion_tokens": 2},
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+    }).encode()  # fmt: skip
+    with_usage, again = replay(completion, request()), replay(bytes(bytearray(completion)), request())
+    assert with_usage == again
+    assert chunks_of(with_usage.body)[-1]["usage"]["prompt_tokens"] == 1
+    assert "usage" not in chunks_of(replay(completion, request(usage=False)).body)[-1]
+    assert (with_usage.body is again.body) == (words == 3)
+
+
 TEXT = st.text(st.characters(exclude_categories=()), max_size=120)  # lone surrogates included
 SCALAR = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT
 VALUE = st.recursive(

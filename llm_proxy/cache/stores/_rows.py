@@ -23,6 +23,7 @@ import diskcache
 from diskcache.core import DBNAME, DEFAULT_SETTINGS, ENOVAL, MODE_RAW, UNKNOWN
 
 from llm_proxy.errors import CacheCorruptError, CacheError
+from llm_proxy.forking import process
 
 from ._migrate import SCHEMA
 
@@ -102,7 +103,7 @@ class Rows(diskcache.Cache):  # type: ignore[misc]
     """
 
     def __init__(self, directory: Path, *, busy_timeout_s: float) -> None:
-        self.pid = os.getpid()
+        self.pid = process.id
         self.path = directory / DBNAME
         self.refused = 0
         self._wal_limit_bytes = 1 << 62

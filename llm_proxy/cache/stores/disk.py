@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from llm_proxy.errors import CacheCorruptError, CacheError
+from llm_proxy.forking import process
 
 from ._migrate import introduce
 from ._steps import MOST_HITS, integer, is_there, log, log_key, shorten, step_of
@@ -121,7 +122,7 @@ class DiskStore:
     @property
     def is_open(self) -> bool:
         """Whether the file is open, in this very process."""
-        return self._rows is not None and self._rows.pid == os.getpid()
+        return self._rows is not None and self._rows.pid == process.id
 
     @property
     def failure(self) -> str:
@@ -307,7 +308,7 @@ class DiskStore:
         """Release files and connections; calling it again is safe, and so is closing what never opened."""
         with self._opening:
             self._is_closed = True
-            if self._rows is not None and self._rows.pid == os.getpid():
+            if self._rows is not None and self._rows.pid == process.id:
                 self._rows.shut()
 
     # -- opening -------------------------------------------------------------------------------------------------
@@ -315,7 +316,7 @@ class DiskStore:
     def _open(self, *, is_current: bool = False) -> Rows:
         """The open file; with ``is_current`` a new one where the directory was removed or replaced."""
         rows = self._rows
-        if rows is not None and rows.pid == os.getpid() and (rows.is_writing or not (is_current and _has_moved(rows))):
+        if rows is not None and rows.pid == process.id and (rows.is_writing or not (is_current and _has_moved(rows))):
             return rows
         if not self._opening.acquire(timeout=self._busy_timeout_s):
             raise CacheError(f"the cache in {self.directory} is still being opened")
@@ -339,7 +340,7 @@ class DiskStore:
     def _leave(self, rows: Rows) -> None:
         self._refused += rows.refused
         self._rows = None
-        if rows.pid == os.getpid():
+        if rows.pid == process.id:
             rows.shut()
         else:
             # SQLite's connections must not be used, nor closed, in a forked child.
