@@ -93,6 +93,7 @@ bench:
 	@HF_HUB_OFFLINE=1 .venv-st/bin/python -m benchmarks.encoder --runs 5 --record --queries $(BANKING77) $(CLINC150) $(BING)
 	@.venv-test/bin/python -m benchmarks.client --record
 	@.venv-test/bin/python -m benchmarks.proxy --record
+	@.venv-test/bin/python -m benchmarks.draft --record
 	@.venv-test/bin/python -m benchmarks.multiplex --record --plot docs/multiplex.svg
 	@.venv-test/bin/python -m benchmarks.eviction --record --queries $(BING) --plot docs/cost_by_cache_size.svg
 	@.venv-test/bin/python -m benchmarks.index --record --texts $(INDEX_TEXTS)

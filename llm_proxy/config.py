@@ -21,6 +21,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 
 from . import _values
 from ._cascade import CascadeSettings
+from ._draft import DraftConfig, Drafted, WithDrafts
 from ._encoder import EncoderConfig
 from ._learn_sections import CompareSettings, OutcomeSettings
 from ._limits import BudgetConfig, BudgetLimit, Hurried, Queued
@@ -42,6 +43,7 @@ __all__ = [
     "BudgetLimit",
     "CacheConfig",
     "Config",
+    "DraftConfig",
     "EncoderConfig",
     "LimitConfig",
     "ObserveConfig",
@@ -154,7 +156,7 @@ class CacheConfig(Frozen):
     )
 
 
-class BackendConfig(Queued, BackendAttempts):
+class BackendConfig(Queued, BackendAttempts, Drafted):
     """One OpenAI-compatible server."""
 
     base_url: Annotated[str, AfterValidator(_values.base_url)] = Field(description="URL up to and with `/v1`.")
@@ -246,7 +248,7 @@ class ObserveConfig(OutcomeSettings, TellConfig):
     ledger_rows: int = Field(1_000_000, gt=0, description="Oldest rows go beyond this many.")
 
 
-class Config(WithAttempts):
+class Config(WithAttempts, WithDrafts):
     """All settings of one engine; equal when every value is.
 
     Args:

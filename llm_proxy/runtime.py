@@ -22,6 +22,7 @@ from .cache.resting import RestingCache
 from .checks import LEDGER_NAME, attempts_for, cascade_for, checker_for, hit_named
 from .clocks import SystemClock
 from .config import Config, EncoderConfig, load
+from .drafts import drafting_for
 from .drive import AsyncDriver, Driver
 from .engine.flow import Engine
 from .engine.outgoing import Dispatcher
@@ -139,6 +140,8 @@ class Runtime:
             config, dispatcher, self.encoder, self.undo, prices=self.prices, clock=clock, troubles=troubles
         )
         gate = self.gate = gate_for(self, dispatcher, settler, self._in_background)
+        attempts = attempts_for(config, dispatcher, settler, clock, troubles, gate=gate)
+        cascade = cascade_for(config, dispatcher, settler, clock, gate=gate, encoder=self.encoder, troubles=troubles)
         self.engine = Engine(
             config,
             cache=answers,
@@ -146,8 +149,8 @@ class Runtime:
             dispatcher=dispatcher,
             settler=settler,
             checker=self.checker,
-            cascade=cascade_for(config, dispatcher, settler, clock, gate=gate, encoder=self.encoder, troubles=troubles),
-            attempts=attempts_for(config, dispatcher, settler, clock, troubles, gate=gate),
+            cascade=cascade,
+            attempts=drafting_for(self, attempts, dispatcher, settler, gate=gate, scorer=cascade.scorer),
             learner=self.learning.learner,
             gate=gate,
             clock=clock,

@@ -16,6 +16,7 @@ from llm_proxy.cache.evidence import Observation
 from llm_proxy.cache.judge import ModelJudge, Normalised, normalised
 from llm_proxy.cache.weighed import Decision, Weighed
 from llm_proxy.config import Config
+from llm_proxy.drafts import drafting_for
 from llm_proxy.engine.allowance import Allowance
 from llm_proxy.engine.asking import Asking
 from llm_proxy.engine.attempts import Attempts
@@ -240,6 +241,9 @@ class Rig:
             troubles=self.troubles,
             chance=lambda: self.chance,
         )
+        self.drafting = drafting_for(
+            self, self.attempts, self.dispatcher, self.settler, gate=self.gate, scorer=self.scorer
+        )
         self.engine = Engine(
             self.config,
             cache=self.cache,
@@ -250,7 +254,7 @@ class Rig:
             cascade=self.cascade,
             learner=self.learner,
             gate=self.gate,
-            attempts=self.attempts,
+            attempts=self.drafting,
             clock=self.clock,
             troubles=self.troubles,
         )

@@ -119,6 +119,7 @@ def _samples() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
         "observe.outcomes": ("false", False), "observe.outcome_rows": ("11", 11), "observe.outcome_days": ("1.5", 1.5),
         "observe.outcome_bytes": ("2000000", 2_000_000), "observe.prompts": ("true", True),
         "aliases": ('{"gpt-4o": "a/m"}', {"gpt-4o": "a/m"}), "attempts.most": ("7", 7),
+        "draft.max_length": ("4", 4), "draft.max_extra_cost": ("0.1", 0.1), "draft.wait_s": ("1.5", 1.5),
         "attempts.longest_wait_s": ("3", 3.0), "attempts.hedge_share": ("0.1", 0.1),
         "server.max_body_bytes": ("9", 9), "server.workers": ("2", 2), "server.client": ("httpx", "httpx"),
         "server.drain_s": ("9", 9), "server.max_connections": ("9", 9), "server.max_head_bytes": ("2048", 2048),
@@ -156,7 +157,8 @@ class TestEnvironment:
             "HAS_JSON_SCHEMA": "0", "HAS_JSON_OBJECT": "1", "QUEUE_LENGTH": "4", "QUEUE_WAIT_S": "5",
             "COLD_START_S": "6",
             "RETRIES": "3", "HEDGE": "true", "CAN_PREFILL": "trailing",
-            "FALLBACKS": '{"any": ["local/y"]}',
+            "FALLBACKS": '{"any": ["local/y"]}', "DRAFT_WITH": "local/tiny", "SCORES": "echo", "TEMPLATE": "chatml",
+            "GREEDY_WHEN": '{"repeat_penalty": 1}', "RACE_WITH": "local/tiny", "RACE_AFTER_S": "0", "RACE_BAR": "0.5",
         }.items():  # fmt: skip
             monkeypatch.setenv(f"LLM_PROXY_BACKENDS_LOCAL_{name}", text)
         monkeypatch.setenv("LLM_PROXY_ROUTES_AUTO_CANDIDATES", "local/x,local/y")

@@ -57,7 +57,7 @@ class TestWrong:
             ({"chache": {}}, "chache is not a setting; did you mean cache?"),
             ({"threshold": 0.9}, "threshold is not a setting; did you mean cache.threshold?"),
             ({"cache": {"zzz": 1}}, "cache.zzz is not a setting; known are enabled, store, directory,"),
-            ({"draft": {}}, "draft is not a setting; known are cache, encoder,"),
+            ({"sketch": {}}, "sketch is not a setting; known are cache, encoder,"),
             ({"money": {"usd": 1}}, "money is not a setting; known are cache,"),
             ({"backends": {"a": {**LOCAL, "urll": 1}}}, "backends.a.urll is not a setting; known are base_url,"),
             ({"cache": 3}, "cache must be a table"),

@@ -27,23 +27,24 @@ LAYERS = [
     {"_variables", "_values"},
     {"_sentences", "_sections", "_tables"},
     {"_watching"},
-    {"_cascade", "_encoder", "_learn_sections", "_limits", "_reliability", "_server"},
+    {"_cascade", "_draft", "_encoder", "_learn_sections", "_limits", "_reliability", "_server"},
     {"config"},
     {"cache", "route", "encode", "backends", "draft", "wire", "observe"},
     {"engine"},
     {"pull", "beside", "boarding", "hold", "mend", "metered", "race", "standing"},
-    {"drive", "checks", "limits", "backfill", "learning", "logged"},
+    {"drive", "checks", "drafts", "limits", "backfill", "learning", "logged"},
     {"sinks"},
     {"runtime"},
     {"faces", "testing"},
     {"__init__", "__main__"},
 ]
-BESIDE = {("route", "encode"), ("route", "backends"), ("testing", "faces"), ("faces", "testing")}
+BESIDE = {("draft", "wire"), ("route", "encode"), ("route", "backends"), ("testing", "faces"), ("faces", "testing")}
 ENGINE_SEES = {
     "backends.base", "backends.delays", "backends.openai_compatible", "backends.retry", "cache.base", "cache.entry",
-    "cache.evidence", "cache.turns", "cache.weighed", "config", "encode.base", "errors", "holders", "observe.events",
-    "route.base", "route.looks", "types", "wire.apis", "wire.chat", "wire.failure", "wire.recorder",
-    "wire.responses", "wire.splice",
+    "cache.evidence", "cache.turns", "cache.weighed", "config", "draft.confirmed", "draft.goodput", "draft.greedy",
+    "draft.template", "encode.base", "errors", "holders", "observe.events", "route.base", "route.looks", "types",
+    "wire.apis", "wire.chat", "wire.drafted", "wire.failure", "wire.recorder", "wire.replay", "wire.responses",
+    "wire.scored", "wire.splice",
 }  # fmt: skip
 PURE = {
     "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "math", "numpy",

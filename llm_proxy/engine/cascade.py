@@ -97,7 +97,7 @@ class Cascade:
         troubles: Troubles,
     ) -> None:
         self._config, self._dispatcher, self._settler, self._gate = config, dispatcher, settler, gate
-        self._scorer, self._opinion, self._clock, self._troubles = scorer, opinion, clock, troubles
+        self.scorer, self._opinion, self._clock, self._troubles = scorer, opinion, clock, troubles
 
     def steps(self, call: Call) -> Steps:
         """Whom a call asks in turn, pairs of backend and model, two or more; empty where it is asked in no cascade."""
@@ -105,7 +105,7 @@ class Cascade:
         is_one = call.request.api == CHAT and call.request.body.get("n") in (None, 1)
         if route is None or not route.cascade or not is_one:
             return ()
-        if not (route.cascade_judge or route.cascade_agree_with or self._scorer.is_usable):
+        if not (route.cascade_judge or route.cascade_agree_with or self.scorer.is_usable):
             return ()  # every answer would be given up
         ladder = self._dispatcher.ladder(call.request, call.destination)
         return () if len(ladder) < 2 else (*ladder[: min(route.cascade_steps, len(ladder)) - 1], ladder[-1])
@@ -309,7 +309,7 @@ class Cascade:
 
     def _scored(self, call: Call, bar: float, answer: Reply) -> Flow[Thought]:
         encoding = call.ticket.encoding if call.ticket is not None else None
-        score = partial(self._scorer.score, call.request.question, answer, encoding)
+        score = partial(self.scorer.score, call.request.question, answer, encoding)
         p_right = yield from compute(score, SCORING_S)
         return Thought(p_right >= bar, f"{p_right:.2f}", p_right, is_whole=True, source="score")
 

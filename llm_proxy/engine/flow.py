@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from llm_proxy.observe.events import Troubles
     from llm_proxy.types import ChatRequest, Fingerprint, Head, Outgoing
 
-    from .attempts import Attempts
     from .cascade import Cascade
+    from .drafting import Sends
     from .flights import Flight
     from .gate import Gate
     from .learn import Learner
@@ -61,7 +61,7 @@ class Engine:
         cascade: Cascade,
         learner: Learner,
         gate: Gate,
-        attempts: Attempts,
+        attempts: Sends,
         clock: Clock,
         troubles: Troubles,
     ) -> None:

@@ -309,7 +309,7 @@ class Settler:
             expires_s=None if self._settings.ttl_s is None else now_s + self._settings.ttl_s,
             model=model,
             backend=outcome.backend,
-            cost_usd=worth.cost_usd + spent_usd,
+            cost_usd=max(0.0, worth.cost_usd + spent_usd),  # what was drafted may have been cheaper than it is worth
             wait_usd=worth.wait_usd,
             latency_s=latency_s,
             has_usage=usage is not None or request.wants_usage,

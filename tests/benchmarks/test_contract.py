@@ -90,6 +90,19 @@ def test_encoder() -> None:
     assert 0.99 <= found["cosine_to_reference"] <= 1
 
 
+def test_draft() -> None:
+    quick = ("--calls", 6, "--tokens", 12, "--pass-ms", 10, "--network-ms", 5, "--race-calls", 120)
+    rows = figures("draft", *quick, "--acceptances", 0, 0.9, "--full", 0)["rows"]
+    keys = {"way", "load", "latency_ratio", "accepted_share", "cost_ratio", "chosen_length"}
+    assert all(keys <= set(row) for row in rows)
+    assert [(row["way"], row["load"]) for row in rows] == [
+        ("verified", "alone"), ("verified", "alone"), ("verified", "full"), ("race", "alone")
+    ]  # fmt: skip
+    assert [row["wrong_answers"] for row in rows] == [0, 0, 0, 0]
+    assert rows[-1]["p99_ratio"] > 0
+    assert 0 < rows[-1]["accepted_share"] < 0.2
+
+
 class TestEndToEnd:
     def test_against_recorded_latencies(self, files: list[Path], tmp_path: Path) -> None:
         latencies = tmp_path / "latencies.txt"

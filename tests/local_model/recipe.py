@@ -2,7 +2,8 @@
 
 Needs the packages of `requirements-recipe.txt` (torch first) and some six minutes of one CPU core. Writes
 `model.gguf` and `tokens.json` beside this file, and prints the figures of `card.md`. The server that runs the
-model needs none of this.
+model needs none of this. With `--draft` it writes `draft.gguf` instead: a smaller model with a tokenizer of its own,
+which is wrong more often, to draft for the first one.
 """
 # ruff: noqa: T201 - a program: its figures go to the terminal
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 START, END = "<|start|>", "<|end|>"
 SPECIAL = (START, END, "<|system|>", "<|user|>", "<|assistant|>")
-VOCABULARY = 1024
 WINDOW = 512
 HEADS = 4
 
@@ -57,6 +57,19 @@ SAMPLES = (
 
 
 @dataclass(frozen=True)
+class Shape:
+    """How large a model is: tokens that it knows, width, layers, and steps of training."""
+
+    vocabulary: int
+    width: int
+    layers: int
+    steps: int
+
+
+SHAPES = {"model": Shape(1024, 128, 4, 4200), "draft": Shape(512, 64, 2, 2000)}
+
+
+@dataclass(frozen=True)
 class Row:
     """One conversation as token ids, with the weight of each in the loss."""
 
@@ -64,8 +77,8 @@ class Row:
     weights: list[float]
 
 
-def train_tokenizer(known: dict[str, corpus.Family]) -> Tokenizer:
-    """Learn a byte-level BPE of 1,024 tokens; it reads any text, and each digit is a token of its own.
+def train_tokenizer(known: dict[str, corpus.Family], vocabulary: int) -> Tokenizer:
+    """Learn a byte-level BPE of so many tokens; it reads any text, and each digit is a token of its own.
 
     The splits are those llama.cpp calls "smollm": digits one by one, then GPT-2's words.
     """
@@ -75,7 +88,7 @@ def train_tokenizer(known: dict[str, corpus.Family]) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         special_tokens=list(SPECIAL),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
@@ -211,7 +224,7 @@ def write_gguf(path: Path, model: LlamaForCausalLM, tokenizer: Tokenizer) -> Non
     writer.add_head_count_kv(HEADS)
     writer.add_rope_dimension_count(config.hidden_size // HEADS)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(VOCABULARY)
+    writer.add_vocab_size(config.vocab_size)
     _add_tokenizer(writer, tokenizer)
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight":
@@ -245,7 +258,8 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
 def main() -> None:
     """Train, write, report."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--steps", type=int, default=4200)
+    options.add_argument("--draft", action="store_true", help="make the model that drafts")
+    options.add_argument("--steps", type=int, help="of training; by default what the model of record had")
     options.add_argument("--tokens", type=int, default=1024, help="token places in a batch")
     options.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
     options.add_argument("--report", type=int, default=60, help="questions asked of each family at the end")
@@ -254,13 +268,14 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(0)
-    known = corpus.families()
-    tokenizer = train_tokenizer(known)
+    name = "draft" if chosen.draft else "model"
+    shape, known = SHAPES[name], corpus.families()
+    tokenizer = train_tokenizer(known, shape.vocabulary)
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=4,
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=3 * shape.width,
+        num_hidden_layers=shape.layers,
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS,
         max_position_embeddings=WINDOW,
@@ -269,11 +284,13 @@ def main() -> None:
     )
     model = LlamaForCausalLM(config)
     print(f"{sum(parameter.numel() for parameter in model.parameters()):,} parameters")
-    train(model, batches(tokenizer, known, chosen.tokens), chosen.steps, chosen.rate)
+    train(model, batches(tokenizer, known, chosen.tokens), chosen.steps or shape.steps, chosen.rate)
     model.eval()
-    write_gguf(chosen.out / "model.gguf", model, tokenizer)
-    samples = {text: tokenizer.encode(text, add_special_tokens=False).ids for text in SAMPLES}
-    (chosen.out / "tokens.json").write_text(json.dumps(samples, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_gguf(chosen.out / f"{name}.gguf", model, tokenizer)
+    if not chosen.draft:
+        samples = {text: tokenizer.encode(text, add_special_tokens=False).ids for text in SAMPLES}
+        written = json.dumps(samples, ensure_ascii=False, indent=1) + "\n"
+        (chosen.out / "tokens.json").write_text(written, encoding="utf-8")
     report(model, tokenizer, known, chosen.report)
 
 

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-local-model" / "bin" / "python"
 READY = ROOT / ".venv-local-model" / "ready"
 MODEL = Path(__file__).resolve().parent / "model.gguf"
+DRAFT = MODEL.with_name("draft.gguf")
 NAME = "tiny"
 MISSING = (
     "The local model server is not installed: run `scripts/local-model`, or `make test-local-model` for all of it."
@@ -56,8 +57,8 @@ class LocalModelServer:
         log_path: What the server printed; removed when the context closes.
     """
 
-    def __init__(self, *, start_timeout_s: float = 60.0, **settings: str | int | bool) -> None:
-        self._start_timeout_s = start_timeout_s
+    def __init__(self, *, model: Path = MODEL, start_timeout_s: float = 60.0, **settings: str | int | bool) -> None:
+        self._model, self._start_timeout_s = model, start_timeout_s
         self._settings = {**SETTINGS, **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self.base_url = ""
@@ -115,7 +116,7 @@ class LocalModelServer:
         raise RuntimeError(f"The local model server did not start in {self._start_timeout_s:g} s:\n{self._log()}")
 
     def _command(self, port: int) -> list[str]:
-        command = [str(PYTHON), "-m", "llama_cpp.server", "--model", str(MODEL), "--model_alias", NAME]
+        command = [str(PYTHON), "-m", "llama_cpp.server", "--model", str(self._model), "--model_alias", NAME]
         command += ["--host", "127.0.0.1", "--port", str(port)]
         for name, value in self._settings.items():
             command += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]

@@ -1,0 +1,1 @@
+"""Ways of drafting: what is needed to ask for less than a whole answer at a time, and when that pays."""

@@ -1,0 +1,217 @@
+"""Step 7: a model nearby answers beside a slow one, and the first good answer is taken.
+
+::
+
+    remote   sent as ever; it has answered once its first bytes are there, a plain answer once all of it is
+    local    begins `race_after_s` later, by default when the remote one is slower than 95 % of its calls were
+             its answer is read whole and scored ── below `race_bar`, or nobody can tell: the remote one is waited for
+               └─ good enough, and the remote one has not begun: it is handed on, and the remote one is cancelled
+
+The loser's cost is booked with the call: of one that was cancelled the prompt, since nobody tells what was made of it.
+
+Source: Dean and Barroso, "The Tail at Scale", 2013, "hedged requests".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from llm_proxy.backends.delays import Delays
+from llm_proxy.errors import LimitReached
+from llm_proxy.types import CHARS_PER_TOKEN, Head, Usage
+from llm_proxy.wire.chat import usage_of
+from llm_proxy.wire.recorder import recorder_for
+
+from .cascade import SCORING_S
+from .effects import Flow, compute, forward, hold, race, read
+from .sight import at_sight, reply_of, text_of
+
+if TYPE_CHECKING:
+    from llm_proxy.config import BackendConfig, Config
+    from llm_proxy.observe.events import Troubles
+    from llm_proxy.types import JSON, Outcome, Outgoing
+
+    from .call import Call
+    from .drafting import Sends
+    from .effects import Held, Raced
+    from .gate import Gate
+    from .outgoing import Dispatcher
+    from .ports import Clock, Scorer
+    from .settle import Settler
+
+__all__ = ["Racing"]
+
+_STREAM_OVERHEAD = 16  # as in `llm_proxy.wire.recorder`
+_KEY = "idempotency-key"  # it stands for one request at one backend
+
+
+@dataclass(eq=False)
+class _Local:
+    """The request beside a call's own: who is asked, and what that has cost so far."""
+
+    outgoing: Outgoing
+    asked: Outcome
+    usd: float = 0.0
+
+
+class Racing:
+    """Sends calls beside a local model. One a runtime; thread-safe as far as its parts are.
+
+    Args:
+        config: ``backends``, ``attempts.hedge_share`` and ``cache.max_entry_bytes`` are read.
+        sends: What sends a call to the backend that it is for.
+        dispatcher: Makes the requests.
+        settler: Books what became of them.
+        gate: Where each request waits until it may be sent.
+        scorer: Says how likely an answer is right.
+        clock: Clocks.
+        troubles: Counts what goes wrong.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        sends: Sends,
+        *,
+        dispatcher: Dispatcher,
+        settler: Settler,
+        gate: Gate,
+        scorer: Scorer,
+        clock: Clock,
+        troubles: Troubles,
+    ) -> None:
+        self._config, self._sends, self._dispatcher = config, sends, dispatcher
+        self._settler, self._gate, self._scorer = settler, gate, scorer
+        self._clock, self._troubles = clock, troubles
+        self._delays = Delays(config.attempts.hedge_share)
+
+    def asking(self, call: Call, outgoing: Outgoing) -> Flow[Head] | None:
+        """The flow that sends a call; see `Attempts.asking`, which it is for backends without a rival."""
+        plain = self._sends.asking(call, outgoing)
+        backend = self._config.backends.get(outgoing.backend)
+        is_one = call.request.body.get("n") in (None, 1)
+        if backend is None or not backend.race_with or not is_one or not self._scorer.is_usable:
+            return plain
+        return self._asking(call, outgoing, plain, backend)
+
+    def _asking(self, call: Call, outgoing: Outgoing, plain: Flow[Head] | None, backend: BackendConfig) -> Flow[Head]:
+        key = outgoing.backend, outgoing.model, call.request.is_stream
+        after_s = self._delays.rival_after_s(key) if backend.race_after_s is None else backend.race_after_s
+        remote = self._remote(call, outgoing, plain)
+        local = None if after_s is None else self._local(call, backend)
+        if local is None or after_s is None:
+            return (yield from remote)
+        began_s = self._clock.monotonic()
+        raced = yield from race((remote, self._answered(call, local, backend.race_bar)), after_s, _is_answer)
+        if raced.is_both:
+            self._delays.rivalled(key)
+        if raced.index == 1:
+            self._delays.note(key, self._clock.monotonic() - began_s)  # at least so long
+            self._turn(call, outgoing, local)
+        elif raced.is_both:
+            self._settler.let_go(local.asked, local)
+            self._book(call, local.usd)
+        return _head_of(raced)
+
+    def _remote(self, call: Call, outgoing: Outgoing, plain: Flow[Head] | None) -> Flow[Head]:
+        """The call's own request, once its answer has begun."""
+        key = outgoing.backend, outgoing.model, call.request.is_stream
+        began_s = self._clock.monotonic()
+        if plain is None:
+            self._settler.sent(call.outcome, call.sent)
+            head = yield from forward(outgoing)
+            limits = (0, 0.0) if call.request.is_stream else (self._config.cache.max_entry_bytes, math.inf)
+            head = (yield from read(head, limit_bytes=limits[0], limit_s=limits[1])).head
+        else:
+            head = yield from plain
+        if head.status == 200:
+            self._delays.note(key, self._clock.monotonic() - began_s)
+        return head
+
+    def _local(self, call: Call, backend: BackendConfig) -> _Local | None:
+        name, _, model = backend.race_with.partition("/")
+        try:
+            destination = replace(call.destination, backend=name, model=model)
+            outgoing = self._dispatcher.request(call.request, destination)
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the remote one answers
+            self._troubles.note("race", exc)
+            return None
+        headers = [row for row in outgoing.headers if row[0] != _KEY]
+        return _Local(replace(outgoing, headers=headers), replace(call.outcome, backend=name, model=model))
+
+    def _answered(self, call: Call, local: _Local, bar: float) -> Flow[Head | None]:
+        """The local answer; None where it is not good enough, or there is none."""
+        self._settler.sent(local.asked, local)
+        limit_bytes = self._config.cache.max_entry_bytes * (_STREAM_OVERHEAD if call.request.is_stream else 1)
+        try:
+            admitted = yield from self._gate.enter(call, local.outgoing)
+            local.usd = self._prompt_usd(call, local.asked)
+            held = yield from hold(admitted, limit_bytes=limit_bytes, limit_s=math.inf, keeps_rest=False)
+            self._gate.saw(local.asked.backend, held.head.status)
+            return held.head if (yield from self._is_good(call, local, held, bar)) else None
+        except LimitReached:
+            self._settler.withdrawn(local.asked, local)
+            return None
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the remote one answers
+            self._troubles.note("race", exc)
+            return None
+
+    def _is_good(self, call: Call, local: _Local, held: Held, bar: float) -> Flow[bool]:
+        completion = self._completion(held) if held.is_whole and held.head.status == 200 else None
+        if completion is None:
+            return False
+        usage = usage_of(completion)
+        if usage is not None:
+            local.usd = self._settler.price_usd(usage, local.asked)
+        seen = at_sight(call.request, 200, completion)
+        if seen is not None:
+            return seen.is_good
+        encoding = call.ticket.encoding if call.ticket is not None else None
+        reply = reply_of(completion, text_of(completion))
+        score = partial(self._scorer.score, call.request.question, reply, encoding)
+        return (yield from compute(score, SCORING_S)) >= bar
+
+    def _completion(self, held: Held) -> JSON | None:
+        recorder = recorder_for(held.head.headers, limit_bytes=self._config.cache.max_entry_bytes)
+        if recorder is None:
+            return None
+        recorder.feed(held.body)
+        recorder.end()
+        return recorder.completion()
+
+    def _turn(self, call: Call, outgoing: Outgoing, local: _Local) -> None:
+        """The local answer is taken: the call is its own from here on."""
+        asked = replace(call.outcome, backend=outgoing.backend, model=outgoing.model)
+        self._settler.let_go(asked, call.sent)
+        call.attempts += (
+            f"{outgoing.backend}/{outgoing.model} overtaken",
+            f"{local.asked.backend}/{local.asked.model}",
+        )
+        call.destination = replace(call.destination, backend=local.asked.backend, model=local.asked.model)
+        self._book(call, self._prompt_usd(call, asked))
+        if call.ticket is not None:
+            route = self._config.routes.get(call.destination.route)
+            named = f"{local.asked.backend}/{local.asked.model}"
+            is_candidate = route is not None and named in route.candidates
+            call.ticket.is_storable = call.ticket.is_storable and is_candidate
+
+    def _book(self, call: Call, usd: float) -> None:
+        call.spent_usd += usd
+        if call.ticket is not None:
+            call.ticket.outcome = call.outcome
+
+    def _prompt_usd(self, call: Call, asked: Outcome) -> float:
+        chars = sum(len(str(message.get("content") or "")) for message in call.request.messages)
+        return self._settler.price_usd(Usage(chars // CHARS_PER_TOKEN, 0), asked)
+
+
+def _is_answer(value: Head | None) -> bool:
+    return value is not None and value.status == 200
+
+
+def _head_of(raced: Raced) -> Head:
+    head: Head = raced.value
+    return head
