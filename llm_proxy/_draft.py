@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from ._draft_near import NearSettings
 from ._sections import Frozen
 
 __all__ = ["DraftConfig", "Drafted", "WithDrafts"]
@@ -27,8 +28,8 @@ def _form(value: str) -> str:
     return form
 
 
-class DraftConfig(Frozen):
-    """How much is drafted, where a backend says by whom."""
+class DraftConfig(NearSettings):
+    """What is done with what is almost an answer, and how much is drafted; off where no setting asks for it."""
 
     max_length: int = Field(
         10, ge=1, le=64, description="Longest draft of a step, tokens; how long they are is found by what pays."

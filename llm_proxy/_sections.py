@@ -50,3 +50,4 @@ class LimitConfig(Frozen):
     has_images: bool | None = Field(None, description="Whether it takes requests with images.")
     has_json_schema: bool | None = Field(None, description="Whether it takes a `response_format` with a JSON schema.")
     has_json_object: bool | None = Field(None, description="Whether it takes a `response_format` of JSON.")
+    takes_prediction: bool | None = Field(None, description="Whether it takes `prediction` (predicted outputs).")

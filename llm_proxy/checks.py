@@ -10,6 +10,7 @@ from .cache.judge import ModelJudge, judge_named, normalised
 from .engine.allowance import Allowance
 from .engine.attempts import Attempts
 from .engine.cascade import Cascade
+from .engine.near import NearMisses
 from .engine.shadow import Checker
 from .errors import ConfigError
 from .route.adapt import OWN_NAME, Adaptation
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from .encode.lazy import LazyEncoder
     from .engine.gate import Gate
     from .engine.outgoing import Dispatcher
-    from .engine.ports import Clock, Pricer, QuestionEncoder
+    from .engine.ports import Clock, Pricer, QuestionEncoder, Quoter, Sends
     from .engine.settle import Settler
     from .observe.events import CheckEvent, Troubles
     from .observe.ledger import Ledger
@@ -110,13 +111,31 @@ def cascade_for(
 
 
 def attempts_for(
-    config: Config, dispatcher: Dispatcher, settler: Settler, clock: Clock, troubles: Troubles, *, gate: Gate
-) -> Attempts:
-    """What sends the calls of a configuration, again and elsewhere where that is needed."""
+    config: Config,
+    dispatcher: Dispatcher,
+    settler: Settler,
+    clock: Clock,
+    troubles: Troubles,
+    *,
+    gate: Gate,
+    prices: Quoter,
+) -> Sends:
+    """What sends the calls of a configuration: with what near misses tell, again, and elsewhere, as is needed."""
     # Not the program's own random sequence, which it may have seeded.
     chance = random.Random().random
-    return Attempts(
+    attempts = Attempts(
         config, dispatcher=dispatcher, settler=settler, gate=gate, clock=clock, troubles=troubles, chance=chance
+    )
+    if not config.uses_near_misses:
+        return attempts
+    return NearMisses(
+        config,
+        attempts=attempts,
+        dispatcher=dispatcher,
+        settler=settler,
+        prices=prices,
+        clock=clock,
+        troubles=troubles,
     )
 
 

@@ -22,6 +22,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from . import _values
 from ._cascade import CascadeSettings
 from ._draft import DraftConfig, Drafted, WithDrafts
+from ._draft_near import ExampleSettings, PredictionSettings
 from ._encoder import EncoderConfig
 from ._learn_sections import CompareSettings, OutcomeSettings
 from ._limits import BudgetConfig, BudgetLimit, Hurried, Queued
@@ -156,7 +157,7 @@ class CacheConfig(Frozen):
     )
 
 
-class BackendConfig(Queued, BackendAttempts, Drafted):
+class BackendConfig(Queued, BackendAttempts, Drafted, PredictionSettings):
     """One OpenAI-compatible server."""
 
     base_url: Annotated[str, AfterValidator(_values.base_url)] = Field(description="URL up to and with `/v1`.")
@@ -200,7 +201,7 @@ class BackendConfig(Queued, BackendAttempts, Drafted):
         return environment(self.api_key_env) if self.api_key_env else None
 
 
-class RouteConfig(CompareSettings, Hurried, Fallbacks, CascadeSettings):
+class RouteConfig(CompareSettings, Hurried, Fallbacks, CascadeSettings, ExampleSettings):
     """A choice between models, used when a request names the route as its model."""
 
     long_prompt_chars: int = Field(
@@ -273,6 +274,11 @@ class Config(WithAttempts, WithDrafts):
     budget: BudgetConfig = Field(default_factory=BudgetConfig, description="What may be spent.")
     server: ServerConfig = Field(default_factory=ServerConfig, description="The reverse proxy.")
     observe: ObserveConfig = Field(default_factory=ObserveConfig, description="What is written down.")
+
+    @property
+    def uses_near_misses(self) -> bool:
+        """Whether anything is made of near misses."""
+        return self.draft.predicted or any(route.examples for route in self.routes.values())
 
     def __init__(self, **sections: Any) -> None:
         try:

@@ -10,10 +10,9 @@ from .engine.racing import Racing
 
 if TYPE_CHECKING:
     from .config import Config
-    from .engine.drafting import Sends
     from .engine.gate import Gate
     from .engine.outgoing import Dispatcher
-    from .engine.ports import Clock, Scorer
+    from .engine.ports import Clock, Scorer, Sends
     from .engine.settle import Settler
     from .observe.events import Troubles
     from .route.select import Selector

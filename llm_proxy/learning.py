@@ -82,7 +82,7 @@ class Learning:
         troubles: Troubles,
     ) -> None:
         self._log = _outcome_log(config, encoder=encoder, clock=clock, troubles=troubles)
-        self.feedback = Feedback(self._log, tenant=config.cache.tenant, undo=undo, clock=clock)
+        self.feedback = Feedback(self._log, tenant=config.cache.tenant, undo=undo, clock=clock, heard=dispatcher.heard)
         compared = {name: one for name, one in config.routes.items() if one.compare_share and len(one.candidates) > 1}
         self.learner = Learner(
             config,
@@ -138,10 +138,19 @@ class Feedback:
         tenant: What separates callers, see `cache.tenant`.
         undo: Takes the semantic hit of an id back.
         clock: Clocks.
+        heard: Is told of each grade, too.
     """
 
-    def __init__(self, log: OutcomeLog | None, *, tenant: str, undo: Callable[[str], object], clock: Clock) -> None:
-        self._log, self._tenant, self._undo, self._clock = log, tenant, undo, clock
+    def __init__(
+        self,
+        log: OutcomeLog | None,
+        *,
+        tenant: str,
+        undo: Callable[[str], object],
+        clock: Clock,
+        heard: Callable[[GradeEvent], object] = lambda grade: None,
+    ) -> None:
+        self._log, self._tenant, self._undo, self._clock, self._heard = log, tenant, undo, clock, heard
 
     def give(self, call_id: str, good: float, caller: ChatRequest | None = None) -> None:
         """Keep how good an answer was; of one call, what comes later replaces what came before.
@@ -176,4 +185,6 @@ class Feedback:
                 self._undo(call_id)
             return
         pair = known.backend, known.model
-        self._log(GradeEvent(self._clock.time(), call_id, known.route, *pair, "feedback", score))
+        grade = GradeEvent(self._clock.time(), call_id, known.route, *pair, "feedback", score)
+        self._log(grade)
+        self._heard(grade)

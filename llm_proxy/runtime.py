@@ -91,8 +91,7 @@ class Runtime:
         self._lock = threading.RLock()
         self._pool: Workers | None = None
         self._maintained_s = self.clock.monotonic()
-        self.troubles = Troubles()
-        self.prices = Prices(config.backends)
+        self.troubles, self.prices = Troubles(), Prices(config.backends)
         self.costs = CostEstimator(self.prices)
         note, monotonic = self.troubles.note, self.clock.monotonic
         self.selector = Selector(config, costs=self.costs, heads=self._heads, note=note, monotonic=monotonic)
@@ -124,7 +123,9 @@ class Runtime:
         config, clock, troubles = self.config, self.clock, self.troubles
         encoder = self.encoder if config.cache.semantic else None  # else it serves routes alone
         settler = self._settler(answers, encoder)
-        dispatcher = Dispatcher(config, selector=self.selector, troubles=troubles, encoder=self.encoder)
+        dispatcher = Dispatcher(
+            config, selector=self.selector, troubles=troubles, encoder=self.encoder, prices=self.prices
+        )
         self.checker = checker_for(
             config,
             cache=answers,
@@ -140,7 +141,7 @@ class Runtime:
             config, dispatcher, self.encoder, self.undo, prices=self.prices, clock=clock, troubles=troubles
         )
         gate = self.gate = gate_for(self, dispatcher, settler, self._in_background)
-        attempts = attempts_for(config, dispatcher, settler, clock, troubles, gate=gate)
+        attempts = attempts_for(config, dispatcher, settler, clock, troubles, gate=gate, prices=self.prices)
         cascade = cascade_for(config, dispatcher, settler, clock, gate=gate, encoder=self.encoder, troubles=troubles)
         self.engine = Engine(
             config,
@@ -284,9 +285,9 @@ class Runtime:
     def _open_cache(self) -> Cache | None:
         if not self.config.cache.enabled:
             return None
-        from .cache.build import build
+        from .cache.build import build_for
 
-        return build(self.config.cache, clock=self.clock, routes=self.config.routes)
+        return build_for(self.config, self.clock)
 
     def _open_heads(self) -> LazyHeads:
         return heads_for(

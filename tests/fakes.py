@@ -14,6 +14,7 @@ from llm_proxy.backends.prices import Prices
 from llm_proxy.cache.entry import Entry
 from llm_proxy.cache.evidence import Observation
 from llm_proxy.cache.judge import ModelJudge, Normalised, normalised
+from llm_proxy.cache.near import Near
 from llm_proxy.cache.weighed import Decision, Weighed
 from llm_proxy.config import Config
 from llm_proxy.drafts import drafting_for
@@ -23,6 +24,7 @@ from llm_proxy.engine.attempts import Attempts
 from llm_proxy.engine.cascade import Cascade
 from llm_proxy.engine.flow import Engine
 from llm_proxy.engine.learn import Learner, Way
+from llm_proxy.engine.near import NearMisses
 from llm_proxy.engine.outgoing import Dispatcher
 from llm_proxy.engine.settle import Settler
 from llm_proxy.engine.shadow import Checker
@@ -49,6 +51,7 @@ class Found:
     doubted: Entry | None = None
     weighed: Weighed | None = None
     damage: CacheError | None = None
+    near: tuple[Near, ...] = ()
 
     def __post_init__(self) -> None:
         if self.weighed is None and self.entry is not None:
@@ -185,7 +188,9 @@ class Rig:
             note=self.troubles.note,
             monotonic=self.clock.monotonic,
         )
-        self.dispatcher = Dispatcher(self.config, selector=self.selector, troubles=self.troubles, encoder=self.encoder)
+        self.dispatcher = Dispatcher(
+            self.config, selector=self.selector, troubles=self.troubles, encoder=self.encoder, prices=self.prices
+        )
         encoder = self.encoder if self.config.cache.semantic else None
         self.settler = Settler(
             self.config.cache,
@@ -241,9 +246,17 @@ class Rig:
             troubles=self.troubles,
             chance=lambda: self.chance,
         )
-        self.drafting = drafting_for(
-            self, self.attempts, self.dispatcher, self.settler, gate=self.gate, scorer=self.scorer
+        self.near = NearMisses(
+            self.config,
+            attempts=self.attempts,
+            dispatcher=self.dispatcher,
+            settler=self.settler,
+            prices=self.prices,
+            clock=self.clock,
+            troubles=self.troubles,
         )
+        sends = self.near if self.config.uses_near_misses else self.attempts
+        self.drafting = drafting_for(self, sends, self.dispatcher, self.settler, gate=self.gate, scorer=self.scorer)
         self.engine = Engine(
             self.config,
             cache=self.cache,

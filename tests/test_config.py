@@ -130,6 +130,8 @@ def _samples() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
         "observe.ledger_rows": ("10", 10),
         "server.dashboard": ("false", False), "server.metrics": ("0", False), "observe.log": ("json", "json"),
         "observe.otel": ("true", True),
+        "draft.predicted": ("true", True), "draft.near_similarity": ("0.4", 0.4), "draft.near_misses": ("2", 2),
+        "draft.least_accepted": ("0.5", 0.5),
     }  # fmt: skip
     for path, (text, value) in values.items():
         yield variable_of(*path.split(".")), tuple(path.split(".")), text, value
@@ -156,7 +158,7 @@ class TestEnvironment:
             "LIMITS": '{"x": {"context_tokens": 9, "has_tools": true}}', "MAX_OUTPUT_TOKENS": "7", "CONCURRENCY": "3",
             "HAS_JSON_SCHEMA": "0", "HAS_JSON_OBJECT": "1", "QUEUE_LENGTH": "4", "QUEUE_WAIT_S": "5",
             "COLD_START_S": "6",
-            "RETRIES": "3", "HEDGE": "true", "CAN_PREFILL": "trailing",
+            "RETRIES": "3", "HEDGE": "true", "CAN_PREFILL": "trailing", "TAKES_PREDICTION": "1",
             "FALLBACKS": '{"any": ["local/y"]}', "DRAFT_WITH": "local/tiny", "SCORES": "echo", "TEMPLATE": "chatml",
             "GREEDY_WHEN": '{"repeat_penalty": 1}', "RACE_WITH": "local/tiny", "RACE_AFTER_S": "0", "RACE_BAR": "0.5",
         }.items():  # fmt: skip

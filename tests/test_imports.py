@@ -26,7 +26,7 @@ LAYERS = [
     {"shipped"},
     {"_variables", "_values"},
     {"_sentences", "_sections", "_tables"},
-    {"_watching"},
+    {"_draft_near", "_watching"},
     {"_cascade", "_draft", "_encoder", "_learn_sections", "_limits", "_reliability", "_server"},
     {"config"},
     {"cache", "route", "encode", "backends", "draft", "wire", "observe"},
@@ -41,10 +41,10 @@ LAYERS = [
 BESIDE = {("draft", "wire"), ("route", "encode"), ("route", "backends"), ("testing", "faces"), ("faces", "testing")}
 ENGINE_SEES = {
     "backends.base", "backends.delays", "backends.openai_compatible", "backends.retry", "cache.base", "cache.entry",
-    "cache.evidence", "cache.turns", "cache.weighed", "config", "draft.confirmed", "draft.goodput", "draft.greedy",
-    "draft.template", "encode.base", "errors", "holders", "observe.events", "route.base", "route.looks", "types",
-    "wire.apis", "wire.chat", "wire.drafted", "wire.failure", "wire.recorder", "wire.replay", "wire.responses",
-    "wire.scored", "wire.splice",
+    "cache.evidence", "cache.near", "cache.turns", "cache.weighed", "config", "draft.confirmed", "draft.examples",
+    "draft.goodput", "draft.greedy", "draft.prediction", "draft.template", "encode.base", "errors", "holders",
+    "observe.events", "route.base", "route.looks", "types", "wire.apis", "wire.chat", "wire.drafted", "wire.failure",
+    "wire.recorder", "wire.replay", "wire.responses", "wire.scored", "wire.splice",
 }  # fmt: skip
 PURE = {
     "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "math", "numpy",

@@ -21,7 +21,8 @@ NAV = {
         "migrate-from-gptcache.md", "migrate-from-litellm.md",
     ],
     "Understand": [
-        "behaviour.md", "cache.md", "verified-hits.md", "eviction.md", "routing.md", "cascades.md", "reliability.md",
+        "behaviour.md", "cache.md", "verified-hits.md", "eviction.md", "routing.md", "cascades.md",
+        "near-misses.md", "reliability.md",
         "encoder.md", "vector-index.md", "comparison.md", "architecture.md",
     ],
     "Reference": ["cli.md", "settings.md", "errors.md", "reference.md", "testing-reference.md", "changelog.md"],

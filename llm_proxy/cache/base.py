@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from .entry import Entry
     from .evidence import Observation, Source
+    from .near import Near
     from .turns import Turns
     from .weighed import Weighed
 
@@ -46,6 +47,10 @@ class Found(Protocol):
     @property
     def weighed(self) -> Weighed | None:
         """What was decided on the entry, or on the one that is doubted."""
+
+    @property
+    def near(self) -> tuple[Near, ...]:
+        """Neighbours that are not served, of the same scope, nearest first; none where there is an entry."""
 
 
 class Attachable(Protocol):

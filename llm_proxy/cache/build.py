@@ -10,6 +10,7 @@ from .bound import ErrorLimits
 from .cache import Cache
 from .guard import Guard, load_shipped
 from .index.faiss import FaissIndex
+from .near import NOWHERE, Reach
 from .policies.gdsf import GDSF
 from .policies.lec import LEC
 from .policies.lfu import LFU
@@ -20,12 +21,12 @@ from .stores.memory import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from llm_proxy.config import CacheConfig, RouteConfig
+    from llm_proxy.config import CacheConfig, Config, RouteConfig
     from llm_proxy.types import Clock
 
     from .policies.base import Policy
 
-__all__ = ["ENTRIES_NAME", "SNAPSHOT_NAME", "build", "error_limits"]
+__all__ = ["ENTRIES_NAME", "SNAPSHOT_NAME", "build", "build_for", "error_limits"]
 
 ENTRIES_NAME = "entries"
 SNAPSHOT_NAME = "index.snapshot"
@@ -39,13 +40,20 @@ def error_limits(config: CacheConfig, routes: Mapping[str, RouteConfig]) -> Erro
     return ErrorLimits(config.max_error_rate, by_route, config.explore_share, config.check_share)
 
 
-def build(config: CacheConfig, *, clock: Clock, routes: Mapping[str, RouteConfig] = MappingProxyType({})) -> Cache:
+def build(
+    config: CacheConfig,
+    *,
+    clock: Clock,
+    routes: Mapping[str, RouteConfig] = MappingProxyType({}),
+    reach: Reach = NOWHERE,
+) -> Cache:
     """A cache as configured. Nothing is opened, read or loaded before its first verb.
 
     Args:
         config: Settings; ``enabled`` is the caller's business.
         clock: Clocks of the cache.
         routes: By name; they may have error rates of their own.
+        reach: How far near misses are looked for.
     """
     missing = [name for name in ("faiss", "numpy") if config.semantic and find_spec(name) is None]
     is_on_disk = config.store == "disk"
@@ -62,5 +70,13 @@ def build(config: CacheConfig, *, clock: Clock, routes: Mapping[str, RouteConfig
         threshold=config.threshold,
         limits=error_limits(config, routes),
         guard=Guard(load_shipped),
+        reach=reach,
         problems=[f'semantic hits need {" and ".join(missing)}: pip install "llm-proxy[cpu]"'] if missing else (),
     )
+
+
+def build_for(config: Config, clock: Clock) -> Cache:
+    """The cache of a whole configuration, with its routes, and as far as near misses are of use."""
+    draft = config.draft
+    reach = Reach(draft.near_similarity, draft.near_misses) if config.uses_near_misses else NOWHERE
+    return build(config.cache, clock=clock, routes=config.routes, reach=reach)

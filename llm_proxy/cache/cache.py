@@ -23,6 +23,7 @@ from .evidence import Observation, decode_evidence, encode_evidence, with_observ
 from .fill import by_worth
 from .guard import Guard
 from .matching import Matcher, Question
+from .near import NOWHERE, Reach
 from .pins import Bounds, Chosen
 from .results import Lookup, Stats
 from .turns import NO_TURNS, Turns
@@ -71,6 +72,7 @@ class Cache:
         limits: How many semantic hits may be wrong.
         guard: Says how likely one answer serves two questions; None: by rules alone.
         problems: What is known to be amiss before it begins.
+        reach: How far near misses are looked for.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Cache:
         limits: ErrorLimits = ErrorLimits(),  # noqa: B008 - frozen
         guard: Guard | None = None,
         problems: Collection[str] = (),
+        reach: Reach = NOWHERE,
     ) -> None:
         self._store, self._clock = store, clock
         self._bounds = Bounds(budget_bytes, max_entries, max_entry_bytes)
@@ -106,7 +109,13 @@ class Cache:
         chance = random.Random().random  # not the program's own sequence, which it may have seeded
         self._route_bounds = RouteBounds(store, limits, chance=chance)
         self._matcher = Matcher(
-            threshold, self._route_bounds, guard=self._guard, get=self.get, evidence=store.evidence, clock=clock
+            threshold,
+            self._route_bounds,
+            guard=self._guard,
+            get=self.get,
+            evidence=store.evidence,
+            clock=clock,
+            reach=reach,
         )
         self._is_closed = False
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from llm_proxy.errors import CacheCorruptError, LLMProxyError
 
 from .evidence import decode_evidence, is_against
 from .guard import Guard, Judgement
+from .near import NOWHERE, Near, Reach
 from .results import Lookup, Refused
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ _MOST_RUNS = 2  # of the pair model for one question: each takes about a millise
 _OTHER_CONTEXT = Judgement("context", 0.0)
 _DOUBTED = frozenset({"evidence", "explored"})
 _ASKED = frozenset({"explored", "repeated"})
+_OF_NO_USE = frozenset({"scope", "encoder", "age"})  # to nobody: of others, not to be compared, or not wanted
 
 
 @dataclass(slots=True)
@@ -95,6 +98,7 @@ class Matcher:
         get: The entry of a key, None where it is gone or expired.
         evidence: What the store keeps of an entry's hits.
         clock: Clocks.
+        reach: How far near misses are looked for.
     """
 
     def __init__(
@@ -106,8 +110,9 @@ class Matcher:
         get: Callable[[str], Entry | None],
         evidence: Callable[[str], bytes],
         clock: Clock,
+        reach: Reach = NOWHERE,
     ) -> None:
-        self._threshold, self._bounds = threshold, bounds
+        self._threshold, self._bounds, self._reach = threshold, bounds, reach
         self._guard, self._get, self._evidence, self._clock = guard, get, evidence, clock
 
     def match(self, question: Question, neighbours: Iterable[Neighbour], similarity_error: float) -> Lookup:
@@ -119,12 +124,15 @@ class Matcher:
             similarity_error: How far the index's cosines may be off, >= 0.
         """
         refused: list[Refused] = []
+        near: list[Near] = []
+        rest = iter(neighbours)
         doubted: tuple[Entry, Weighed] | None = None
         damage: CacheCorruptError | None = None
         runs = _Runs(self._bounds.limit(question.route))
-        for neighbour in neighbours:
+        for neighbour in rest:
             if neighbour.similarity < self._threshold - similarity_error:
                 refused.append(Refused(neighbour.key, neighbour.similarity, "similarity"))
+                near += self._farther(question, chain((neighbour,), rest))
                 break
             entry = self._get(neighbour.key)
             if entry is None:
@@ -141,11 +149,24 @@ class Matcher:
                 if doubted is None and (reason in _DOUBTED or self._bounds.is_comparing):
                     doubted = entry, weighed
             refused.append(Refused(entry.key, similarity, reason))
+            near += [] if reason in _OF_NO_USE else [Near(entry, similarity, judged.p_same)]
             if reason in _ASKED:
                 break
         other, of_other = doubted or (None, None)
         nearest = refused[0].similarity if refused else 0.0
-        return Lookup(None, nearest, tuple(refused), other, of_other, damage)
+        return Lookup(None, nearest, tuple(refused), other, of_other, damage, tuple(near[: self._reach.most]))
+
+    def _farther(self, question: Question, neighbours: Iterable[Neighbour]) -> list[Near]:
+        """Near misses among those that are too far to be served; only where nothing is."""
+        found: list[Near] = []
+        for neighbour in neighbours:
+            if neighbour.similarity < self._reach.similarity or len(found) >= self._reach.most:
+                break
+            entry = self._get(neighbour.key)
+            if entry is None or self._refusal(question, entry, 1.0):
+                continue
+            found.append(Near(entry, question.similarity(entry, neighbour), 0.0))
+        return found
 
     def _weighed(
         self, question: Question, entry: Entry, similarity: float, judged: Judgement

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from llm_proxy.errors import CacheError
 
     from .entry import Entry
+    from .near import Near
     from .weighed import Weighed
 
 __all__ = ["CheckReport", "Lookup", "Merged", "Refused", "Stats"]
@@ -47,6 +48,7 @@ class Lookup:
             compare with.
         weighed: What was decided on the entry, or on the one that is doubted.
         damage: What is wrong with the evidence of a refused entry where it can't be read, or None.
+        near: Where there is no entry, neighbours of the same scope that may be of other use, nearest first.
     """
 
     entry: Entry | None = None
@@ -55,6 +57,7 @@ class Lookup:
     doubted: Entry | None = None
     weighed: Weighed | None = None
     damage: CacheError | None = None
+    near: tuple[Near, ...] = ()
 
     @property
     def refusal(self) -> str:

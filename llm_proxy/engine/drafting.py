@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from llm_proxy.draft.goodput import FREE, Goodput, Price, Way
 from llm_proxy.draft.greedy import is_greedy
@@ -40,21 +40,14 @@ if TYPE_CHECKING:
     from .call import Call
     from .gate import Gate
     from .outgoing import Dispatcher
-    from .ports import Clock
+    from .ports import Clock, Sends
     from .settle import Settler
 
-__all__ = ["Drafting", "Sends"]
+__all__ = ["Drafting"]
 
 _REST_S = 300.0
 _USUAL_TOKENS = 300.0
 _LONG_CHARS = (1_000, 8_000)
-
-
-class Sends(Protocol):
-    """What sends a call: `llm_proxy.engine.attempts.Attempts`, or what is put around it."""
-
-    def asking(self, call: Call, outgoing: Outgoing) -> Flow[Head] | None:
-        """The flow that sends a call; None where there is nothing to do but to send it once."""
 
 
 class Drafting:

@@ -30,6 +30,7 @@ from weakref import WeakSet
 
 if TYPE_CHECKING:
     from llm_proxy.cache.entry import Entry
+    from llm_proxy.cache.near import Near
     from llm_proxy.encode.base import Encoding
     from llm_proxy.route.looks import Look
     from llm_proxy.types import JSON, ChatRequest, Fingerprint, Head, HeaderList, Outcome
@@ -85,6 +86,8 @@ class Ticket:
         head_headers: The upstream's response headers, likewise.
         entry: The answer as an entry, once it is settled and may be stored.
         doubted: The entry that would have been served but for its evidence, where there is one.
+        near: Entries of its scope that are near and were not served, nearest first.
+        is_predicted: Whether its request was sent with a predicted output that its caller knows nothing of.
         grades: What was found of answers to it, by a cascade.
         is_storable: Whether it may be stored, as far as is known before it is complete.
         is_learnt: Whether the estimates know of it already.
@@ -108,6 +111,8 @@ class Ticket:
     head_headers: HeaderList = ()
     entry: Entry | None = None
     doubted: Doubted | None = None
+    near: tuple[Near, ...] = ()
+    is_predicted: bool = False
     grades: tuple[Grade, ...] = ()
     is_storable: bool = True
     is_learnt: bool = False

@@ -32,12 +32,11 @@ if TYPE_CHECKING:
     from llm_proxy.types import ChatRequest, Fingerprint, Head, Outgoing
 
     from .cascade import Cascade
-    from .drafting import Sends
     from .flights import Flight
     from .gate import Gate
     from .learn import Learner
     from .outgoing import Dispatcher
-    from .ports import Clock, QuestionEncoder
+    from .ports import Clock, QuestionEncoder, Sends
     from .settle import Settler
     from .shadow import Checker
 
@@ -239,7 +238,7 @@ class Engine:
             call.detail = "encoder-failed"
             return None
         encoder.note_success()
-        entry, weighed = found.entry, found.weighed
+        entry, weighed, ticket.near = found.entry, found.weighed, found.near
         if entry is not None and weighed is not None and self._may_serve(entry, call):
             answer = self._hit(call, entry, "semantic", found.similarity, p_wrong=weighed.decision.p_wrong)
             call.served = Hit(call.request, entry, weighed, answer.outcome, ticket.fingerprint, ticket.encoding)
@@ -360,7 +359,7 @@ class Engine:
     def _route(self, call: Call) -> Flow[Outgoing]:
         if call.destination.route:
             encoding = yield from self._dispatcher.encoded(call)
-            decision = self._dispatcher.decide(call.request, call.destination, encoding)
+            decision = self._dispatcher.decide(call.request, call.destination, encoding, call.ticket)
             if call.ticket:
                 call.ticket.rivals, call.ticket.foretold_tokens = decision.rivals, decision.foretold_tokens
             call.reason, call.by = decision.reason, decision.by

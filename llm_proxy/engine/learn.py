@@ -187,6 +187,7 @@ class Learner:
             return
         request = plainly(ticket.request)
         outgoing = self._dispatcher.request(request, Destination("", backend=pair[0], model=pair[1]))
+        outgoing = self._dispatcher.with_examples(ticket, outgoing, asked.call_id, is_served=False) or outgoing
         fresh = yield from way.asking.answer(request, outgoing, bill, expected=first.text.encode("utf-8", "replace"))
         text = says(fresh.completion) if fresh is not None else None
         if fresh is None or text is None:
@@ -260,7 +261,9 @@ class Learner:
             self._book(asked, GradeEvent(0.0, "", "", "", "", "comparison", None, spent_usd=bill.usd))
 
     def _book(self, asked: Outcome, grade: GradeEvent) -> None:
-        self._log(replace(grade, at_s=self._clock.time(), call_id=asked.call_id, route=asked.route))
+        grade = replace(grade, at_s=self._clock.time(), call_id=asked.call_id, route=asked.route)
+        self._log(grade)
+        self._dispatcher.heard(grade)
 
 
 def _forget(event: RoutedEvent | HitEvent | GradeEvent) -> None:

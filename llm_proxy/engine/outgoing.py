@@ -14,6 +14,7 @@ from llm_proxy.types import Outgoing
 
 from .effects import Flow, Late
 from .encoding import in_time
+from .exemplars import Exemplars
 from .fingerprint import conversation_of
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 
     from llm_proxy.config import Config
     from llm_proxy.encode.base import Encoding
-    from llm_proxy.observe.events import Troubles
+    from llm_proxy.observe.events import GradeEvent, Troubles
     from llm_proxy.route.base import Destination
     from llm_proxy.route.looks import Choice, Look
     from llm_proxy.types import ChatRequest
 
     from .call import Call
-    from .ports import Chooser, QuestionEncoder
+    from .flights import Ticket
+    from .ports import Chooser, QuestionEncoder, Quoter
 
 __all__ = ["Dispatcher"]
 
@@ -40,22 +42,41 @@ class Dispatcher:
         selector: Chooses.
         troubles: Counts what goes wrong.
         encoder: Encodes questions for routes that are decided by their vectors.
+        prices: What tokens cost, for routes that give examples; None: they give none.
     """
 
     def __init__(
-        self, config: Config, *, selector: Chooser, troubles: Troubles, encoder: QuestionEncoder | None = None
+        self,
+        config: Config,
+        *,
+        selector: Chooser,
+        troubles: Troubles,
+        encoder: QuestionEncoder | None = None,
+        prices: Quoter | None = None,
     ) -> None:
         self._config, self._selector, self._troubles, self._encoder = config, selector, troubles, encoder
+        has_examples = prices is not None and any(route.examples for route in config.routes.values())
+        self.exemplars = Exemplars(config, prices) if prices is not None and has_examples else None
 
     def resolve(self, request: ChatRequest) -> Destination:
         """Where the request's model name leads."""
         return self._selector.resolve(request)
 
-    def decide(self, request: ChatRequest, destination: Destination, encoding: Encoding | None) -> Decision:
-        """The candidate of a route that is asked: the strongest one where the router is in trouble."""
+    def decide(
+        self, request: ChatRequest, destination: Destination, encoding: Encoding | None, ticket: Ticket | None = None
+    ) -> Decision:
+        """The candidate of a route that is asked: the strongest one where the router is in trouble.
+
+        Args:
+            request: The call.
+            destination: Its route.
+            encoding: Its encoded question, where there is one.
+            ticket: The call's, where it has one: its near misses may help weaker candidates.
+        """
         try:
             conversation = conversation_of(request, self._config.cache.tenant)
-            return self._selector.decide(request, destination, encoding, conversation)
+            lift = {} if self.exemplars is None or ticket is None else self.exemplars.lift(ticket)
+            return self._selector.decide(request, destination, encoding, conversation, lift)
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the strongest candidate is asked
             self._troubles.note("router", exc)
             said = str(exc) if isinstance(exc, LLMProxyError) else type(exc).__name__
@@ -90,6 +111,28 @@ class Dispatcher:
             return None
         encoder.note_success()
         return encoding
+
+    def with_examples(
+        self, ticket: Ticket | None, outgoing: Outgoing, call_id: str, *, is_served: bool = True
+    ) -> Outgoing | None:
+        """A request with examples before its question, see `Exemplars.dressed`; None where it gets none."""
+        if self.exemplars is None or ticket is None:
+            return None
+        try:
+            return self.exemplars.dressed(ticket, outgoing, call_id, is_served=is_served)
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the call is sent as it came
+            self._troubles.note("draft", exc)
+            return None
+
+    def without_examples(self, call_id: str, outgoing: Outgoing) -> None:
+        """Have it known that a call was sent as it came after all."""
+        if self.exemplars is not None:
+            self.exemplars.forget(call_id, outgoing)
+
+    def heard(self, grade: GradeEvent) -> None:
+        """Have it known how good an answer was."""
+        if self.exemplars is not None:
+            self.exemplars.heard(grade)
 
     def ladder(self, request: ChatRequest, destination: Destination) -> tuple[tuple[str, str], ...]:
         """Candidates of a route that can take a request, weakest first; none where the router is in trouble."""

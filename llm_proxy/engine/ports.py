@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from llm_proxy.types import Clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from llm_proxy.backends.base import Ask
     from llm_proxy.encode.base import Encoding
     from llm_proxy.route.base import Amounts, Decision, Destination, Expected, Finished, Reply, Size
     from llm_proxy.route.looks import Weigher
-    from llm_proxy.types import JSON, ChatRequest, Head, HeaderList, Outcome, Usage
+    from llm_proxy.types import JSON, ChatRequest, Head, HeaderList, Outcome, Outgoing, Usage
 
+    from .call import Call
+    from .effects import Flow
     from .flights import Flight, Seat
 
 __all__ = [
@@ -31,9 +33,11 @@ __all__ = [
     "Pricer",
     "Purse",
     "QuestionEncoder",
+    "Quoter",
     "Ready",
     "Scorer",
     "SecondOpinion",
+    "Sends",
     "Starts",
     "Turn",
     "Watch",
@@ -80,7 +84,12 @@ class Chooser(Protocol):
         """Whether a route is decided by the encoded question."""
 
     def decide(
-        self, request: ChatRequest, destination: Destination, encoding: Encoding | None, conversation: str = ""
+        self,
+        request: ChatRequest,
+        destination: Destination,
+        encoding: Encoding | None,
+        conversation: str = "",
+        lift: Mapping[tuple[str, str], float] = ...,
     ) -> Decision:
         """The candidate of a route that will be asked; raises `RouterError` when there is none."""
 
@@ -111,6 +120,20 @@ class Pricer(Protocol):
 
     def wait_usd(self, latency_s: float, *, backend: str) -> float:
         """What it is worth not to wait that long for a backend, dollars."""
+
+
+class Quoter(Pricer, Protocol):
+    """A `Pricer` that is asked before a request is sent."""
+
+    def quote_usd(self, usage: Usage, *, model: str, backend: str = "", base_url: str = "") -> float | None:
+        """About the price of one answer, dollars, quickly; None when it is not known."""
+
+
+class Sends(Protocol):
+    """See `llm_proxy.engine.attempts.Attempts`; whatever stands around it is one, too."""
+
+    def asking(self, call: Call, outgoing: Outgoing) -> Flow[Head] | None:
+        """The flow that sends a call as often as it takes; None where there is nothing to do but to send it once."""
 
 
 class Appraiser(Protocol):

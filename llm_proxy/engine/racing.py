@@ -35,11 +35,10 @@ if TYPE_CHECKING:
     from llm_proxy.types import JSON, Outcome, Outgoing
 
     from .call import Call
-    from .drafting import Sends
     from .effects import Held, Raced
     from .gate import Gate
     from .outgoing import Dispatcher
-    from .ports import Clock, Scorer
+    from .ports import Clock, Scorer, Sends
     from .settle import Settler
 
 __all__ = ["Racing"]

@@ -7,11 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from llm_proxy.cache.entry import Entry
+from llm_proxy.draft.prediction import unpredicted
 from llm_proxy.errors import CacheError, LLMProxyError
 from llm_proxy.observe.events import CallEvent
 from llm_proxy.route.base import Expected, Finished
 from llm_proxy.types import CHARS_PER_TOKEN, Usage
-from llm_proxy.wire.chat import response_says_no_store, usage_of
+from llm_proxy.wire.chat import response_says_no_store, usage_of, without_prediction
 
 from . import admission
 from .asked import asked_by
@@ -291,13 +292,18 @@ class Settler:
         now_s, latency_s = self._clock.time(), self._clock.monotonic() - ticket.started_s
         usage = usage_of(completion)
         raw = (ticket.recorder.raw_completion() if ticket.recorder else None) or b""
+        raw = without_prediction(completion) if ticket.is_predicted else raw
         model = completion.get("model")
         model = model if isinstance(model, str) and model else outcome.model
         text = "" if print_.text is None or admission.is_call_for(request, completion) else print_.text
         encoding = ticket.encoding if text and self._encoder is not None else None
         counts = usage or _estimate(request, raw)
         cost_usd = self._cost_usd(counts, model, ticket)
-        worth = self._worth(ticket, counts, latency_s=latency_s, cost_usd=cost_usd)
+        again, again_usd = counts, cost_usd
+        if ticket.is_predicted:
+            again = unpredicted(counts)
+            again_usd = self._cost_usd(again, model, ticket)
+        worth = self._worth(ticket, again, latency_s=latency_s, cost_usd=again_usd)
         spent_usd = outcome.cost_usd or 0.0  # by a cascade, on answers that were given up
         ticket.outcome = outcome.with_changes(cost_usd=(cost_usd or 0.0) + spent_usd, model=model)
         return Entry(
@@ -329,6 +335,7 @@ class Settler:
         """Have the estimates learn what the model that was asked has taken, whether its answer is stored or not."""
         if self._appraiser is not None and usage is not None and not ticket.is_learnt:
             asked_s = ticket.started_s if ticket.asked_s is None else ticket.asked_s
+            usage = unpredicted(usage) if ticket.is_predicted else usage
             self._appraiser.observe(_finished(ticket, usage, self._clock.monotonic() - asked_s))
 
     def _worth(self, ticket: Ticket, usage: Usage, *, latency_s: float, cost_usd: float | None) -> Expected:

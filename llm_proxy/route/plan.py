@@ -25,7 +25,7 @@ from llm_proxy.errors import RouterError
 
 from .able import Abilities, Needs, abilities_of, needs_of, why_not
 from .costs import Asked, Estimate, undated
-from .quality import Terms, Verdict, choose, least_good, needed, predictions_for
+from .quality import NO_LIFT, Terms, Verdict, choose, least_good, lifted, needed, predictions_for
 from .rules import RuleRouter
 from .sessions import LEAST_CACHED_TOKENS, Sessions, Stay
 from .tiers import TIERS, tier_of
@@ -246,7 +246,14 @@ class Planner:
         return needs, [why_not(needs, abilities) for abilities in route.abilities]
 
     def plan(
-        self, request: ChatRequest, route: Route, encoding: Encoding | None, conversation: str, *, is_asked: bool
+        self,
+        request: ChatRequest,
+        route: Route,
+        encoding: Encoding | None,
+        conversation: str,
+        *,
+        is_asked: bool,
+        lift: Mapping[tuple[str, str], float] = NO_LIFT,
     ) -> Plan:
         """How a request is routed.
 
@@ -256,6 +263,7 @@ class Planner:
             encoding: Its encoded question, where there is one.
             conversation: What it belongs to; empty for nothing.
             is_asked: Whether the candidate will be asked; else nothing is counted.
+            lift: How good candidates are with examples, as a share of the best.
 
         Raises:
             RouterError: No candidate can take it.
@@ -265,7 +273,7 @@ class Planner:
         if not able:
             said = ", ".join(f"{one} ({why})" for one, why in zip(route.candidates, refusals, strict=True))
             raise RouterError(f"route {route.name!r}: no candidate takes this request: {said}")
-        word = self._word(request, route, encoding)
+        word = self._word(request, route, encoding, lift)
         least = _least_p_good(open_, word, route.terms)
         asked = _asked(open_, word, least)
         stay = self._sessions.current((route.name, conversation)) if conversation else None
@@ -319,9 +327,12 @@ class Planner:
         by_latency = route.terms.objective == "latency"
         return self._costs.choose(asked, case.needs.prompt_tokens, pick, by_latency=by_latency, is_asked=is_asked)
 
-    def _word(self, request: ChatRequest, route: Route, encoding: Encoding | None) -> Word:
+    def _word(
+        self, request: ChatRequest, route: Route, encoding: Encoding | None, lift: Mapping[tuple[str, str], float]
+    ) -> Word:
         predictions, lack = self._predictions(request, route, encoding)
         if predictions:
+            predictions = lifted(predictions, route.pairs, lift)
             p_good = [prediction.p_good for prediction in predictions]
             return Word(needed(p_good), "", predictions, by=self._known[route.name][0])
         score = self._routers[route.name].score(request, encoding)

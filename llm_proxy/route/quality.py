@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from llm_proxy.errors import RouterError
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
     from .base import Prediction
     from .costs import Estimate
 
-__all__ = ["Terms", "Verdict", "choose", "least_good", "needed", "predictions_for"]
+__all__ = ["NO_LIFT", "Terms", "Verdict", "choose", "least_good", "lifted", "needed", "predictions_for"]
+
+
+NO_LIFT: Mapping[tuple[str, str], float] = MappingProxyType({})
+"""Nobody gets examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,25 @@ def predictions_for(
             raise RouterError(f"head {head!r} gives {name!r} p_good={p_good}, completion_tokens={tokens}")
         found.append(prediction)
     return tuple(found)
+
+
+def lifted(
+    predictions: tuple[Prediction, ...], pairs: Sequence[tuple[str, str]], lift: Mapping[tuple[str, str], float]
+) -> tuple[Prediction, ...]:
+    """What is expected of candidates that get examples: more, and no more than of the best one without.
+
+    Args:
+        predictions: What a head says of them.
+        pairs: Their backends and models, in the same order.
+        lift: How good answers with examples were found to be, as a share of the best one's, by pair; others have none.
+    """
+    if not lift:
+        return predictions
+    best = max(prediction.p_good for prediction in predictions)
+    return tuple(
+        one._replace(p_good=max(one.p_good, best * lift.get(pair, 0.0)))
+        for one, pair in zip(predictions, pairs, strict=True)
+    )
 
 
 def needed(p_good: Sequence[float]) -> float:

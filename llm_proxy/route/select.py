@@ -16,6 +16,7 @@ from .fallback import fallbacks
 from .health import Health
 from .looks import Word
 from .plan import Planner
+from .quality import NO_LIFT
 from .sessions import Sessions
 from .ways import Ways
 
@@ -108,7 +109,12 @@ class Selector:
         return self._planner.head_of(self._routes[route])[0] is not None
 
     def decide(
-        self, request: ChatRequest, destination: Destination, encoding: Encoding | None, conversation: str = ""
+        self,
+        request: ChatRequest,
+        destination: Destination,
+        encoding: Encoding | None,
+        conversation: str = "",
+        lift: Mapping[tuple[str, str], float] = NO_LIFT,
     ) -> Decision:
         """The candidate of a route that will be asked; see `llm_proxy.route.plan` for how.
 
@@ -117,12 +123,13 @@ class Selector:
             destination: Its route.
             encoding: Its encoded question; without it the rules decide.
             conversation: What the call belongs to, as a hash; empty for nothing.
+            lift: How good candidates are with examples, as a share of the best, by pair of backend and model.
 
         Raises:
             RouterError: No candidate can serve the request.
         """
         route = self._routes[destination.route]
-        plan = self._planner.plan(request, route, encoding, conversation, is_asked=True)
+        plan = self._planner.plan(request, route, encoding, conversation, is_asked=True, lift=lift)
         pair, word, needs = route.pairs[plan.place], plan.case.word, plan.case.needs
         if conversation:
             self._sessions.note((route.name, conversation), pair, needs.prompt_tokens, plan.forgone)

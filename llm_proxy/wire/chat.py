@@ -24,12 +24,14 @@ __all__ = [
     "response_says_no_store",
     "shown",
     "usage_of",
+    "without_prediction",
 ]
 
 MAX_DEPTH = 200
 """Most levels of lists and objects in a request: to serialise it again takes stack for each."""
 
 _ANY = Controls()
+_PREDICTED = ("accepted_prediction_tokens", "rejected_prediction_tokens")
 _REMEMBERED_BYTES = 16_384
 _MOST_TOKENS = 1_000_000_000  # no call has more: beyond it a mistake would outweigh all that statistics add up
 _TIERS = frozenset({"flex", "priority", "batch", "fast"})  # those with prices of their own; all else is as usual
@@ -194,6 +196,26 @@ def usage_of(completion: Mapping[str, Any]) -> Usage | None:
         rejected_tokens=_first((of_answer, "rejected_prediction_tokens")),
         service_tier=tier if isinstance(tier, str) and tier in _TIERS else "",
     )
+
+
+def without_prediction(completion: Mapping[str, Any]) -> bytes:
+    """A completion as UTF-8 JSON, with the token counts that it would have had without a predicted output.
+
+    Args:
+        completion: A ``chat.completion`` object; left as it is.
+
+    Source: OpenAI, API reference, ``completion_tokens_details``: rejected tokens count as completion tokens.
+    """
+    usage = completion.get("usage")
+    details = usage.get("completion_tokens_details") if isinstance(usage, Mapping) else None
+    if isinstance(usage, Mapping) and isinstance(details, Mapping):
+        rejected = _count(details, "rejected_prediction_tokens") or 0
+        totals = {name: _count(usage, name) for name in ("completion_tokens", "total_tokens")}
+        less = {name: max(0, count - rejected) for name, count in totals.items() if count is not None}
+        none = {name: 0 for name in _PREDICTED if name in details}
+        usage = {**usage, **less, "completion_tokens_details": {**details, **none}}
+        completion = {**completion, "usage": usage}
+    return json.dumps(completion, separators=(",", ":")).encode()
 
 
 def error_body(message: str, *, type: str, code: str | None = None, param: str | None = None) -> bytes:

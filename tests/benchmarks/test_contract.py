@@ -103,6 +103,16 @@ def test_draft() -> None:
     assert 0 < rows[-1]["accepted_share"] < 0.2
 
 
+def test_near() -> None:
+    found = figures("near", "--calls", 20, "--words", 20, "--word-ms", 0.2)["predicted"]
+    assert set(found) == {"same form", "a third new", "half new", "nearly new", "all new"}
+    for row in found.values():
+        assert {"latency_ratio", "accepted_share", "cost_ratio", "chosen_length"} <= set(row)
+        assert 0 <= row["accepted_share"] <= row["sent_share"] <= 1
+        assert 1 <= row["cost_ratio"] <= 1.25 + 1e-9
+    assert found["same form"]["accepted_share"] > 0.5
+
+
 class TestEndToEnd:
     def test_against_recorded_latencies(self, files: list[Path], tmp_path: Path) -> None:
         latencies = tmp_path / "latencies.txt"

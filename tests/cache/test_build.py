@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from llm_proxy.cache import build as building
-from llm_proxy.cache.build import build
-from llm_proxy.config import CacheConfig
+from llm_proxy.cache.build import build, build_for
+from llm_proxy.cache.near import NOWHERE, Reach
+from llm_proxy.config import CacheConfig, Config
 
 from .helpers import FakeClock, entry_of, find, key_of, sizes_of
 
@@ -76,3 +77,11 @@ def test_importing_and_building_load_nothing_heavy() -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.strip() in ("[]", "['sqlite3']")
+
+
+def test_near_misses_are_looked_for_where_something_is_made_of_them() -> None:
+    for draft, reach in (({}, NOWHERE), ({"predicted": True, "near_similarity": 0.4, "near_misses": 2}, Reach(0.4, 2))):
+        config = Config(cache={"store": "memory"}, draft={**draft})
+        cache = build_for(config, FakeClock())
+        assert cache._matcher._reach == reach
+        cache.close()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from llm_proxy.errors import RouterError
 from llm_proxy.route.base import Expected, Prediction
 from llm_proxy.route.costs import Estimate
-from llm_proxy.route.quality import Terms, choose, least_good, needed, predictions_for
+from llm_proxy.route.quality import Terms, choose, least_good, lifted, needed, predictions_for
 
 INF = math.inf
 
@@ -157,3 +157,13 @@ class TestPredictions:
     def test_one_that_is_missing(self) -> None:
         with pytest.raises(RouterError, match="head 'h' says nothing of 'a'"):
             predictions_for(["b", "a"], {"b": Prediction(0.5)}, head="h")
+
+
+class TestLifted:
+    def test_by_no_more_than_to_the_best_without(self) -> None:
+        pairs = (("a", "x"), ("b", "y"), ("c", "z"))
+        said = (Prediction(0.2, 5.0), Prediction(0.5), Prediction(0.9))
+        found = lifted(said, pairs, {("a", "x"): 0.8, ("b", "y"): 0.3, ("c", "z"): 0.5})
+        assert [one.p_good for one in found] == pytest.approx([0.72, 0.5, 0.9])
+        assert found[0].completion_tokens == 5.0
+        assert lifted(said, pairs, {}) is said

@@ -16,6 +16,7 @@ from llm_proxy.wire.chat import (
     parse_request,
     response_says_no_store,
     usage_of,
+    without_prediction,
 )
 
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -253,3 +254,32 @@ def test_a_body_of_which_no_model_can_be_told() -> None:
     for raw in (b"", b'{"model": "m", "model": "n"}', b"\xff"):
         with pytest.raises(WireError):
             model_of(raw)
+
+
+class TestWithoutPrediction:
+    def test_the_counts_are_those_of_the_answer(self) -> None:
+        details = {"accepted_prediction_tokens": 4, "rejected_prediction_tokens": 3, "reasoning_tokens": 1}
+        usage = {"prompt_tokens": 5, "completion_tokens": 10, "total_tokens": 15, "completion_tokens_details": details}
+        completion = {"id": "c", "usage": usage}
+        found = json.loads(without_prediction(completion))
+        assert completion["usage"] is usage
+        assert details["rejected_prediction_tokens"] == 3, "what was given is left as it is"
+        assert found["usage"] == {
+            "prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12,
+            "completion_tokens_details": {
+                "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0, "reasoning_tokens": 1,
+            },
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "usage",
+        [None, {}, {"completion_tokens": 7}, {"completion_tokens": 7, "completion_tokens_details": None},
+         {"completion_tokens_details": {"rejected_prediction_tokens": "3"}}],
+    )  # fmt: skip
+    def test_where_nothing_is_said_nothing_changes(self, usage: object) -> None:
+        found = json.loads(without_prediction({"id": "c", "usage": usage}))
+        details = (usage or {}).get("completion_tokens_details") if isinstance(usage, dict) else None
+        if details:
+            assert found["usage"] == {"completion_tokens_details": {"rejected_prediction_tokens": 0}}
+        else:
+            assert found == {"id": "c", "usage": usage}

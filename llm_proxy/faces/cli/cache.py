@@ -17,6 +17,7 @@ from ._format import age, amount, dollars, milliseconds, size
 from ._report import report, take_back
 from ._shared import Json, console, emit, one_line, settings, table, visible
 from ._transfer import export, import_, warm
+from .replay import replay
 
 if TYPE_CHECKING:
     from llm_proxy.cache.entry import Entry
@@ -197,6 +198,7 @@ cache_app.command()(report)
 cache_app.command()(export)
 cache_app.command("import")(import_)
 cache_app.command()(warm)
+cache_app.command()(replay)
 
 
 def _take_back(config: Config, hit_ids: list[str], *, as_json: bool) -> None:

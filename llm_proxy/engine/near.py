@@ -1,0 +1,246 @@
+"""What is made of near misses where a request is sent: examples of a weaker model's, or predicted output.
+
+::
+
+    asking   a route with examples, a weaker candidate? they go before its question (`llm_proxy.engine.exemplars`)
+             else: near miss? a backend that takes predictions? parameters that go with one? does it pay?
+               │ yes: what it may cost is set aside                    no: as it is
+             send with prediction ── refused (400, 413, 415, 422, 501) ── send without, at once; not tried again there
+               │
+    settled  tokens accepted and rejected ── `llm_proxy.draft.prediction.Predictions`, and the account
+
+It stands around whatever else sends a call. A request that is sent again, or elsewhere, is made from the call itself,
+and so has no prediction. The answer is stored for the call's own question, as if it had come without.
+
+Trouble in here counts, and the call goes on as it came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from llm_proxy.draft.prediction import (
+    Draft,
+    Kind,
+    Predictions,
+    draft_in,
+    may_be_predicted,
+    unpredicted,
+    with_prediction,
+)
+from llm_proxy.types import Usage
+from llm_proxy.wire.chat import usage_of
+from llm_proxy.wire.failure import said_in
+
+from .effects import Flow, forward, read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llm_proxy.config import Config
+    from llm_proxy.observe.events import Troubles
+    from llm_proxy.types import Head, Outgoing
+
+    from .call import Call
+    from .flights import Ticket
+    from .outgoing import Dispatcher
+    from .ports import Clock, Quoter, Sends
+    from .settle import Settler
+
+__all__ = ["NearMisses"]
+
+_REFUSING = frozenset({400, 413, 415, 422, 501})
+_ERROR_BYTES, _ERROR_S = 1 << 20, 10.0
+_KEY = "idempotency-key"  # it stands for one request
+_PREDICTED, _TAUGHT = "predicted", "examples"
+
+
+@dataclass(slots=True, eq=False)
+class _Stake:
+    """A call that a prediction was thought of for, and what is set aside for it as long as somebody holds this."""
+
+    predictions: Predictions
+    kind: Kind
+    most_usd: float = 0.0
+    is_sent: bool = False
+
+    def __del__(self) -> None:
+        self.free()
+
+    def free(self) -> None:
+        most_usd, self.most_usd = self.most_usd, 0.0
+        if most_usd:
+            self.predictions.give_back(most_usd)
+
+
+class _Dressed(NamedTuple):
+    """A request with its prediction, and what is at stake; or with its examples."""
+
+    outgoing: Outgoing
+    ticket: Ticket
+    stake: _Stake | None
+
+
+class NearMisses:
+    """Sends calls with what near misses tell. One a runtime; thread-safe as far as its parts are.
+
+    Args:
+        config: ``draft`` and ``backends`` are read.
+        attempts: Sends a request, as often as it takes.
+        dispatcher: Gives examples.
+        settler: Is told which backend has a call.
+        prices: What tokens cost.
+        clock: Clocks.
+        troubles: Counts what goes wrong.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        attempts: Sends,
+        dispatcher: Dispatcher,
+        settler: Settler,
+        prices: Quoter,
+        clock: Clock,
+        troubles: Troubles,
+    ) -> None:
+        self._config, self._attempts, self._dispatcher, self._settler = config, attempts, dispatcher, settler
+        self._prices, self._clock, self._troubles = prices, clock, troubles
+        self.predictions = Predictions(
+            least_accepted=config.draft.least_accepted, max_extra_cost=config.draft.max_extra_cost
+        )
+
+    def asking(self, call: Call, outgoing: Outgoing) -> Flow[Head] | None:
+        """The flow that sends a call, as `llm_proxy.engine.attempts.Attempts.asking` gives it."""
+        try:
+            dressed = self._dressed(call, outgoing)
+        except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the call goes on as it came
+            self._troubles.note("draft", exc)
+            dressed = None
+        if dressed is None:
+            return self._attempts.asking(call, outgoing)
+        return self._predicting(call, outgoing, dressed)
+
+    def _dressed(self, call: Call, outgoing: Outgoing) -> _Dressed | None:
+        """The request with its examples or its prediction; None where it has neither."""
+        ticket = call.ticket
+        if ticket is None or call.led is None:
+            return None
+        told = self._dispatcher.with_examples(ticket, outgoing, call.call_id)
+        if told is not None:
+            return self._dressed_as(call, _Dressed(told, ticket, None), _TAUGHT)
+        if not self._takes_prediction(outgoing):
+            return None
+        near = next(((one, found) for one in ticket.near if (found := draft_in(one.entry.completion))), None)
+        kind = Kind.of(outgoing.backend, outgoing.model, near[0].similarity if near else 0.0)
+        stake = _Stake(self.predictions, kind)
+        ticket.settle = partial(self._settled, stake, ticket.settle)
+        if near is None or not may_be_predicted(call.request.body) or not self._may_stake(stake, near[1]):
+            return None
+        ticket.is_predicted = stake.is_sent = True
+        sent = replace(outgoing, body=with_prediction(outgoing.body, near[1].text))
+        return self._dressed_as(call, _Dressed(sent, ticket, stake), _PREDICTED)
+
+    def _dressed_as(self, call: Call, dressed: _Dressed, word: str) -> _Dressed:
+        call.detail = f"{call.detail}; {word}" if call.detail else word
+        return dressed
+
+    def _takes_prediction(self, outgoing: Outgoing) -> bool:
+        backend = self._config.backends.get(outgoing.backend)
+        if backend is None or not self._config.draft.predicted:
+            return False
+        own = backend.limits.get(outgoing.model)
+        return backend.takes_prediction if own is None or own.takes_prediction is None else own.takes_prediction
+
+    def _may_stake(self, stake: _Stake, draft: Draft) -> bool:
+        """Whether the prediction pays, as far as is known; what it may add to the bill is then at stake."""
+        kind = stake.kind
+        most_usd = self._prices.quote_usd(Usage(0, draft.tokens), model=kind.model, backend=kind.backend)
+        if most_usd is None or not self.predictions.begin(kind, most_usd):
+            return False
+        stake.most_usd = most_usd
+        return True
+
+    def _predicting(self, call: Call, plain: Outgoing, dressed: _Dressed) -> Flow[Head]:
+        pair = call.destination.backend, call.destination.model
+        try:
+            head = yield from self._sent(call, dressed.outgoing)
+        except Exception:
+            self._failed(dressed)
+            raise
+        if (call.destination.backend, call.destination.model) != pair or head.status < 400:
+            return head
+        self._failed(dressed)
+        return (yield from self._again(call, plain, dressed, head)) if head.status in _REFUSING else head
+
+    def _again(self, call: Call, plain: Outgoing, dressed: _Dressed, refusal: Head) -> Flow[Head]:
+        """The same without a prediction, since that may be what was refused."""
+        held = yield from read(refusal, limit_bytes=_ERROR_BYTES, limit_s=_ERROR_S, keeps_rest=False)
+        self._undress(call, dressed)
+        self._settler.given_up(call.outcome, call.sent, status=refusal.status)
+        call.is_over = False
+        plain = replace(plain, headers=[row for row in plain.headers if row[0] != _KEY])
+        head = yield from self._sent(call, plain)
+        if dressed.stake is None:
+            return head
+        is_named = "prediction" in said_in(refusal.headers, held.body).message or b"prediction" in held.body
+        if is_named or head.status < 400:
+            self.predictions.refuses(plain.backend, plain.model)
+        return head
+
+    def _failed(self, dressed: _Dressed) -> None:
+        if dressed.stake is not None:
+            self.predictions.failed(dressed.stake.kind)
+
+    def _undress(self, call: Call, dressed: _Dressed) -> None:
+        """Have it known that a call is sent as it came after all."""
+        ticket, stake = dressed.ticket, dressed.stake
+        if stake is not None:
+            ticket.is_predicted = stake.is_sent = False
+            stake.free()
+        else:
+            self._dispatcher.without_examples(call.call_id, dressed.outgoing)
+        word = _TAUGHT if stake is None else _PREDICTED
+        call.detail = call.detail.removesuffix(word).removesuffix("; ")
+        ticket.outcome = call.outcome
+
+    def _sent(self, call: Call, outgoing: Outgoing) -> Flow[Head]:
+        asking = self._attempts.asking(call, outgoing)
+        if asking is not None:
+            return (yield from asking)
+        self._settler.sent(call.outcome, call.sent)
+        return (yield from forward(outgoing))
+
+    # -- what came of it -------------------------------------------------------------------------------------------
+
+    def _settled(self, stake: _Stake, settle: Callable[[Ticket], Flow[None]], ticket: Ticket) -> Flow[None]:
+        """Settle, and learn what the answer says of its prediction, or what one takes without."""
+        took_s = self._clock.monotonic() - (ticket.started_s if ticket.asked_s is None else ticket.asked_s)
+        try:
+            yield from settle(ticket)
+        finally:
+            try:
+                self._learn(stake, ticket, took_s)
+            except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the caller has its answer
+                self._troubles.note("draft", exc)
+            stake.free()
+
+    def _learn(self, stake: _Stake, ticket: Ticket, took_s: float) -> None:
+        completion = ticket.recorder.completion() if ticket.recorder else None
+        usage = usage_of(completion) if completion else None
+        kind = stake.kind
+        if usage is None or ticket.outcome.backend != kind.backend:
+            return
+        plain = unpredicted(usage)
+        usd, plain_usd = self._usd(usage, kind), self._usd(plain, kind)
+        self.predictions.earned(plain_usd, max(0.0, usd - plain_usd))
+        if stake.is_sent:
+            self.predictions.predicted(kind, usage, took_s)
+        else:
+            self.predictions.answered(kind, max(1, plain.completion_tokens), took_s)
+
+    def _usd(self, usage: Usage, kind: Kind) -> float:
+        return self._prices.cost_usd(usage, model=kind.model, backend=kind.backend) or 0.0
