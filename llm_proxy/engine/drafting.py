@@ -26,7 +26,7 @@ from llm_proxy.draft.goodput import FREE, Goodput, Price, Way
 from llm_proxy.draft.greedy import is_greedy
 from llm_proxy.draft.template import prompt_for
 from llm_proxy.route.base import Destination
-from llm_proxy.types import CHARS_PER_TOKEN, Usage
+from llm_proxy.types import CHARS_PER_TOKEN, CHAT, Usage
 
 from .drafted import Meter, Plan, whole_usage
 from .effects import Flow, compute, forward, mend, read
@@ -93,7 +93,7 @@ class Drafting:
 
     def _planned(self, call: Call, outgoing: Outgoing) -> Plan | None:
         backend = self._config.backends.get(outgoing.backend)
-        if backend is None or not backend.draft_with or backend.scores == "no":
+        if backend is None or not backend.draft_with or backend.scores == "no" or call.request.api != CHAT:
             return None
         try:
             if self._rests(outgoing.backend) or not is_greedy(call.request.body, backend.greedy_when):

@@ -30,7 +30,7 @@ from llm_proxy.draft.prediction import (
     unpredicted,
     with_prediction,
 )
-from llm_proxy.types import Usage
+from llm_proxy.types import CHAT, Usage
 from llm_proxy.wire.chat import usage_of
 from llm_proxy.wire.failure import said_in
 
@@ -127,7 +127,7 @@ class NearMisses:
     def _dressed(self, call: Call, outgoing: Outgoing) -> _Dressed | None:
         """The request with its examples or its prediction; None where it has neither."""
         ticket = call.ticket
-        if ticket is None or call.led is None:
+        if ticket is None or call.led is None or call.request.api != CHAT or self._is_drafted_for(outgoing):
             return None
         told = self._dispatcher.with_examples(ticket, outgoing, call.call_id)
         if told is not None:
@@ -147,6 +147,11 @@ class NearMisses:
     def _dressed_as(self, call: Call, dressed: _Dressed, word: str) -> _Dressed:
         call.detail = f"{call.detail}; {word}" if call.detail else word
         return dressed
+
+    def _is_drafted_for(self, outgoing: Outgoing) -> bool:
+        """Whether another model drafts for this backend, which then needs the request as it came."""
+        backend = self._config.backends.get(outgoing.backend)
+        return backend is not None and bool(backend.draft_with)
 
     def _takes_prediction(self, outgoing: Outgoing) -> bool:
         backend = self._config.backends.get(outgoing.backend)

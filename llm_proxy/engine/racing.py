@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from llm_proxy.backends.delays import Delays
 from llm_proxy.errors import LimitReached
-from llm_proxy.types import CHARS_PER_TOKEN, Head, Usage
+from llm_proxy.types import CHARS_PER_TOKEN, CHAT, Head, Usage
 from llm_proxy.wire.chat import usage_of
 from llm_proxy.wire.recorder import recorder_for
 
@@ -91,7 +91,7 @@ class Racing:
         """The flow that sends a call; see `Attempts.asking`, which it is for backends without a rival."""
         plain = self._sends.asking(call, outgoing)
         backend = self._config.backends.get(outgoing.backend)
-        is_one = call.request.body.get("n") in (None, 1)
+        is_one = call.request.api == CHAT and call.request.body.get("n") in (None, 1)
         if backend is None or not backend.race_with or not is_one or not self._scorer.is_usable:
             return plain
         return self._asking(call, outgoing, plain, backend)
