@@ -10,7 +10,6 @@ from .cache.judge import ModelJudge, judge_named, normalised
 from .engine.allowance import Allowance
 from .engine.attempts import Attempts
 from .engine.cascade import Cascade
-from .engine.near import NearMisses
 from .engine.shadow import Checker
 from .errors import ConfigError
 from .route.adapt import OWN_NAME, Adaptation
@@ -128,6 +127,8 @@ def attempts_for(
     )
     if not config.uses_near_misses:
         return attempts
+    from .engine.near import NearMisses
+
     return NearMisses(
         config,
         attempts=attempts,

@@ -1,12 +1,8 @@
-"""Puts together what sends calls with drafts."""
+"""Puts together what sends calls with drafts; what nobody has asked for is not imported."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
-
-from .draft.goodput import Goodput
-from .engine.drafting import Drafting
-from .engine.racing import Racing
 
 if TYPE_CHECKING:
     from .config import Config
@@ -47,6 +43,8 @@ def drafting_for(
         sends = _drafting(parts, sends, dispatcher, settler, gate)
     if not any(backend.race_with for backend in config.backends.values()):
         return sends
+    from .engine.racing import Racing
+
     return Racing(
         config,
         sends,
@@ -60,6 +58,9 @@ def drafting_for(
 
 
 def _drafting(parts: Parts, sends: Sends, dispatcher: Dispatcher, settler: Settler, gate: Gate) -> Sends:
+    from .draft.goodput import Goodput
+    from .engine.drafting import Drafting
+
     config = parts.config
     return Drafting(
         config,
