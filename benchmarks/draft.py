@@ -118,7 +118,7 @@ def _bill(target: Knowing) -> float:
 def compare(acceptance: float, load_name: str, options: Namespace) -> dict[str, Any]:
     """Both arms at once; the figures of one row."""
     callers = 1 if load_name == "alone" else options.capacity
-    count = (options.calls + _LEARNING) * (1 if callers == 1 else callers // 2)
+    count = (options.calls + _LEARNING) * callers
     known = answers(count, options.tokens, random.Random(options.seed))
     with ThreadPoolExecutor(2) as pool:
         arms = [

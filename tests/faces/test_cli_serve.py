@@ -126,7 +126,7 @@ class TestServe:
         def broken(_: object) -> None:
             raise BrokenPipeError
 
-        def run_server(config: object, *, host: object, port: object, ready: Any) -> None:
+        def run_server(config: object, *, host: object, port: object, ready: Any, reread: object) -> None:
             ready("::1", 5)
             printed.append("served")
 
@@ -137,7 +137,7 @@ class TestServe:
         assert printed == ["served"]
 
     def test_warns_that_extras_are_missing_and_brackets_addresses(self, monkeypatch):
-        def run_server(config: object, *, host: object, port: object, ready: Any) -> None:
+        def run_server(config: object, *, host: object, port: object, ready: Any, reread: object) -> None:
             ready("::1", 5)
 
         monkeypatch.setattr("llm_proxy.faces.serve.serve", run_server)

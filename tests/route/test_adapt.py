@@ -127,7 +127,7 @@ class TestInUse:
 
         def scored() -> float:
             made = cascade_for(config, None, None, FakeClock(), gate=None, encoder=None, troubles=troubles)  # type: ignore[arg-type]
-            return made._scorer.score("q", Reply("a"), None)
+            return made.scorer.score("q", Reply("a"), None)
 
         plain = scored()
         path.write_text("damaged")

@@ -148,7 +148,7 @@ class TestMethods:
         assert page.send(method, "/llm-proxy/summary").status == 405
 
     def test_undo_is_no_get(self, page: Shown):
-        assert page.get("/llm-proxy/undo").status == 404
+        assert page.get("/llm-proxy/undo").status == 405
 
 
 class TestSettings:
