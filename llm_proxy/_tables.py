@@ -24,7 +24,7 @@ def from_file(path: Path) -> dict[str, Any]:
     except OSError as exc:
         remedy = "; llm-proxy init writes one" if isinstance(exc, FileNotFoundError) else ""
         raise ConfigError(f"configuration file {path} can't be read: {exc.strerror or exc}{remedy}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (ValueError, RecursionError) as exc:  # also of numbers and nesting that are too long for Python
         raise ConfigError(f"configuration file {path} is not TOML: {exc}") from exc
 
 

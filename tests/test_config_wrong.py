@@ -165,6 +165,8 @@ class TestWrong:
             ("[cache", "is not TOML"),
             ("[cache]\nstore = 'a'\nstore = 'b'", "is not TOML"),
             ("a = 1\n" * 2, "is not TOML"),
+            (f"a = {'9' * 5000}", "is not TOML"),
+            (f"a = {'[' * 5000}{']' * 5000}", "is not TOML"),
         ],
     )
     def test_a_file_that_is_not_toml(self, tmp_path, text, said):

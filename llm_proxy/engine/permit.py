@@ -26,6 +26,7 @@ __all__ = ["Permit"]
 
 _EVENT = b"data:"
 _NOTHING = Usage()
+_NOT_YET = frozenset({"queued", "in_progress"})  # of a response made in the background: what it takes, nobody knows
 
 
 class Permit:
@@ -84,9 +85,12 @@ class Permit:
     def __del__(self) -> None:
         self.dropped()
 
-    def _whole(self, recorder: Recorder) -> Usage:
+    def _whole(self, recorder: Recorder) -> Usage | None:
         completion = recorder.completion() or {}  # a recorder that is complete has one
-        return usage_of(completion) or Usage(self._prompt_tokens, _length(completion))
+        usage = usage_of(completion)
+        if usage is None and completion.get("status") in _NOT_YET:
+            return None
+        return usage or Usage(self._prompt_tokens, _length(completion))
 
     def _give_back(self, usage: Usage | None) -> None:
         try:
@@ -98,12 +102,19 @@ class Permit:
 
 
 def _length(completion: JSON) -> int:
-    """About how many tokens an answer has that does not say it."""
+    """About how many tokens an answer of any API has that does not say it; what is not in its form counts nothing."""
     chars = 0
-    for choice in completion.get("choices") or ():
-        message = choice.get("message") or {}
-        chars += sum(map(len, texts_of(message.get("content"))))
-        chars += sum(
-            len(str((call.get("function") or {}).get("arguments"))) for call in message.get("tool_calls") or ()
-        )
+    for choice in _rows(completion.get("choices")):
+        message = choice.get("message")
+        message = message if isinstance(message, dict) else {}
+        chars += sum(map(len, texts_of(choice.get("text")) + texts_of(message.get("content"))))
+        functions = [call.get("function") for call in _rows(message.get("tool_calls"))]
+        chars += sum(len(str(function.get("arguments"))) for function in functions if isinstance(function, dict))
+    for item in _rows(completion.get("output")):
+        chars += sum(map(len, texts_of(item.get("content"))))
+        chars += len(str(item.get("arguments") or item.get("input") or ""))
     return -(-chars // CHARS_PER_TOKEN)
+
+
+def _rows(value: object) -> list[JSON]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []

@@ -49,10 +49,11 @@ _KEY = "idempotency-key"  # it stands for one request at one backend
 
 @dataclass(eq=False)
 class _Local:
-    """The request beside a call's own: who is asked, and what that has cost so far."""
+    """The request beside a call's own: who is asked, whether he is by now, and what that has cost so far."""
 
     outgoing: Outgoing
     asked: Outcome
+    is_begun: bool = False
     usd: float = 0.0
 
 
@@ -104,15 +105,19 @@ class Racing:
         if local is None or after_s is None:
             return (yield from remote)
         began_s = self._clock.monotonic()
-        raced = yield from race((remote, self._answered(call, local, backend.race_bar)), after_s, _is_answer)
+        try:
+            raced = yield from race((remote, self._answered(call, local, backend.race_bar)), after_s, _is_answer)
+        except BaseException:  # of the remote one, and the local one is not good enough; or the caller has left
+            if local.is_begun:
+                self._lost(call, local)
+            raise
         if raced.is_both:
             self._delays.rivalled(key)
         if raced.index == 1:
             self._delays.note(key, self._clock.monotonic() - began_s)  # at least so long
             self._turn(call, outgoing, local)
         elif raced.is_both:
-            self._settler.let_go(local.asked, local)
-            self._book(call, local.usd)
+            self._lost(call, local)
         return _head_of(raced)
 
     def _remote(self, call: Call, outgoing: Outgoing, plain: Flow[Head] | None) -> Flow[Head]:
@@ -143,6 +148,7 @@ class Racing:
 
     def _answered(self, call: Call, local: _Local, bar: float) -> Flow[Head | None]:
         """The local answer; None where it is not good enough, or there is none."""
+        local.is_begun = True
         self._settler.sent(local.asked, local)
         limit_bytes = self._config.cache.max_entry_bytes * (_STREAM_OVERHEAD if call.request.is_stream else 1)
         try:
@@ -196,6 +202,11 @@ class Racing:
             named = f"{local.asked.backend}/{local.asked.model}"
             is_candidate = route is not None and named in route.candidates
             call.ticket.is_storable = call.ticket.is_storable and is_candidate
+
+    def _lost(self, call: Call, local: _Local) -> None:
+        """The local answer is not taken."""
+        self._settler.let_go(local.asked, local)
+        self._book(call, local.usd)
 
     def _book(self, call: Call, usd: float) -> None:
         call.spent_usd += usd

@@ -33,6 +33,7 @@ _LIMIT_BYTES = 64 << 20  # of a scored text: some fifty bytes a token
 _BROKE_OFF = "the answer broke off, and nobody could go on with it"
 _MOST_IDLE = 2  # steps in a row that bring nothing
 _FIRST_STRETCH, _LAST_STRETCH = 16, 256
+_TOKEN_CHARS = 64  # most that a drafted token is taken to have
 
 
 class _StuckError(Exception):
@@ -76,7 +77,7 @@ class Stepping:
         self._troubles, self._rest, self._plainly = troubles, rest, plainly
         body = plan.call.request.body
         self._confirmed = Confirmed(stops=stops_of(body), most_tokens=plan.most_tokens)
-        self._began_s, self._base_usd, self._billed_usd = clock.monotonic(), plan.call.spent_usd, 0.0
+        self._began_s, self._booked_usd, self._billed_usd = clock.monotonic(), 0.0, 0.0
         self._stretch, self._has_drafts, self._is_alone = _FIRST_STRETCH, True, False
         self._frame = Frame("", "", 0)
         self._handed = ""
@@ -215,7 +216,7 @@ class Stepping:
             usage = usage_of(said)
             if usage is not None:
                 self._billed_usd += self._settler.price_usd(usage, plan.drafter_outcome)
-            return text.rstrip("\ufffd")
+            return text[: length * _TOKEN_CHARS].rstrip("\ufffd")  # whatever it made of `max_tokens`
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the target goes on by itself
             self._troubles.note("draft", exc)
             self._has_drafts = False
@@ -246,11 +247,18 @@ class Stepping:
     # -- what comes of them ----------------------------------------------------------------------------------------
 
     def _piece(self, *, is_first: bool = False) -> bytes:
-        """The events that hand on what is new, and the end where it is over."""
-        ready = self._confirmed.ready
+        """The events that hand on what is new, and the end where it is over.
+
+        Raises:
+            _StuckError: What was handed on is not how the answer begins any more.
+        """
+        ready, finish = self._confirmed.ready, self._confirmed.finish
+        if not ready.startswith(self._handed):
+            if not finish and self._handed.startswith(ready):  # its last token was given up, and may come again
+                return b""
+            raise _StuckError("what was handed on is not how the answer begins")
         piece = self._frame.chunks(ready[len(self._handed) :], is_first=is_first)
         self._handed = ready
-        finish = self._confirmed.finish
         return piece + self._frame.end(finish, self._usage()) if finish else piece
 
     def _usage(self) -> Usage:
@@ -266,7 +274,8 @@ class Stepping:
             self._goodput.finished(plan.way, max(1, self._confirmed.tokens), seconds, load=plan.load, is_drafted=True)
             words = f"drafted={self._drafted} kept={self._kept} steps={self._steps}"
             call.attempts += (f"{plan.target.backend}/{plan.target.model} {words}",)
-        call.spent_usd = self._base_usd + spent_usd
+        call.spent_usd += spent_usd - self._booked_usd  # not all of it: what ran beside may have been booked meanwhile
+        self._booked_usd = spent_usd
         if call.ticket is not None:
             call.ticket.outcome = call.outcome
 

@@ -117,7 +117,7 @@ async def _linked(socket: aiohttp.ClientWebSocketResponse, receive: Receive, sen
         else:
             code, reason = inward.result()
             await socket.close(code=code, message=reason.encode())
-    except OSError:
+    except (OSError, RuntimeError):  # uvicorn raises the latter where it closed itself, as after too large a message
         pass  # the caller is gone as well
     finally:
         for task in (inward, outward):

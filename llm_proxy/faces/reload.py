@@ -20,7 +20,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llm_proxy.config import Config, load
-from llm_proxy.errors import LLMProxyError
 from llm_proxy.runtime import Runtime
 
 from .asgi import ProxyApp
@@ -111,7 +110,7 @@ class Reloading:
             new = await asyncio.to_thread(reread)
             new, said = kept_settings(old, self._make(new))
             app = await asyncio.to_thread(self._successor, old, new)
-        except (LLMProxyError, OSError) as exc:
+        except Exception as exc:  # noqa: BLE001 - a server goes on whatever is wrong with what it is to become
             logger.error("llm-proxy: the new settings are not taken, the old ones stay: %s", exc)
             return False
         for sentence in said:

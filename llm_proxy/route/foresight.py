@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .able import needs_of
 from .base import Size
@@ -50,7 +50,15 @@ class Foresight:
         limit = min((tokens for tokens in limits if tokens), default=0)
         asked = Asked(backend, model, foretold_tokens, most_tokens=limit)
         expected = max(1.0, self._costs.completion_tokens(asked, needs.prompt_tokens))
-        n = request.body.get("n")
-        answers = n if type(n) is int and n > 1 else 1
         most = limit or math.ceil(expected * _MOST_TIMES_EXPECTED)
-        return Size(needs.prompt_tokens, expected, most * answers)
+        return Size(needs.prompt_tokens, expected, most * _answers(request.body))
+
+
+def _answers(body: Mapping[str, Any]) -> int:
+    """How many answers are made and paid for: of text completions for each prompt, and more than are handed on.
+
+    Source: OpenAI's API reference, "Completions": ``prompt``, ``best_of`` and ``n``.
+    """
+    prompt, counts = body.get("prompt"), (body.get("n"), body.get("best_of"))
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and type(prompt[0]) is not int else 1
+    return prompts * max([1, *(count for count in counts if type(count) is int)])

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
 
+from llm_proxy.draft.confirmed import Confirmed, Step
 from llm_proxy.draft.goodput import Way
 from llm_proxy.engine.drafted import Meter, Said
 from llm_proxy.engine.effects import Held, Hold, Mend
+from llm_proxy.engine.racing import Racing
 from llm_proxy.errors import Interrupted
 from llm_proxy.types import Head, Outgoing
 from tests.engine.attempts_kit import BROKEN
-from tests.engine.draft_kit import ANSWER, Servers, ask, drafting_rig, said, teach
+from tests.engine.draft_kit import ANSWER, BIG, SMALL, Servers, ask, drafting_rig, said, teach
 from tests.engine.flow_kit import Course
-from tests.fakes import Rig, request
+from tests.fakes import Rig, body_of, completion, request
 
 FORMS = pytest.mark.parametrize("fields", [{}, {"stream": True, "stream_options": {"include_usage": True}}])
 PRICES = {"prices": {"b": {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 100.0}}}
@@ -344,6 +347,42 @@ class TestTextsThatDoNotComeBack:
         assert text_of(ask(rig, servers)) == ANSWER
         assert len(servers.asked) < 30
 
+    @pytest.mark.parametrize("another", ["", " never"])
+    def test_a_token_that_is_given_up_is_handed_on_once(self, monkeypatch: pytest.MonkeyPatch, another: str) -> None:
+        rig, servers = ready(0.5)
+        take, steps = Confirmed.take, []
+
+        def disowning(confirmed: Confirmed, scored: Any, drafted: str) -> Step:
+            steps.append(drafted)
+            if len(steps) == 2:
+                confirmed._give_up_last()
+                confirmed._add([another] if another else [])
+                return Step(-1)
+            return take(confirmed, scored, drafted)
+
+        monkeypatch.setattr(Confirmed, "take", disowning)
+        served = ask(rig, servers, stream=True, stream_options={"include_usage": True})
+        assert text_of(served) == ANSWER
+        assert len(steps) >= 2
+
+    def test_a_drafter_that_does_not_stop_is_cut(self) -> None:
+        rig, servers = ready()
+        sizes: list[int] = []
+        small, big = servers.small.complete, servers.big.complete
+
+        def endless(body: Any) -> dict[str, Any]:
+            answer = small(body)
+            answer["choices"][0]["text"] = "spam " * 100_000
+            return answer
+
+        def sized(body: Any) -> dict[str, Any]:
+            sizes.append(len(body["prompt"]))
+            return big(body)
+
+        servers.small.complete, servers.big.complete = endless, sized  # type: ignore[method-assign]
+        assert text_of(ask(rig, servers)) == ANSWER
+        assert max(sizes) < 2_000
+
 
 class TestCosts:
     def dear(self, **draft: Any) -> tuple[Rig, Servers]:
@@ -470,6 +509,34 @@ class TestChatsThatAreScored:
 
 
 class TestParts:
+    @pytest.mark.parametrize("fields", [{}, {"stream": True}], ids=["plain", "stream"])
+    def test_what_a_rival_cost_meanwhile_is_not_forgotten(self, fields: dict[str, Any]) -> None:
+        race = {"race_with": "near/n", "race_after_s": 0.0}
+        near = {
+            "base_url": "https://near.test/v1",
+            "prices": {"n": {"input_usd_per_mtok": 1e5, "output_usd_per_mtok": 0}},
+        }
+        backends = {"big": {**BIG, **race}, "small": SMALL, "near": near}
+        rig = Rig({"cache": {"semantic": False}, "backends": backends}, encoder=None)
+        rig.scorer.says = 0.0
+        servers, is_asked = Servers(rig, answer=" ".join(map(str, range(45))) + "."), threading.Event()
+
+        def meddle(path: str, outgoing: Outgoing) -> Head | None:
+            if path.startswith("near"):
+                is_asked.set()
+                return servers.answer([body_of(completion("no", model="n"))])
+            assert is_asked.wait(10.0)
+            return None
+
+        servers.meddle = meddle
+        assert isinstance(rig.drafting, Racing)
+        rig.drafting = rig.drafting._sends
+        teach(rig, servers)
+        is_asked.clear()
+        said(ask(rig, servers, **fields))
+        assert servers.asked.count("big completions") > 1
+        assert (rig.events[-1].outcome.cost_usd or 0.0) >= 0.1, "one token of the rival's prompt"
+
     def test_where_calls_are_sent_again_they_are(self) -> None:
         rig, servers = ready(0.5, rig=drafting_rig({"retries": 1}))
         servers.meddle = raising("big completions", 1)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llm_proxy.engine.permit import Permit
-from llm_proxy.types import Usage
+from llm_proxy.types import CHAT, Usage
 from tests.fakes import body_of, completion, events_of, head
 
 TEXT = "text/event-stream"
@@ -17,9 +17,9 @@ NOTHING = Usage()
 class Given:
     """A permit, and what it was given back with."""
 
-    def __init__(self, limit_bytes: int = 1 << 20) -> None:
+    def __init__(self, limit_bytes: int = 1 << 20, api: str = CHAT) -> None:
         self.back: list[Usage | None] = []
-        self.permit = Permit(self.back.append, prompt_tokens=7, limit_bytes=limit_bytes)
+        self.permit = Permit(self.back.append, prompt_tokens=7, limit_bytes=limit_bytes, api=api)
 
 
 @pytest.fixture
@@ -66,6 +66,45 @@ def test_tool_calls_count_by_their_length(given: Given) -> None:
     given.permit.passed(body_of(value))
     given.permit.ended()
     assert given.back == [Usage(7, 10)]
+
+
+SAID = {"type": "message", "content": [{"type": "output_text", "text": "x" * 40}]}
+CALLED = {"type": "function_call", "name": "f", "arguments": "x" * 40}
+
+
+@pytest.mark.parametrize(
+    ("api", "answer", "tokens"),
+    [
+        ("completions", {"choices": [{"index": 0, "text": "x" * 40, "finish_reason": "stop"}]}, 10),
+        ("responses", {"status": "completed", "output": [SAID, CALLED], "usage": None}, 20),
+        ("responses", {"status": "queued", "output": [], "usage": None}, None),
+    ],
+    ids=["text", "response", "background"],
+)
+def test_answers_of_other_apis_that_do_not_say_it(api: str, answer: dict[str, Any], tokens: int | None) -> None:
+    given = Given(api=api)
+    given.permit.opened(head())
+    given.permit.passed(body_of(answer))
+    given.permit.ended()
+    assert given.back == [None if tokens is None else Usage(7, tokens)], "None: as much as was set aside"
+
+
+def test_a_text_that_is_streamed_counts_by_its_length() -> None:
+    given = Given(api="completions")
+    given.permit.opened(head(content_type=TEXT))
+    for finish in (None, "stop"):
+        chunk = {"choices": [{"index": 0, "text": "x" * 20, "logprobs": None, "finish_reason": finish}]}
+        given.permit.passed(b"data: " + body_of(chunk) + b"\n\n")
+    given.permit.passed(b"data: [DONE]\n\n")
+    assert given.back == [Usage(7, 10)]
+
+
+@pytest.mark.parametrize("choices", [5, ["x"], [{"message": "x"}], [{"message": {"tool_calls": [1, {"function": 2}]}}]])
+def test_an_answer_in_no_known_form_breaks_nothing(given: Given, choices: Any) -> None:
+    given.permit.opened(head())
+    given.permit.passed(body_of({"choices": choices}))
+    given.permit.ended()
+    assert given.back == [Usage(7, 0)]
 
 
 def test_a_stream_that_is_left_took_what_came(given: Given) -> None:

@@ -186,6 +186,16 @@ class TestCosts:
         racer.step(Raced(0, whole(FAR).head, True))
         assert racer.outcome.cost_usd == pytest.approx(0.2)
 
+    def test_of_a_local_answer_that_was_not_taken_where_the_remote_one_breaks(self) -> None:
+        made = rig()
+        racer = Racer(made)
+        made.scorer.says = 0.1
+        assert driven(racer.race.flows[1], whole(LOCAL)) is None
+        with pytest.raises(type(BROKEN)):
+            racer.flow.throw(BROKEN)
+        assert racer.outcome.cost_usd == pytest.approx(1.5)
+        assert made.selector.health.under_way("near") == 0
+
     def test_without_a_cache_the_call_is_booked_too(self) -> None:
         made = rig()
         call = request("What is it?", model="far/m", control="no-store")

@@ -20,6 +20,8 @@ from tests.faces.asgi_kit import Proxy, Raw, RawUpstream, ask, completion, http,
 CHAT = "/v1/chat/completions"
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "what is my secret?"}]}
 LIST = {"object": "list", "data": [{"id": name, "object": "model"} for name in ("m", "gpt-4o", "gpt-4o-mini")]}
+QUEUED = {"id": "r", "object": "response", "status": "queued", "output": [], "usage": None}
+UNCOUNTED = {"id": "c", "choices": [{"index": 0, "text": "x" * 2400, "finish_reason": "stop", "logprobs": None}]}
 PRICES = {"m": {"input_usd_per_mtok": 0.0, "output_usd_per_mtok": 1.0}}
 
 
@@ -264,6 +266,31 @@ class TestBudget:
             assert "limit 'of key a' of the budget (issued " in response.json()["error"]["message"]
             assert post(proxy, issue("b"), {**small, "max_tokens": 1200}).status_code == 200
             assert len(upstream.requests) == 3
+
+    @pytest.mark.parametrize(
+        ("path", "fields", "answer"),
+        [
+            ("/v1/responses", {"input": "hi", "background": True, "max_output_tokens": 600}, QUEUED),
+            ("/v1/completions", {"prompt": "hi", "max_tokens": 600}, UNCOUNTED),
+        ],
+        ids=["background", "no-usage"],
+    )
+    def test_what_an_answer_does_not_say_counts_too(self, tmp_path, monkeypatch, path, fields, answer):
+        raw = raw_response(json.dumps(answer).encode())
+        monkeypatch.setitem(globals(), "answering", lambda request: request.send(raw))
+        cache = {"directory": str(tmp_path / "c"), "semantic": False}
+        with issued(tmp_path, {"prices": PRICES}, cache=cache) as (proxy, issue, _):
+            key = issue("a", usd_per_day=0.001)  # 1,000 tokens
+            asked = [post(proxy, key, {"model": "m", "seed": seed, **fields}, path).status_code for seed in range(3)]
+            assert asked == [200, 429, 429]
+
+    def test_several_prompts_are_set_aside_for(self, tmp_path):
+        cache = {"directory": str(tmp_path / "c"), "semantic": False}
+        with issued(tmp_path, {"prices": PRICES}, cache=cache) as (proxy, issue, upstream):
+            key = issue("a", usd_per_day=0.001)
+            many = {"model": "m", "prompt": ["a", "b"], "max_tokens": 600}
+            assert refused(post(proxy, key, many, "/v1/completions"), 429, "budget_exceeded")
+            assert upstream.requests == []
 
     def test_what_is_not_counted_is_not_for_it(self, tmp_path):
         with issued(tmp_path) as (proxy, issue, upstream):

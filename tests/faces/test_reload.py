@@ -102,6 +102,7 @@ class TestHandingOver:
             ConfigError("cache.ttl_s must be above 0"),
             config("http://127.0.0.1:9/v1", server={"host": "0.0.0.0"}),
             OSError("gone"),
+            RecursionError("too deep"),
         ],
     )
     async def test_wrong_ones_leave_all_as_it_was(self, wrong: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import aiohttp
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from llm_proxy.config import Config
+from llm_proxy.faces._websocket import _linked
 from llm_proxy.faces.asgi import ProxyApp
 from llm_proxy.faces.serve import server_settings
 from llm_proxy.runtime import Runtime
@@ -297,3 +299,17 @@ def test_settings_name_what_reads_them() -> None:
     app = ProxyApp(Runtime(Config(backends={"b": {"base_url": "http://b.example/v1"}}, cache={"enabled": False})))
     settings = server_settings(app)
     assert (settings.ws, settings.ws_max_size) == ("websockets-sansio", app.limits.max_body_bytes)
+
+
+def test_a_message_for_a_caller_whose_socket_the_server_closed_ends_it_quietly() -> None:
+    class Backend:
+        async def receive(self) -> aiohttp.WSMessage:
+            return aiohttp.WSMessage(aiohttp.WSMsgType.TEXT, "late", None)
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(_: Any) -> None:
+        raise RuntimeError("Unexpected ASGI message 'websocket.send', after sending 'websocket.close'.")
+
+    asyncio.run(asyncio.wait_for(_linked(Backend(), receive, send), 5))  # type: ignore[arg-type]
