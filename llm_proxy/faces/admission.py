@@ -10,7 +10,9 @@
 from __future__ import annotations
 
 import hmac
+import json
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from ._asgi_io import Caller, Scope
 
 __all__ = ["Admission", "without_credentials"]
+
+# Where a server may read a model beside the body.
+_NAMES_ONE = re.compile(r"/(models|deployments|engines)/|[?&]model=")
 
 
 class Admission:
@@ -140,6 +145,9 @@ class Admission:
         """
         if holder is not None and holder.models:
             self.check_model(holder, named_model(body))
+            more = body.get("models")  # some servers ask these where the first gives no answer
+            for name in more if isinstance(more, list) else [] if more is None else [more]:
+                self.check_model(holder, str(name))
 
     def may_ask(self, holder: Holder, model: str) -> bool:
         """Whether the holder of a key may ask a model by this name: it, or what it is an alias of, is allowed."""
@@ -169,6 +177,9 @@ class Admission:
             )
         if not holder.models:
             return None
+        if _NAMES_ONE.search(f"{scope['path']}?{scope['query_string'].decode('latin-1')}".lower()):
+            message = "this key may ask certain models only, and this path names one"
+            raise Refused(403, message, code="model_not_allowed")
         headers = read_headers(tuple(map(tuple, scope["headers"])))[0]
         coding = headers.get("content-encoding", "identity").lower()
         raw = await caller.body(limit_bytes=limit_bytes, announced=headers.get("content-length", ""))
@@ -180,7 +191,7 @@ class Admission:
             raise Refused(
                 403, "this key may ask certain models only, and this request names none", code="model_not_allowed"
             )
-        self.check_model(holder, model)
+        self.check_body(holder, json.loads(raw))
         return raw
 
     def close(self) -> None:

@@ -191,6 +191,18 @@ class TestKeys:
         finding = list(checks.keys(config))[-1]
         assert (finding.state, finding.remedy) == ("problem", "export NO_SUCH_KEY=...")
 
+    def test_a_backend_that_callers_keys_no_longer_reach(self, tmp_path):
+        backend = {"base_url": "https://h/v1", "auth": "caller"}
+        assert {finding.state for finding in checks.keys(Config(backends={"a": backend}))} == {"ok"}
+        warned = list(checks.keys(Config(backends={"a": backend}, server={"keys": ["s" * 32]})))[-1]
+        assert (warned.state, warned.remedy) == ("warning", "set backends.a.api_key_env")
+        own = Config(backends={"a": {**backend, "api_key": SECRET}}, server={"keys": ["s" * 32]})
+        assert {finding.state for finding in checks.keys(own)} == {"ok"}
+        file = tmp_path / "keys.json"
+        file.write_text("{}")
+        issued = Config(backends={"a": backend}, server={"keys_file": file})
+        assert [finding.state for finding in checks.keys(issued)][-1] == "warning"
+
 
 def test_local_servers(monkeypatch):
     found = (

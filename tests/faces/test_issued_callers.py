@@ -203,6 +203,25 @@ class TestModels:
                 assert refused(post(proxy, key, {**QUESTION, name: "dear"}, path), 403, "model_not_allowed")
             assert upstream.requests == []
 
+    @pytest.mark.parametrize("path", [CHAT, "/v1/audio/speech"])
+    def test_others_that_are_asked_where_it_gives_no_answer(self, tmp_path, path):
+        with issued(tmp_path) as (proxy, issue, upstream):
+            key = issue("a", models=("m", "n"))
+            for models in (["m", "dear"], "dear", [{"name": "dear"}]):
+                assert refused(post(proxy, key, {**QUESTION, "models": models}, path), 403, "model_not_allowed")
+            assert upstream.requests == []
+            assert post(proxy, key, {**QUESTION, "models": ["n"]}, path).status_code == 200
+
+    @pytest.mark.parametrize(
+        "path",
+        ["/openai/deployments/dear/chat/completions", "/v1beta/models/dear:generateContent", "/v1/rerank?model=dear"],
+    )
+    def test_a_path_that_names_one(self, tmp_path, path):
+        with issued(tmp_path) as (proxy, issue, upstream):
+            assert refused(post(proxy, issue("a", models=("m",)), path=path), 403, "model_not_allowed")
+            assert upstream.requests == []
+            assert post(proxy, issue("b"), path=path).status_code == 200
+
     @pytest.mark.parametrize("sections", [{}, {"aliases": {"gpt-4o": "m"}}])
     def test_the_list_has_only_those(self, tmp_path, sections):
         with issued(tmp_path, **sections) as (proxy, issue, _):

@@ -68,10 +68,9 @@ _TAIL = """
 # [budget.limits.all]
 # usd_per_day = 5.0
 
-# The proxy of `llm-proxy serve`: loopback only, until it has keys.
+# The proxy of `llm-proxy serve`: loopback only, until it has keys; `llm-proxy keys add NAME` issues one.
 [server]
 # port = 8080
-# keys = ["a long secret"]
 """
 
 

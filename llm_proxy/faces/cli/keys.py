@@ -35,7 +35,7 @@ keys_app = typer.Typer(cls=Group, name="keys", no_args_is_help=True, help=_HELP)
 @keys_app.command()
 def add(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="What to call the key.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call the key.")],
     *,
     tenant: Annotated[
         str, typer.Option(metavar="NAME", help="Whose cache it has; keys of one tenant share one. Unset: its own.")
@@ -129,7 +129,9 @@ def ls(
 
 @keys_app.command()
 def rm(
-    context: typer.Context, name: Annotated[str, typer.Argument(help="Its name, or its id.")], as_json: Json = False
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name, or its id.")],
+    as_json: Json = False,
 ) -> None:
     """Take a key back; a running proxy refuses it within a second.
 

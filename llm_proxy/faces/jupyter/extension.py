@@ -97,7 +97,10 @@ class Extension:
 
     def _ask(self, line: str, question: str) -> None:
         options, session = chat_options(line), self.session
-        model = options.model or session.default_model()
+        if options.route and options.route not in session.config.routes:
+            known = ", ".join(sorted(session.config.routes)) or "none"
+            raise ConfigError(f"%%chat --route {options.route}: the settings have no such route; there are: {known}")
+        model = options.model or options.route or session.default_model()
         if not question.strip():
             raise ConfigError("%%chat needs a question below its line")
         messages = [{"role": "user", "content": question.strip()}]

@@ -27,12 +27,14 @@ class ChatOptions:
     """The options of one ``%%chat``; an empty text where one was not given.
 
     Attributes:
-        model: Model, route or alias to ask.
+        model: Model or alias to ask.
+        route: Route to ask.
         system: System message.
         is_new: Whether to ask upstream even where an answer is stored.
     """
 
     model: str = ""
+    route: str = ""
     system: str = ""
     is_new: bool = False
 
@@ -61,7 +63,8 @@ def chat_options(line: str) -> ChatOptions:
             values[name] = value if mark else words.pop(0)
     if values.get("--model") and values.get("--route"):
         raise ConfigError("%%chat takes --model or --route, not both: a route chooses the model")
-    return ChatOptions(values.get("--model") or values.get("--route", ""), values.get("--system", ""), is_new)
+    model, route, system = (values.get(name, "") for name in _VALUES)
+    return ChatOptions(model, route, system, is_new)
 
 
 def chat_completions(session: Session, event: Any) -> Sequence[str]:

@@ -57,6 +57,7 @@ class TestChat:
             ("%%chat --bake\nhello", "knows --model"),
             ("%%chat --model\nhello", "needs a value"),
             ("%%chat --model m --route r\nhello", "not both"),
+            ("%%chat --route nope\nhello", "no such route; there are: none"),
             ('%%chat --system "half\nhello', "No closing quotation"),
             ("%%chat --model m\n   \n", "question"),
             ("%%chat\nhello", "--model NAME"),
