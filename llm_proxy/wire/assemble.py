@@ -64,7 +64,7 @@ class Assembler:
         """Take in one chunk, which the assembler then owns.
 
         Raises:
-            ValueError: ``choices`` or a delta in it is not what the protocol says.
+            ValueError: ``choices`` or a delta in it is not what the protocol says, or goes on after its end.
             RecursionError: It is nested too deeply.
         """
         for choice in objects(chunk.get("choices") or []):
@@ -106,10 +106,11 @@ class _Choice:
         self._rest: JSON = {}
 
     def add(self, choice: JSON) -> None:
+        is_over = bool(self.finish_reason)
         for name, value in choice.items():
             if name == "delta":
                 if value:
-                    self._add_delta(value)
+                    self._add_delta(value, is_over=is_over)
             elif value is None:
                 if name not in {"index", "finish_reason", "message"}:
                     self._rest.setdefault(name, None)
@@ -135,9 +136,11 @@ class _Choice:
         logprobs = {"logprobs": rest.pop("logprobs")} if "logprobs" in rest else {}
         return {"message": _whole(message), **logprobs, "finish_reason": self.finish_reason, **rest}
 
-    def _add_delta(self, delta: JSON) -> None:
+    def _add_delta(self, delta: JSON, *, is_over: bool) -> None:
         if not isinstance(delta, dict):
             raise ValueError("delta is not an object")
+        if is_over and delta.get("content"):
+            raise ValueError("text after the end of its choice")
         calls = delta.get("tool_calls")
         if calls:
             delta = {**delta, "tool_calls": None}  # keeps the field's place

@@ -9,7 +9,7 @@ Source: OpenAI's API reference, "Responses" and "Responses: streaming events".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_proxy.errors import WireError
@@ -86,23 +86,32 @@ def said_in(answer: Mapping[str, Any]) -> str | None:
 
 
 class ResponseEvents:
-    """Waits for the event that ends a stream: it holds the whole answer. See `llm_proxy.wire.recorder.Chunks`."""
+    """Waits for the event that ends a stream: it holds the whole answer. See `llm_proxy.wire.recorder.Chunks`.
+
+    Where it holds another text than was handed on before, nobody knows which of the two the answer is.
+    """
 
     is_finished = False
 
     def __init__(self) -> None:
         self.is_over = False
         self._answer: JSON = {}
+        self._said: dict[tuple[str, str], list[str]] = {}
 
     def add(self, chunk: JSON) -> None:
-        """Take in one event; raises ValueError where it is an error, or the last one and holds no response."""
+        """Take in one event; raises ValueError where it is an error, or the last one and holds no such response."""
         kind = chunk.get("type")
+        if kind == "response.output_text.delta":
+            place = str(chunk.get("output_index")), str(chunk.get("content_index"))
+            self._said.setdefault(place, []).append(str(chunk.get("delta")))
         if kind == "error":
             raise ValueError("the stream holds an error")
         if kind in _TERMINAL:
             answer = chunk.get("response")
             if not isinstance(answer, dict):
                 raise ValueError("the last event holds no response")
+            if self._said and sorted(map("".join, self._said.values())) != sorted(_texts(answer)):
+                raise ValueError("the last event holds another text than the events before it")
             self._answer, self.is_over = answer, True
 
     def completion(self) -> JSON:
@@ -110,6 +119,14 @@ class ResponseEvents:
         if not self.is_over:
             raise ValueError("the stream ended before its last event")
         return self._answer
+
+
+def _texts(answer: JSON) -> Iterator[str]:
+    """What the messages of an answer say, part by part; not what is refused, or thought."""
+    output = answer.get("output")
+    for item in output if isinstance(output, list) else ():
+        if isinstance(item, dict) and item.get("type") == "message":
+            yield from filter(None, texts_of(item.get("content")))
 
 
 def _message(item: JSON) -> JSON:

@@ -111,6 +111,13 @@ def test_the_finish_reason(reasons: list[str | None], expected: str | None) -> N
     assert choice_of(*choices)["finish_reason"] == expected
 
 
+def test_text_after_the_end_is_no_answer() -> None:
+    choice = choice_of({"finish_reason": "stop", "delta": {"content": "a"}}, {"delta": {"content": ""}}, {"delta": {}})
+    assert choice["message"]["content"] == "a"
+    with pytest.raises(ValueError, match="after the end"):
+        choice_of({"finish_reason": "stop", "delta": {"content": "a"}}, {"delta": {"content": "b"}})
+
+
 def test_unknown_fields_of_a_choice() -> None:
     choice = choice_of(
         {"token_ids": [1], "filters": {"a": 1}, "note": "x", "none": None, "delta": {"content": "a"}},

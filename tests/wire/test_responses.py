@@ -114,6 +114,18 @@ class TestRecording:
         whole = response({"model": model})
         assert recorded(stream_of(whole)) == ("", whole)
 
+    @pytest.mark.parametrize("output", ["other", [], None, ["x"], [message(content="other")]])
+    def test_a_last_event_that_says_something_else_is_no_answer(self, output: Any) -> None:
+        whole = response({"model": "m"})
+        first, _, last = stream_of(whole).rpartition(b"event: response.completed")
+        output = (
+            [message(content=[{**whole["output"][0]["content"][0], "text": output}])] if output == "other" else output
+        )
+        last = sse({"type": "response.completed", "response": {**whole, "output": output}}, "response.completed")
+        assert recorded(first + last) == ("damaged", None)
+        without = b"".join(part + b"\n\n" for part in first.split(b"\n\n") if part and b"output_text.delta" not in part)
+        assert recorded(without + last)[0] == "", "who says nothing before contradicts nothing"
+
     def test_any_split_of_the_bytes_gives_the_same(self) -> None:
         whole = response({"model": "thinks"})
         assert recorded(stream_of(whole), step=7) == ("", whole)
