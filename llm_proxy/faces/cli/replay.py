@@ -31,7 +31,13 @@ _SHOWN = 20
 
 def replay(
     context: typer.Context,
-    budget: Annotated[float, typer.Option(metavar="USD", min=0.0, help="Most dollars to spend; it is never exceeded.")],
+    *,
+    budget: Annotated[
+        float,
+        typer.Option(
+            metavar="USD", min=0.0, help="Most dollars to spend; a server must heed max_tokens for it to hold."
+        ),
+    ],
     logs: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE]", help="Logs of past calls, as for cache warm.")
     ] = None,
