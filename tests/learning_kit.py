@@ -67,10 +67,14 @@ class Learns:
         head = {"authorization": f"Bearer {key}"}
         return self.http.post("/llm-proxy/feedback", json={"id": call_id, "good": good}, headers=head)
 
-    def until_compared(self) -> None:
-        """Wait until nothing is under way beside calls, and all is written."""
+    def until_idle(self) -> None:
+        """Wait until nothing is under way beside calls: how many may be at once is bounded, and others are left out."""
         way = self.runtime.learning.learner._ways["auto"]
         until(lambda: way.allowance._under_way == 0, 60)
+
+    def until_compared(self) -> None:
+        """Wait until nothing is under way beside calls, and all is written."""
+        self.until_idle()
         assert self.runtime.learning._log is not None
         self.runtime.learning._log.flush()
 

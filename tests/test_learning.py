@@ -62,6 +62,7 @@ def used(proxy: Learns, questions: Sequence[Right], *, share: float) -> None:
                 said = {"x-llm-proxy-feedback": f"{call_id}; {'good' if good else 'bad'}"}
             else:
                 assert proxy.tell(call_id, good).status_code == 200
+        proxy.until_idle()
     proxy.until_compared()
 
 

@@ -5,6 +5,9 @@
     connected ── head_s ──> head whole ── body_s of silence ──> body whole ── answer ──> idle ── idle_s ──> closed
                                                                   └─ stalled_s without a byte taken ──> aborted
 
+A refused caller who still sends is read on for a moment and not listened to: a socket that is closed with bytes unread
+is reset, and a reset takes the answer away that the caller has not read yet (RFC 9112, section 9.6).
+
 uvicorn itself bounds only how long a connection may be idle between two requests, and the head for h11 alone.
 """
 
@@ -33,6 +36,7 @@ _PROTOCOLS = {
     "httptools": ("uvicorn.protocols.http.httptools_impl", "HttpToolsProtocol"),
 }
 _LAST_S = 0.3  # longer than a request is on its way
+_LINGER_S, _LINGER_BYTES = 1.0, 1 << 20  # of a caller who was refused and sends on
 _LINES: dict[int, bytes] = {status.value: f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _BEYOND = 256  # connections over the limit that are told so; the rest are closed without a word
 _REASONS = {
@@ -75,6 +79,8 @@ class _Watched(asyncio.Protocol):
     _answered_s: float | None = None
     _is_draining = False
     _is_upgraded = False
+    _lingering: asyncio.TimerHandle | None = None
+    _unheard_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take a connection in; one too many is answered with 503, far too many are not answered at all."""
@@ -91,10 +97,17 @@ class _Watched(asyncio.Protocol):
         """Forget about all waiting."""
         self._forget()
         self._move_on()
+        if self._lingering is not None:
+            self._lingering.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes in, and see where in a request they lead."""
+        if self._lingering is not None:
+            self._unheard_bytes += len(data)
+            if self._unheard_bytes > _LINGER_BYTES:
+                self.transport.close()
+            return
         before = self.cycle
         had_body = before is not None and before.more_body
         super().data_received(data)
@@ -217,7 +230,7 @@ class _Watched(asyncio.Protocol):
 
     def _refuse(self, status: int, message: str, *, code: str | None = None) -> None:
         """Answer instead of the application, which is not asked or will see that its caller has left."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._lingering is not None:
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             body = error_body(message, type="server_error" if code else "invalid_request_error", code=code)
@@ -225,7 +238,19 @@ class _Watched(asyncio.Protocol):
             rows += [("allow", METHODS)] if status == 405 else []
             head = "".join(f"{name}: {value}\r\n" for name, value in rows)
             self.transport.write(f"HTTP/1.1 {status} {_REASONS[status]}\r\n{head}\r\n".encode() + body)
-        self.transport.close()
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        """End our half of the connection, and close it when the caller has, or after a moment."""
+        self._forget()
+        if not self.transport.can_write_eof():  # TLS
+            self.transport.close()
+            return
+        self.flow.resume_reading()
+        self._lingering = self.loop.call_later(_LINGER_S, self.transport.close)
+        self.transport.write_eof()
 
 
 def _make_last(cycle: Any) -> None:

@@ -67,6 +67,29 @@ class TestHeads:
                 caller.sendall(b"x-more: " + b"a" * 500 + b"\r\n")
             assert received(caller).startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
 
+    def test_who_sends_on_reads_the_answer_all_the_same(self, parser):
+        with served(parser, max_head_bytes=2048) as (port, _), socket.create_connection(("127.0.0.1", port)) as caller:
+            caller.sendall(HEAD + b"x-more: " + b"a" * 4000)
+            time.sleep(0.1)  # refused by now
+            for _ in range(8):
+                caller.sendall(b"b" * 1000)
+                time.sleep(0.01)
+            assert received(caller).startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
+
+    @pytest.mark.parametrize("size", [1000, 100_000])
+    def test_who_never_ends_is_closed_all_the_same(self, parser, size):
+        with served(parser, max_head_bytes=2048) as (port, _), socket.create_connection(("127.0.0.1", port)) as caller:
+            caller.sendall(HEAD + b"x-more: " + b"a" * 4000)
+
+            def is_closed() -> bool:
+                try:
+                    caller.sendall(b"b" * size)
+                except ConnectionError:
+                    return True
+                return False
+
+            until(is_closed, 2)
+
     def test_too_many_headers(self, parser):
         with served(parser, max_headers=10) as (port, _):
             rows = b"".join(b"x-%d: a\r\n" % number for number in range(10))
