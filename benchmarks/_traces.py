@@ -21,7 +21,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -43,11 +43,13 @@ class Trace:
         requests: Number of the query of each request.
         costs_usd: Cost of the answer of each query, > 0.
         sizes: Bytes of the answer of each query, > 0.
+        popularity: Weight of each query that the requests were drawn by, >= 0; empty where it changes hands.
     """
 
     requests: list[int]
     costs_usd: list[float]
     sizes: list[int]
+    popularity: list[float] = field(default_factory=list)
 
     @cached_property
     def counts(self) -> Counter[int]:
@@ -111,9 +113,8 @@ def trace(path: Path, *, costs: str, data: Path, requests: int, seed: int, drift
     if drift:
         start = int(drift * requests)
         drawn[start:] = [others[query] for query in drawn[start:]]
-    return Trace(
-        drawn, [cost for cost, _ in tokens], [_ENTRY_BYTES + _BYTES_PER_TOKEN * generated for _, generated in tokens]
-    )
+    sizes = [_ENTRY_BYTES + _BYTES_PER_TOKEN * generated for _, generated in tokens]
+    return Trace(drawn, [cost for cost, _ in tokens], sizes, [] if drift else weights)
 
 
 def _popularity(path: Path) -> list[float]:

@@ -8,7 +8,10 @@ different queries that are asked, and is empty at first. A miss pays for its ans
 The library's policies run as its cache runs them; beside them libcachesim's, which know bytes and no costs, as they
 come, but for a window of W-TinyLFU that would be too small for any entry. ``hindsight_cost_saved_ratio`` is the best
 that a cache could save whose entries are chosen beforehand and never change. ``gap_closed`` is how far a policy of the
-library comes from the best of libcachesim's, 0, to that, 1.
+library comes from the best of libcachesim's, 0, to that, 1. ``ceilings`` says the same of policies that are told what
+no cache can know, and of a bound for every policy: see `benchmarks._ceilings`. With ``--seeds``, ``over_seeds`` has
+all of this for so many seeds from ``--seed`` on, as the mean of ``gap_closed``, its standard error, the least and the
+share of seeds at 0.9 or above; ``gdsf_behind`` is by how much ``gdsf`` lies below each ceiling, seed by seed.
 
 ``us_per_request`` is the time of all verbs of one request. The last figures are of a whole view of ``--entries``
 entries, ``gdsf``, without an index and beside the keys: how long it takes to load, its bytes, and the time of a
@@ -21,9 +24,11 @@ import argparse
 import gc
 import os
 import random
+import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +40,7 @@ from llm_proxy.cache.policies.lfu import LFU
 from llm_proxy.cache.policies.lru import LRU
 from llm_proxy.cache.view import ROW_BYTES, View
 
+from ._ceilings import KNOWING, any_policy
 from ._report import arguments, report
 from ._traces import COSTS, Trace, trace
 
@@ -51,6 +57,7 @@ _THEIRS = {
 }
 _PLOTTED = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
 _TIMED_REQUESTS = 200_000
+_ASKED = 0.9  # of the gap
 
 
 def main() -> None:
@@ -64,30 +71,37 @@ def main() -> None:
         requests=(int, 200_000, "requests in all"),
         seed=(int, 0, "of all that is drawn"),
         data=(Path, None, "folder of the data sets that costs are taken from; else that of the queries' own folder"),
+        seeds=(int, 1, "how many seeds, from that on, to summarize beside it"),
         drift=(float, 0.0, "share of the requests after which popularities change hands; 0: never"),
         entries=(int, 1_000_000, "entries of the view that is timed and weighed; 0: none"),
         plot=(Path, None, "SVG file to draw cost against cache size into"),
     )
     _check(options)
-    found = trace(
-        options.queries,
-        costs=options.costs,
-        data=options.data or options.queries.resolve().parent.parent,
-        requests=options.requests,
-        seed=options.seed,
-        drift=options.drift,
-    )
+    found = _drawn(options, options.seed)
     figures = {
         "file": f"{options.queries.parent.name}/{options.queries.name}",
         **{name: getattr(options, name) for name in ("costs", "cache_fraction", "requests", "seed", "drift")},
         **_compared(found, options.cache_fraction),
     }
+    if options.seeds > 1:
+        figures["over_seeds"] = _over_seeds(options)
     if options.entries:
         misses = 1 - next(row["hit_ratio"] for row in figures["policies"] if row["ours"] and row["name"] == "gdsf")
         figures |= _at_scale(options.entries, misses, options.seed)
     if options.plot:
         _plot(found, options.plot)
     report("eviction", figures, options, table=_table(figures))
+
+
+def _drawn(options: argparse.Namespace, seed: int) -> Trace:
+    return trace(
+        options.queries,
+        costs=options.costs,
+        data=options.data or options.queries.resolve().parent.parent,
+        requests=options.requests,
+        seed=seed,
+        drift=options.drift,
+    )
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -98,8 +112,8 @@ def _check(options: argparse.Namespace) -> None:
         sys.exit(f"--costs {options.costs}: there is only {' and '.join(COSTS)}")
     if not 0 < options.cache_fraction <= 1 or not 0 <= options.drift <= 1:
         sys.exit("--cache-fraction must be above 0 and at most 1, --drift at least 0 and at most 1")
-    if options.entries < 0:
-        sys.exit(f"--entries {options.entries}: 0 or more")
+    if options.entries < 0 or options.seeds < 1:
+        sys.exit(f"--entries {options.entries} must be 0 or more, --seeds {options.seeds} at least 1")
     if options.plot and not options.plot.absolute().parent.is_dir():
         sys.exit(f"--plot {options.plot}: there is no such folder")
     try:
@@ -108,24 +122,59 @@ def _check(options: argparse.Namespace) -> None:
         sys.exit("policies to compare with are missing: pip install libcachesim")
 
 
-def _compared(found: Trace, fraction: float) -> dict[str, Any]:
+def _compared(found: Trace, fraction: float, ours: dict[str, Callable[[], Policy]] = _OURS) -> dict[str, Any]:
     """Figures of all policies at one size of the cache."""
     capacity = found.capacity(fraction)
     if capacity < 1:
         sys.exit(f"--cache-fraction {fraction}: the cache has no room for one byte")
-    rows = [_measured(found, capacity, name, policy=new) for name, new in _OURS.items()]
+    rows = [_measured(found, capacity, name, policy=new) for name, new in ours.items()]
     rows += [_measured(found, capacity, name, theirs=kind) for name, kind in _THEIRS.items()]
+    ceilings = _ceilings(found, capacity)
     best = max(row["cost_saved_ratio"] for row in rows if not row["ours"])
     hindsight = found.hindsight(capacity)
-    for row in rows:
-        if row["ours"]:
-            row["gap_closed"] = (row["cost_saved_ratio"] - best) / (hindsight - best) if hindsight > best else None
+    for row in [row for row in rows if row["ours"]] + ceilings:
+        row["gap_closed"] = (row["cost_saved_ratio"] - best) / (hindsight - best) if hindsight > best else None
     return {
         "distinct": len(found.counts),
         "cache_bytes": capacity,
         "policies": rows,
         "best_cost_blind_ratio": best,
         "hindsight_cost_saved_ratio": hindsight,
+        "ceilings": ceilings,
+    }
+
+
+def _ceilings(found: Trace, capacity: int) -> list[dict[str, Any]]:
+    """What policies save that are told what a cache can't know, and what none can exceed."""
+    told = KNOWING if found.popularity else {}
+    rows = [_measured(found, capacity, name, policy=partial(new, found.popularity)) for name, new in told.items()]
+    known = [{"name": row["name"], "cost_saved_ratio": row["cost_saved_ratio"]} for row in rows]
+    return [*known, {"name": "any policy", "cost_saved_ratio": any_policy(found, capacity)}]
+
+
+def _over_seeds(options: argparse.Namespace) -> dict[str, Any]:
+    """How far `GDSF` and the ceilings close the gap, over seeds; one that leaves no gap does not count."""
+    closed: dict[str, list[float]] = {}
+    for seed in range(options.seed, options.seed + options.seeds):
+        compared = _compared(_drawn(options, seed), options.cache_fraction, {"gdsf": GDSF})
+        for row in [*compared["policies"], *compared["ceilings"]]:
+            if row.get("gap_closed") is not None:
+                closed.setdefault(row["name"], []).append(row["gap_closed"])
+    ours = closed.get("gdsf", [])
+    behind = {name: [than - our for than, our in zip(closed[name], ours, strict=True)] for name in closed}
+    return {
+        "seeds": len(ours),
+        "gap_closed": {name: _summary(gaps) for name, gaps in closed.items()},
+        "gdsf_behind": {name: _summary(gaps) for name, gaps in behind.items() if name != "gdsf"},
+    }
+
+
+def _summary(gaps: Sequence[float]) -> dict[str, float]:
+    return {
+        "mean": statistics.fmean(gaps),
+        "standard_error": statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else 0.0,
+        "least": min(gaps),
+        "at_nine_tenths": sum(gap >= _ASKED for gap in gaps) / len(gaps),
     }
 
 
@@ -251,8 +300,21 @@ def _table(figures: dict[str, Any]) -> list[tuple[str, ...]]:
         cells = [f"{row[name]:.4g}" if row.get(name) is not None else "" for name in names]
         rows.append((row["name"] if row["ours"] else f"{row['name']} (libcachesim)", *cells))
     rows.append(("best in hindsight", "", "", f"{figures['hindsight_cost_saved_ratio']:.4g}"))
+    for row in figures["ceilings"]:
+        closed = "" if row["gap_closed"] is None else f"{row['gap_closed']:.4g}"
+        rows.append((row["name"], "", "", f"{row['cost_saved_ratio']:.4g}", "", closed))
+    rows += _table_over_seeds(figures["over_seeds"]) if "over_seeds" in figures else []
     scale = ("entries", "load_s", "bytes_per_entry", "us_per_request_1m")
     return rows + [(name, f"{figures[name]:.4g}") for name in scale if name in figures]
+
+
+def _table_over_seeds(over: dict[str, Any]) -> list[tuple[str, ...]]:
+    names = ("mean", "standard_error", "least", "at_nine_tenths")
+    rows: list[tuple[str, ...]] = [(f"gap_closed over {over['seeds']} seeds", *names)]
+    rows += [(name, *(f"{of[each]:.4g}" for each in names)) for name, of in over["gap_closed"].items()]
+    return rows + [
+        (f"gdsf behind: {name}", *(f"{of[each]:.4g}" for each in names[:3])) for name, of in over["gdsf_behind"].items()
+    ]
 
 
 if __name__ == "__main__":

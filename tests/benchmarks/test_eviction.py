@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks._ceilings import KNOWING
 from benchmarks._traces import Trace, trace
 from benchmarks.eviction import replay
 from llm_proxy.cache.policies.gdsf import GDSF
@@ -69,6 +70,46 @@ def test_the_keys(data: Path, costs: str) -> None:
     assert found["us_per_request_1m"] > 0
     assert found["entries"] == 2_000
     assert len(table) >= 12
+    ceilings = found["ceilings"]
+    assert [row["name"] for row in ceilings[:2]] == list(KNOWING)
+    for row in [*ours.values(), ceilings[0], ceilings[1]]:
+        assert row["cost_saved_ratio"] <= ceilings[2]["cost_saved_ratio"]
+        gap = found["hindsight_cost_saved_ratio"] - found["best_cost_blind_ratio"]
+        assert row["gap_closed"] * gap == pytest.approx(row["cost_saved_ratio"] - found["best_cost_blind_ratio"])
+
+
+def test_many_seeds(data: Path) -> None:
+    pytest.importorskip("libcachesim")
+    options = (
+        "--queries",
+        data / "queries.tsv",
+        "--requests",
+        2_000,
+        "--entries",
+        0,
+        "--cache-fraction",
+        0.2,
+        "--json",
+    )
+    *table, last = run(data, *options, "--seeds", 3).stdout.splitlines()
+    found = json.loads(last)["over_seeds"]
+    names = ["gdsf", *KNOWING, "any policy"]
+    assert (found["seeds"], list(found["gap_closed"]), list(found["gdsf_behind"])) == (3, names, names[1:])
+    singly = [json.loads(run(data, *options, "--seed", seed).stdout.splitlines()[-1]) for seed in range(3)]
+    ours = [next(row for row in one["policies"] if row["name"] == "gdsf")["gap_closed"] for one in singly]
+    most = [one["ceilings"][2]["gap_closed"] for one in singly]
+    assert found["gap_closed"]["gdsf"]["mean"] == pytest.approx(sum(ours) / 3)
+    assert found["gap_closed"]["gdsf"]["least"] == pytest.approx(min(ours))
+    assert found["gap_closed"]["gdsf"]["at_nine_tenths"] == pytest.approx(sum(gap >= 0.9 for gap in ours) / 3)
+    assert found["gdsf_behind"]["any policy"]["mean"] == pytest.approx(sum(most) / 3 - sum(ours) / 3)
+    assert any(line.startswith("gdsf behind: any policy") for line in table)
+
+
+def test_nobody_knows_popularities_that_change_hands(data: Path) -> None:
+    pytest.importorskip("libcachesim")
+    options = ("--queries", data / "queries.tsv", "--requests", 2_000, "--entries", 0, "--drift", 0.5, "--json")
+    found = json.loads(run(data, *options).stdout.splitlines()[-1])
+    assert [row["name"] for row in found["ceilings"]] == ["any policy"]
 
 
 def test_it_draws(data: Path) -> None:
@@ -88,7 +129,8 @@ def test_it_draws(data: Path) -> None:
         (("--queries", "x", "--cache-fraction", "0"), "--cache-fraction must be above 0"),
         (("--queries", "x", "--cache-fraction", "nan"), "--cache-fraction must be above 0"),
         (("--queries", "x", "--drift", "2"), "--drift at least 0"),
-        (("--queries", "x", "--entries", "-1"), "--entries -1: 0 or more"),
+        (("--queries", "x", "--entries", "-1"), "--entries -1 must be 0 or more"),
+        (("--queries", "x", "--seeds", "0"), "--seeds 0 at least 1"),
         (("--queries", "x", "--plot", "absent/x.svg"), "--plot absent/x.svg: there is no such folder"),
         (("--queries", "absent.tsv"), "absent.tsv can't be read"),
         (("--queries", "absent.txt"), "absent.txt: no texts"),
