@@ -69,8 +69,9 @@ class BackendAttempts(Fallbacks):
     can_prefill: Literal["no", "continue_final_message", "trailing", "prefix", "prefix_echoed"] = Field(
         "no",
         description="How it is asked to go on with an answer that broke off: `continue_final_message` (vLLM, "
-        "llama.cpp), `trailing` (it goes on with a last message of the assistant by itself), `prefix` (DeepSeek), "
-        "`prefix_echoed` (Mistral, which repeats the beginning).",
+        "llama.cpp's own server), `trailing` (it goes on with a last message of the assistant by itself: llama.cpp's "
+        "own server), `prefix` (DeepSeek), `prefix_echoed` (Mistral, which repeats the beginning). `no` for "
+        "llama-cpp-python's server and `transformers serve`, which only begin anew.",
     )
 
 

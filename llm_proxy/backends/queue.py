@@ -7,21 +7,23 @@
     leave    its slot goes to, of those that wait:
                the oldest, where it is due
                else the shortest, by predicted tokens, of the tenants that are not ahead
-    due      has waited `bound_s` or longer, and `_PATIENCE` times as long as all who wait will take, as predicted
+    due      has waited `bound_s` or longer, and `PATIENCE` times as long as all who wait would take at their usual
     ahead    a tenant that has had more seconds of slots, since anybody began to wait, than `_AHEAD` usual answers
              beyond the one that waits and has had least
 
 The shortest first makes the mean wait least, and lets long answers starve. So who is due is overtaken by nobody who
 came later. In a jam every order keeps somebody waiting about as long as all who wait will take: a bound in seconds
 alone would make it the order of arrival just where another order is worth most. So the bound grows with the jam, and
-shrinks with it. With a ``bound_s`` of 0 the order is that of arrival, with inf nobody is ever due.
+shrinks with it. It grows by how many wait, not by what is predicted of them: where the shortest go first the longest
+are left, and the bound would grow with their lengths just when they should be called. With a ``bound_s`` of 0 the order
+is that of arrival, with inf nobody is ever due.
 
 What a tenant has had is counted when it begins, as predicted, and put right when it is over; one who comes to wait anew
 is given at least what the one with the least has had, so that nobody saves up for later. Order within one process:
 other processes that ask the same backend have slots of their own.
 
 Source: shortest predicted first: Fu et al., arXiv 2408.15792; what tenants have had: the virtual token counter of Sheng
-et al., "Fairness in Serving Large Language Models", arXiv 2401.00588, with seconds in place of tokens. `_PATIENCE` was
+et al., "Fairness in Serving Large Language Models", arXiv 2401.00588, with seconds in place of tokens. `PATIENCE` was
 chosen by `benchmarks.schedule`: with less the mean latency at a load of 90 % is more than half of that in order of
 arrival, with more the 99th percentile is more than one and a half times it for the answers of some models. To learn
 how long answers take by their predicted length made it no better.
@@ -39,9 +41,11 @@ from heapq import heappop, heappush
 
 from llm_proxy.errors import LimitReached
 
-__all__ = ["Place", "Queue"]
+__all__ = ["PATIENCE", "Place", "Queue"]
 
-_PATIENCE = 2.5
+PATIENCE = 2.75
+"""How many times as long as those who wait would take, at their usual, a call waits until it is due."""
+
 _AHEAD = 4.0
 _RECENT = 101
 _FADING = 0.99  # what is known of a backend's speed, with every answer: half is forgotten after 69
@@ -94,10 +98,20 @@ class Queue:
         bound_s: Least seconds after which a call is due, >= 0, or inf; 0: at once.
         length: Most calls that wait, >= 0.
         monotonic: Clock, seconds.
+        patience: See `PATIENCE`; > 0.
     """
 
-    def __init__(self, *, slots: int, bound_s: float, length: int, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        slots: int,
+        bound_s: float,
+        length: int,
+        monotonic: Callable[[], float],
+        patience: float = PATIENCE,
+    ) -> None:
         self._slots, self._bound_s, self._length, self._monotonic = slots, bound_s, length, monotonic
+        self._patience = patience
         # Not reentrant, and `leave` never waits for it: the garbage collector may end a dropped call inside any method.
         self._lock = threading.Lock()
         self._left: deque[Place] = deque()
@@ -105,8 +119,7 @@ class Queue:
         self._arrivals: deque[Place] = deque()
         self._tenants: dict[str, _Tenant] = {}
         self._waiting = self._entered = 0
-        self._waiting_tokens = 0.0
-        self._spent_s, self._spent_tokens = _PRIOR_S, _PRIOR_TOKENS
+        self._spent_s, self._spent_tokens, self._spent_calls = _PRIOR_S, _PRIOR_TOKENS, 1.0
         self._recent: deque[float] = deque(maxlen=_RECENT)
 
     @property
@@ -204,7 +217,6 @@ class Queue:
         heappush(tenant.line, (place.tokens, place.number, place))
         self._arrivals.append(place)
         self._waiting += 1
-        self._waiting_tokens += place.tokens
 
     def _begin(self, place: Place, now_s: float) -> None:
         place.begun_s, place.expected_s = now_s, self._expected_s(place.tokens)
@@ -215,18 +227,15 @@ class Queue:
     def _end(self, place: Place, now_s: float) -> None:
         place.is_over = True
         if place.begun_s is None:
-            self._wait_no_more(place)
+            self._waiting -= 1
             return
         del self._in_slots[place.number]
         took_s = now_s - place.begun_s
         self._spent_s = self._spent_s * _FADING + took_s
         self._spent_tokens = self._spent_tokens * _FADING + place.tokens
+        self._spent_calls = self._spent_calls * _FADING + 1
         if place.tenant in self._tenants:
             self._tenants[place.tenant].had_s += took_s - place.expected_s
-
-    def _wait_no_more(self, place: Place) -> None:
-        self._waiting -= 1
-        self._waiting_tokens -= place.tokens
 
     def _next(self, now_s: float) -> Place:
         """Whose turn it is; somebody waits."""
@@ -239,8 +248,8 @@ class Queue:
         return min((place for had_s, place in shortest if had_s <= most_s), key=_by_length)
 
     def _is_due(self, place: Place, now_s: float) -> bool:
-        jam_s = self._expected_s(self._waiting_tokens) / self._slots
-        return not self._bound_s or now_s - place.entered_s >= max(self._bound_s, _PATIENCE * jam_s)
+        jam_s = self._waiting * self._spent_s / self._spent_calls / self._slots
+        return not self._bound_s or now_s - place.entered_s >= max(self._bound_s, self._patience * jam_s)
 
     def _drain_s(self, now_s: float, counts: Callable[[Place], bool] = lambda place: True) -> float:
         """Until all slots are through with what is under way, and with those who wait and count."""
@@ -274,13 +283,12 @@ class Queue:
         begun = []
         while self._waiting and len(self._in_slots) < self._slots:
             place = self._next(now_s)
-            self._wait_no_more(place)
+            self._waiting -= 1
             self._begin(place, now_s)
             begun.append(place)
         if not self._waiting:  # nobody is kept waiting, so nobody is behind
             self._tenants.clear()
             self._arrivals.clear()
-            self._waiting_tokens = 0.0  # whatever rounding left
         return begun
 
     # -- outside of it ---------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_proxy.backends.queue import Place, Queue
+from llm_proxy.backends.queue import PATIENCE, Place, Queue
 from llm_proxy.errors import LimitReached
 from llm_proxy.testing import FakeClock
 
@@ -71,14 +71,12 @@ def test_a_bound_of_zero_is_the_order_of_arrival() -> None:
 
 def test_who_is_due_is_overtaken_by_nobody() -> None:
     desk = Desk(bound_s=30.0)
-    desk.enter("first", 1200.0)  # 60 tokens are a second, as long as nothing else was learnt
+    desk.enter("0", 60.0)
     desk.enter("long", 400.0)
-    desk.enter("short", 300.0)
-    desk.leave("first", 20.0)
-    assert desk.called == ["first", "short"], "not yet due"
-    desk.enter("shorter", 60.0)
-    desk.leave("short", 12.0)
-    assert desk.called == ["first", "short", "long"]
+    for at in range(1, 40):  # one that is shorter comes each second, just before the one before it is over
+        desk.enter(str(at), 60.0)
+        desk.leave(desk.called[-1], 1.0)
+    assert desk.called[:32] == [*map(str, range(30)), "long", "30"]
 
 
 def test_a_jam_makes_the_bound_longer() -> None:
@@ -88,6 +86,23 @@ def test_a_jam_makes_the_bound_longer() -> None:
         desk.enter(str(at), tokens=60.0 * (1 + (at * 37) % 100))
     desk.leave("0", 10.0)
     assert desk.called[1] == min((str(at) for at in range(1, 100)), key=lambda name: desk.places[name].tokens)
+
+
+def test_a_jam_is_as_long_as_many_wait_not_as_long_as_is_predicted_of_them() -> None:
+    """The longest are left where the shortest go first: that is no reason to let them wait longer."""
+    called_as = []
+    for tokens in (61.0, 60_000.0):
+        desk = Desk(bound_s=1.0)
+        desk.enter("first", 60.0)
+        for at in range(10):
+            desk.enter(str(at), tokens)
+        for at in range(200):
+            desk.enter(f"short {at}", 60.0)
+            desk.leave(desk.called[-1], 1.0)
+            if "0" in desk.called:
+                break
+        called_as.append(desk.called.index("0"))
+    assert 11 * PATIENCE < called_as[0] == called_as[1] < 40
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:

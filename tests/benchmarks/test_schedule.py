@@ -78,12 +78,14 @@ def test_side_by_side(tmp_path: Path) -> None:
     assert (found["n_requests"], found["slots"], list(found["loads"])) == (1500, 2, ["0.7", "0.9", "1.2"])
     assert found["kendall_tau"] > 0.4
     for policies in found["loads"].values():
-        assert list(policies) == ["first_come", "predicted", "bounded", "perfect"]
+        assert list(policies) == ["first_come", "predicted", "bounded", "perfect", "ceiling"]
         for row in policies.values():
             assert {"mean", "p50", "p99", "throughput_rps"} <= set(row)
             assert row["p50"] <= row["p99"]
         assert policies["perfect"]["mean"] <= policies["first_come"]["mean"]
         assert policies["first_come"]["past_bound"] == policies["bounded"]["past_bound"] == 0
+        assert policies["perfect"]["mean"] <= policies["ceiling"]["mean"] <= policies["first_come"]["mean"]
+        assert policies["ceiling"]["p99"] <= 1.5 * policies["first_come"]["p99"]
     busy, idle = found["loads"]["1.2"]["first_come"], found["loads"]["0.7"]["first_come"]
     assert busy["mean"] > 2 * idle["mean"]
     assert schedule._table(found)

@@ -58,7 +58,7 @@ def usage_of(body: dict[str, Any], text: str) -> dict[str, int]:
 
 @dataclass
 class Report:
-    """What came of a run; dollars where the name says so."""
+    """What came of a run; dollars where the name says so. Errors are counted by what the caller had seen before."""
 
     calls: int = 0
     right: int = 0
@@ -86,9 +86,20 @@ class _Run:
             self.report.right += 1
             self.succeeded[question] += 1
         elif error is not None and expected.startswith(text):
-            self.report.errors[type(error).__name__] += 1
+            self.report.errors[_said(error)] += 1
         else:
             self.report.wrong.append(f"{question}: {text[:80]!r} {error!r}")
+
+
+class _BrokenOffError(Exception):
+    """A stream ended with an error after it had begun."""
+
+
+def _said(error: Exception) -> str:
+    """An error in a few words."""
+    if isinstance(error, _BrokenOffError):
+        return "broke off in mid-stream"
+    return f"{getattr(error, 'status_code', None) or 'no answer'} after all attempts"
 
 
 def _options(question: str, model: str, *, is_stream: bool) -> dict[str, Any]:
@@ -98,14 +109,15 @@ def _options(question: str, model: str, *, is_stream: bool) -> dict[str, Any]:
 
 def _asked(client: openai.OpenAI, question: str, model: str, *, is_stream: bool) -> tuple[str, Exception | None]:
     text = ""
+    answer: Any = None
     try:
-        answer: Any = client.chat.completions.create(**_options(question, model, is_stream=is_stream))
+        answer = client.chat.completions.create(**_options(question, model, is_stream=is_stream))
         if not is_stream:
             return answer.choices[0].message.content, None
         for chunk in answer:
             text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
     except Exception as exc:  # noqa: BLE001 - whatever a caller may see
-        return text, exc
+        return text, exc if answer is None else _BrokenOffError(str(exc))
     return text, None
 
 
@@ -113,14 +125,15 @@ async def _asked_async(
     client: openai.AsyncOpenAI, question: str, model: str, *, is_stream: bool
 ) -> tuple[str, Exception | None]:
     text = ""
+    answer: Any = None
     try:
-        answer: Any = await client.chat.completions.create(**_options(question, model, is_stream=is_stream))
+        answer = await client.chat.completions.create(**_options(question, model, is_stream=is_stream))
         if not is_stream:
             return answer.choices[0].message.content, None
         async for chunk in answer:
             text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
     except Exception as exc:  # noqa: BLE001 - whatever a caller may see
-        return text, exc
+        return text, exc if answer is None else _BrokenOffError(str(exc))
     return text, None
 
 

@@ -1,10 +1,11 @@
-"""The local model server as a context manager: llama-cpp-python's, on a free loopback port, with the tiny model."""
+"""The local model servers as context managers: llama-cpp-python's and llama.cpp's own, on loopback, one tiny model."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import os
+import signal
 import socket
 import subprocess
 import tempfile
@@ -57,12 +58,15 @@ class LocalModelServer:
         log_path: What the server printed; removed when the context closes.
     """
 
+    program: tuple[str, ...] = ("-m", "llama_cpp.server")
+    defaults = SETTINGS
+
     def __init__(self, *, model: Path = MODEL, start_timeout_s: float = 60.0, **settings: str | int | bool) -> None:
         self._model, self._start_timeout_s = model, start_timeout_s
-        self._settings = {**SETTINGS, **settings}
+        self._settings = {**self.defaults, **settings}
         self._process: subprocess.Popen[bytes] | None = None
         self.base_url = ""
-        self.pid = 0
+        self._port = self.pid = 0
         self.log_path = Path()
 
     def __enter__(self) -> LocalModelServer:
@@ -85,6 +89,7 @@ class LocalModelServer:
         """Stop the process, politely for five seconds, and remove its log; harmless when it has ended."""
         if self._process is not None:
             self._process.terminate()
+            self._process.send_signal(signal.SIGCONT)  # one that stands still hears nothing else
             try:
                 self._process.wait(timeout=5)
             except subprocess.TimeoutExpired:  # it waits for open streams
@@ -93,21 +98,51 @@ class LocalModelServer:
             self._process = None
         self.log_path.unlink(missing_ok=True)
 
+    def kill(self) -> None:
+        """End it as a crash would: with no word to those who wait."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def freeze(self) -> None:
+        """Have it stand still, its connections open, until `thaw`."""
+        self._tell(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Have it go on after `freeze`; harmless otherwise."""
+        self._tell(signal.SIGCONT)
+
+    def _tell(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)  # nothing where it has ended
+
+    def begin_again(self) -> None:
+        """Start it anew at the same address after `kill`; it may not listen yet, nor have its model."""
+        with self.log_path.open("ab") as log:
+            self._process = self._spawn(self._port, log.fileno())
+        self.pid = self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+        return self._status(self._port) in {200, 401}
+
+    def is_loading(self) -> bool:
+        """Whether it says that its model is not there yet."""
+        return self._status(self._port) == 503
+
     def _start(self, log: int) -> None:
         deadline = time.monotonic() + self._start_timeout_s
         for _ in range(3):  # between the choice of a free port and its use another process may take it
             port = _free_port()
-            self._process = subprocess.Popen(
-                self._command(port),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # The server reads its settings from the environment too: give it none.
-                env={"PATH": os.defpath, "PYTHONUNBUFFERED": "1"},
-            )
+            self._process = self._spawn(port, log)
             while self._process.poll() is None and time.monotonic() < deadline:
-                if self._answers(port):
-                    self.base_url = f"http://127.0.0.1:{port}/v1"
+                if self._status(port) in {200, 401}:
+                    self._port, self.base_url = port, f"http://127.0.0.1:{port}/v1"
                     self.pid = self._process.pid
                     return
                 time.sleep(0.05)
@@ -115,22 +150,40 @@ class LocalModelServer:
                 break
         raise RuntimeError(f"The local model server did not start in {self._start_timeout_s:g} s:\n{self._log()}")
 
+    def _spawn(self, port: int, log: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self._command(port),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            # The server reads its settings from the environment too: give it none.
+            env={"PATH": os.defpath, "PYTHONUNBUFFERED": "1"},
+        )
+
     def _command(self, port: int) -> list[str]:
-        command = [str(PYTHON), "-m", "llama_cpp.server", "--model", str(self._model), "--model_alias", NAME]
+        command = [str(PYTHON), *self.program, "--model", str(self._model), "--model_alias", NAME]
         command += ["--host", "127.0.0.1", "--port", str(port)]
         for name, value in self._settings.items():
             command += [f"--{name}", str(value).lower() if isinstance(value, bool) else str(value)]
         return command
 
-    def _answers(self, port: int) -> bool:
+    def _status(self, port: int) -> int:
+        """What it says of its models; 0 where it says nothing."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
             connection.request("GET", "/v1/models")
-            return connection.getresponse().status in {200, 401}
-        except OSError:
-            return False
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return 0
         finally:
             connection.close()
 
     def _log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")[-4000:]
+
+
+class NativeServer(LocalModelServer):
+    """llama.cpp's own server; settings are those of `tests.local_model.native`, such as ``n_parallel=2``."""
+
+    program = (str(Path(__file__).with_name("native.py")),)
+    defaults: dict[str, str | int | bool] = {}  # noqa: RUF012 - never changed
