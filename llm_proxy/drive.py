@@ -6,7 +6,6 @@ Sync callers share answers between threads, async callers within one event loop;
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
@@ -16,8 +15,6 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
-import anyio.to_thread
-from anyio.lowlevel import RunVar
 
 from .beside import Tasks, Threads
 from .boarding import Flights
@@ -45,6 +42,7 @@ from .engine.effects import (
 from .engine.flights import Flight
 from .engine.ports import Live, Ready
 from .forking import working
+from .handover import Handover, in_thread
 from .hold import held, held_async, read, read_async
 from .mend import Mended, MendedAsync
 from .metered import metered, metered_async
@@ -64,8 +62,6 @@ Send = Callable[[Outgoing], Head]
 AsyncSend = Callable[[Outgoing], Awaitable[Head]]
 Later = Callable[[Callable[[], Any]], object]
 Broken = Callable[[str], Exception]
-
-_THREADS = 16  # most threads that work for async callers at a time; the application's own are counted apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +196,12 @@ class AsyncDriver:
     def __init__(self, flights: Flights, pool: Callable[[], Executor], background: Later | None = None) -> None:
         self._flights = flights
         self._background = background or (lambda call: pool().submit(call))
-        self._beside = Tasks()
+        self._beside, self._handover = Tasks(), Handover()
 
     def close(self) -> None:
         """Have what goes on beside calls cancelled, and begin nothing more of the kind; from any thread."""
         self._beside.close()
+        self._handover.close()
 
     async def run(self, flow: Flow[T], send: AsyncSend | None = None) -> T:
         """The flow's result; see `Driver.run`."""
@@ -240,10 +237,16 @@ class AsyncDriver:
                 break
         return _live(answer, b"".join(parts), None if reader.is_closed else reader, reader.aclose)
 
+    async def _computed(self, effect: Compute) -> Any:
+        call = partial(_worked, effect.call)  # in a thread even if it is quick: nothing may hold up the event loop
+        if effect.limit_s is None or _asyncio_loop() is None:
+            return await in_thread(call, effect.limit_s, effect.turn_s)
+        return await self._handover(call, effect.limit_s, effect.turn_s)
+
     async def _perform(self, effect: Effect, send: AsyncSend | None) -> Any:
         match effect:
-            case Compute(call, limit_s):  # in a thread even if it is quick: nothing may hold up the event loop
-                return await _in_thread(partial(_worked, call), limit_s, effect.turn_s)
+            case Compute():
+                return await self._computed(effect)
             case Background(call):
                 return self._background(call)
             case Board(ticket, is_shareable):
@@ -331,42 +334,6 @@ def _within(future: Future[Any], limit_s: float) -> Any:
 def _begun(begun: Event, call: Callable[[], T]) -> T:
     begun.set()
     return call()
-
-
-_limiters: RunVar[tuple[anyio.CapacityLimiter, anyio.CapacityLimiter]] = RunVar("llm_proxy_threads")
-
-
-async def _in_thread(call: Callable[[], Any], limit_s: float | None, turn_s: float) -> Any:
-    limiters = _limiters.get(None)
-    if limiters is None:
-        # What has a limit computes, and does not wait: more threads than cores would only make each of them late.
-        limiters = anyio.CapacityLimiter(_THREADS), anyio.CapacityLimiter(min(_THREADS, _cores() + 1))
-        _limiters.set(limiters)
-    limiter = limiters[limit_s is not None]
-    if turn_s and limit_s is not None:
-        await _turn(limiter, turn_s)
-        try:
-            return await _in_free_thread(call, limit_s, anyio.CapacityLimiter(1))
-        finally:
-            limiter.release()
-    return await _in_free_thread(call, limit_s, limiter)
-
-
-async def _turn(limiter: anyio.CapacityLimiter, turn_s: float) -> None:
-    with anyio.move_on_after(turn_s):
-        return await limiter.acquire()
-    raise Late(is_begun=False)
-
-
-async def _in_free_thread(call: Callable[[], Any], limit_s: float | None, limiter: anyio.CapacityLimiter) -> Any:
-    with anyio.move_on_after(limit_s):
-        return await anyio.to_thread.run_sync(call, abandon_on_cancel=limit_s is not None, limiter=limiter)
-    raise Late
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _given(send: T | None) -> T:

@@ -141,10 +141,17 @@ def _in_child() -> None:
 
 
 class Workers(ThreadPoolExecutor):
-    """Threads whose work a fork waits for."""
+    """Threads whose work a fork waits for.
 
-    def __init__(self, max_workers: int, thread_name_prefix: str) -> None:
+    Args:
+        max_workers: Most of them.
+        thread_name_prefix: What their names begin with.
+        is_waited_for: False where they go from work to work, each of which holds `working` by itself.
+    """
+
+    def __init__(self, max_workers: int, thread_name_prefix: str, *, is_waited_for: bool = True) -> None:
         super().__init__(max_workers, thread_name_prefix)
+        self._perform = _worked if is_waited_for else _called
         self._submitting: set[int] = set()
         self._postponed: deque[Callable[[], Any]] = deque()
 
@@ -160,7 +167,7 @@ class Workers(ThreadPoolExecutor):
             return Future()
         self._submitting.add(me)
         try:
-            future = super().submit(_worked, call, *args, **kwargs)
+            future = super().submit(self._perform, call, *args, **kwargs)
         finally:
             self._submitting.discard(me)
         with suppress(IndexError):
@@ -172,3 +179,7 @@ class Workers(ThreadPoolExecutor):
 def _worked(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     with working:
         return call(*args, **kwargs)
+
+
+def _called(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return call(*args, **kwargs)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from .errors import MissingDependencyError
 
-__all__ = ["CPU", "REINSTALL", "libraries", "model_folder", "onnxruntime_errors", "session", "silence_onnxruntime"]
+__all__ = [
+    "CPU",
+    "REINSTALL",
+    "libraries",
+    "model_folder",
+    "onnxruntime_errors",
+    "session",
+    "silence_onnxruntime",
+    "tokenizer_of",
+]
 
 CPU = "CPUExecutionProvider"
 """ONNX Runtime's name for the processor."""
@@ -69,7 +81,8 @@ def session(onnxruntime: Any, graph: bytes | Path, providers: Sequence[str] = (C
 
     Args:
         onnxruntime: The module.
-        graph: The graph, or its file where it reads others beside it.
+        graph: The graph; or its file, for a large one (ONNX Runtime's Python part keeps bytes as long as the session)
+            and for one that reads others beside it.
         providers: Execution providers in order of preference, by ONNX Runtime's names.
         is_fused: Whether the graph is fused as it should be; further fusions pick slower kernels for Add and
             LayerNormalization.
@@ -94,3 +107,29 @@ def onnxruntime_errors(onnxruntime: Any) -> tuple[type[Exception], ...]:
     classes = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
     own = [kind for kind in classes if isinstance(kind, type) and issubclass(kind, Exception)]
     return (*own, RuntimeError, ValueError, MemoryError)
+
+
+_tokenizers: WeakValueDictionary[tuple[str, int], Any] = WeakValueDictionary()
+_making = threading.RLock()
+
+
+def tokenizer_of(tokenizers: Any, text: str, most_tokens: int) -> Any:
+    """A tokenizer without padding; those who ask for the same share one, which takes 6 MB.
+
+    Args:
+        tokenizers: The module.
+        text: What ``tokenizer.json`` holds.
+        most_tokens: Tokens after which it cuts a text, > 0.
+
+    Raises:
+        Exception: The text is no tokenizer; tokenizers raises nothing narrower.
+    """
+    wanted = hashlib.sha256(text.encode()).hexdigest(), most_tokens
+    with _making:  # encoder and pair model load side by side
+        found = _tokenizers.get(wanted)
+        if found is None:
+            found = tokenizers.Tokenizer.from_str(text)
+            found.no_padding()
+            found.enable_truncation(most_tokens)
+            _tokenizers[wanted] = found
+    return found

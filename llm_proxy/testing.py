@@ -83,6 +83,10 @@ class FakeEncoder:
             vector[hashlib.sha256(word.encode("utf-8", "surrogatepass")).digest()[0] % self.dim] += 1
         return Encoding(vector / np.linalg.norm(vector), len(seen))
 
+    def may_take_s(self, *texts: str) -> float:
+        """``slowest_s``, whatever the texts."""
+        return self.slowest_s
+
     def start(self, submit: Callable[[Callable[[], None]], object]) -> None:
         """Nothing to load."""
 

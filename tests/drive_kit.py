@@ -138,10 +138,13 @@ def nothing_is_left_running() -> Iterator[None]:
     def threads() -> set[threading.Thread]:
         return {thread for thread in threading.enumerate() if not thread.name.startswith("Trio")}  # it keeps some
 
+    def are_gone() -> bool:
+        gc.collect()  # a driver that a thread held until now ends its own threads when it is collected
+        return threads() <= before
+
     before = threads()
     yield
-    gc.collect()
-    until(lambda: threads() <= before)
+    until(are_gone)
 
 
 class Together:

@@ -210,7 +210,7 @@ class TestAsync(OnALoop):
         go.set()
 
     async def test_the_wait_for_a_turn_is_not_part_of_the_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("llm_proxy.drive._cores", lambda: 1)  # so there are two threads
+        monkeypatch.setattr("llm_proxy.handover._cores", lambda: 2)  # so there are two threads
         go, found = threading.Event(), []
 
         def flow(call: Callable[[], Any], turn_s: float, limit_s: float = 0.05) -> Flow[None]:

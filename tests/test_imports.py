@@ -31,7 +31,7 @@ LAYERS = [
     {"config"},
     {"cache", "route", "encode", "backends", "draft", "wire", "observe"},
     {"engine"},
-    {"pull", "beside", "boarding", "hold", "mend", "metered", "race", "standing"},
+    {"pull", "beside", "boarding", "handover", "hold", "mend", "metered", "race", "standing"},
     {"drive", "checks", "drafts", "limits", "backfill", "learning", "logged"},
     {"sinks"},
     {"runtime"},

@@ -24,6 +24,7 @@ __all__ = ["LazyEncoder", "build"]
 _WINDOWFUL = "a text that fills the window " * 100
 _LATE_BEFORE_OPEN = 5
 _TIMED_RUNS = 3
+_DENSEST = 5  # characters of the text above a token, blanks counted: no text has more tokens than characters
 _KEPT = 0.9  # of the slowest time, with each text: three seconds are forgotten after 46 texts of a millisecond
 
 
@@ -53,7 +54,7 @@ class LazyEncoder:
         self._retry_at_s = self._open_until_s = -float("inf")
         self._late_in_a_row, self._is_started = 0, False
         self._submit: Callable[[Callable[[], None]], object] | None = None
-        self._window_s, self._recent_s = float("inf"), 0.0
+        self._window_s, self._window_chars, self._recent_s = float("inf"), 1, 0.0
         self.after_fork()
 
     def after_fork(self) -> None:
@@ -102,10 +103,17 @@ class LazyEncoder:
         The greater of two: the best of three runs with a text that fills the window, timed after the load; and the
         longest of the latest texts, where each text lets the memory fade: ``recent = max(took, 0.9 * recent)``. So
         a single slow run counts for some tens of texts, not for ever.
-
-        It tells whether an encoder is quick enough to be called without a thread that waits for it.
         """
         return max(self._recent_s, self._window_s)
+
+    def may_take_s(self, *texts: str) -> float:
+        """How long these texts may take, one after the other, seconds; inf while the encoder has not loaded.
+
+        As `slowest_s`, but of the text that fills the window only the share that each fills at most. It tells whether
+        an encoder is quick enough to be called without a thread that waits for it.
+        """
+        share = sum(min(1.0, _DENSEST * len(text) / self._window_chars) for text in texts)
+        return self.slowest_s if self._window_s == float("inf") else max(self._recent_s, share * self._window_s)
 
     @property
     def is_open(self) -> bool:
@@ -169,7 +177,8 @@ class LazyEncoder:
     def _warm(self) -> None:
         try:
             encoder = self._loaded_now()
-            encoder.encode(_WINDOWFUL)  # the first run of a session takes longer than the others
+            # The first run of a session takes longer than the others.
+            self._window_chars = max(1, encoder.encode(_WINDOWFUL).seen_chars)
             self._window_s = min(self._timed(encoder) for _ in range(_TIMED_RUNS))
         except LLMProxyError:
             return  # `_loaded_now` keeps the error; the next caller of `encode` gets it and counts it

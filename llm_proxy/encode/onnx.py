@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_proxy.errors import ConfigError
-from llm_proxy.shipped import CPU, libraries
+from llm_proxy.shipped import CPU, libraries, tokenizer_of
 
 from ._text import MOST_CHARS_PER_TOKEN, readable, seen_chars
 from .base import Encoding
@@ -70,9 +70,7 @@ class OnnxEncoder:
         self._model, self._precision = ModelFolder.read(folder), precision
         self._window = self._model.window_tokens
         text = self._model.file("tokenizer.json").read_text(encoding="utf-8")
-        self._tokenizer = tokenizers.Tokenizer.from_str(text)
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(self._window)
+        self._tokenizer = tokenizer_of(tokenizers, text, self._window)
         self._unknown = self._tokenizer.token_to_id(self._model.unknown_token)
         self._note, self._later, self._monotonic = note, later, monotonic
         choice = self._pinned(providers) if providers is not None else self._chosen(device)

@@ -18,16 +18,18 @@ __all__ = ["in_time"]
 T = TypeVar("T")
 
 
-def in_time(work: Callable[[], T], encoder: QuestionEncoder, settings: EncoderConfig) -> Flow[T]:
-    """What ``work`` returns, which encodes; counts against the encoder what it began and did not end in time.
+def in_time(
+    work: Callable[[], T], texts: tuple[str, ...], encoder: QuestionEncoder, settings: EncoderConfig
+) -> Flow[T]:
+    """What ``work`` returns, which encodes texts; counts against the encoder what it began and did not end in time.
 
     Raises:
         Late: It took longer than ``wait_s``, or was not begun within ``turn_s``.
         Exception: What ``work`` raises.
     """
-    # An encoder whose slowest run took half of the limit will keep within it, so no thread has to watch it. One that
-    # has not loaded yet holds up threads for longer than anybody should wait for a turn.
-    is_quick = encoder.slowest_s <= settings.wait_s / 2
+    # An encoder that should take no more than half of the limit will keep within it, so no thread has to watch it. One
+    # that has not loaded yet holds up threads for longer than anybody should wait for a turn.
+    is_quick = encoder.may_take_s(*texts) <= settings.wait_s / 2
     turn_s = settings.turn_s if encoder.slowest_s < math.inf else 0.0
     try:
         return (yield from compute(work, settings.wait_s, is_quick=is_quick, turn_s=turn_s))

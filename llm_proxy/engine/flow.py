@@ -229,8 +229,9 @@ class Engine:
             return None
         call.is_encoded = True
         search = partial(self._search, ticket, text, cache=cache, encoder=encoder)
+        texts = (text, *ticket.fingerprint.turns, *ticket.fingerprint.turns)  # a turn in another's words, too
         try:
-            found = yield from in_time(search, encoder, self._config.encoder)
+            found = yield from in_time(search, texts, encoder, self._config.encoder)
         except Late as late:
             call.detail = "encoder-late" if late.is_begun else "encoder-busy"
             return None

@@ -106,7 +106,7 @@ class Dispatcher:
 
     def _encoding(self, text: str, encoder: QuestionEncoder) -> Flow[Encoding | None]:
         try:
-            encoding = yield from in_time(partial(encoder.encode, text), encoder, self._config.encoder)
+            encoding = yield from in_time(partial(encoder.encode, text), (text,), encoder, self._config.encoder)
         except Late:
             return None
         encoder.note_success()

@@ -60,6 +60,9 @@ class QuestionEncoder(Protocol):
     def slowest_s(self) -> float:
         """The longest that one text has taken, seconds; inf while that is not known."""
 
+    def may_take_s(self, *texts: str) -> float:
+        """How long these texts may take, seconds; inf while that is not known."""
+
     def encode(self, text: str) -> Encoding:
         """Encode one text."""
 

@@ -103,6 +103,34 @@ class TestLoading:
             encoder.encode("hello")
         assert encoder.slowest_s == pytest.approx(0.01), "a text as long as the window takes as long as ever"
 
+    def test_a_short_text_takes_its_share_of_a_long_one(self) -> None:
+        clock, loader, took_s = FakeClock(), Loader(), [0.04]
+        real = loader.encoder.encode
+        loader.encoder.window_chars = 1000
+
+        def encode(text: str) -> Encoding:
+            clock.advance(took_s[0])
+            return real(text)
+
+        loader.encoder.encode = encode  # type: ignore[method-assign]
+        encoder = lazy(loader, clock)
+        assert encoder.may_take_s("") == encoder.may_take_s("hello") == float("inf")
+        encoder.start(lambda job: job())
+        assert encoder.may_take_s("") == 0.0
+        assert encoder.may_take_s("x" * 50) == pytest.approx(0.25 * 0.04)  # at five times as many tokens a character
+        assert encoder.may_take_s("x" * 200) == encoder.may_take_s("x" * 9000) == pytest.approx(0.04)
+        assert encoder.may_take_s("x" * 50, "y" * 100, "z" * 9000) == pytest.approx(1.75 * 0.04)
+        took_s[0] = 0.03
+        encoder.encode("hello")
+        assert encoder.may_take_s("hello") == pytest.approx(0.03), "as long as the latest texts took"
+
+    def test_a_text_of_which_nothing_is_seen_fills_the_window(self) -> None:
+        loader = Loader()
+        loader.encoder.window_chars = 0
+        encoder = lazy(loader, FakeClock())
+        encoder.start(lambda job: job())
+        assert encoder.may_take_s("hello") == encoder.slowest_s == 0.0
+
     def test_a_pool_can_start_it(self) -> None:
         encoder = lazy(Loader())
         with ThreadPoolExecutor(1) as pool:

@@ -164,6 +164,24 @@ class TestSemantic:
         effect = course.expect(Compute)
         assert (effect.limit_s, effect.is_quick, effect.turn_s) == (rig.config.encoder.wait_s, is_quick, turn_s)
 
+    def test_whether_it_is_quick_depends_on_the_text(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rig.encoder, "slowest_s", 3.0)
+        monkeypatch.setattr(rig.encoder, "may_take_s", lambda *texts: 0.001 * sum(map(len, texts)))
+        for text, is_quick in (("x" * 25, True), ("x" * 26, False)):
+            course = Course(rig, request(text))
+            course.board()
+            effect = course.expect(Compute)
+            assert (effect.is_quick, effect.turn_s) == (is_quick, 0.25)
+
+    def test_earlier_turns_count_in_both_wordings(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        rig, asked = Rig(sections={"cache": {"context": "similar"}}), list[tuple[str, ...]]()
+        monkeypatch.setattr(rig.encoder, "may_take_s", lambda *texts: asked.append(texts) or 0.0)
+        said = [{"role": "user", "content": text} for text in ("first", "then")]
+        course = Course(rig, request(messages=[said[0], {"role": "assistant", "content": "yes"}, said[1]]))
+        course.board()
+        course.expect(Compute)
+        assert asked == [("then", "first", "first")]
+
     def test_hit(self, rig: Rig) -> None:
         course = Course(rig, request())
         flight = course.board()

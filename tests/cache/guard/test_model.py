@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tracemalloc
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_proxy.cache.guard.model import WINDOW_TOKENS, PairModel, joined, shipped_model
+from llm_proxy.encode.onnx import OnnxEncoder
 from llm_proxy.errors import CacheError, MissingDependencyError
 from llm_proxy.shipped import model_folder
 
@@ -84,6 +86,24 @@ def test_lone_surrogates_are_read(model: PairModel) -> None:
 
 def test_tokens_of_one_text_only_are_marked() -> None:
     assert joined([7, 8], [8, 9, 9]) == ([101, 7, 8, 102, 8, 9, 9, 102], [0, 2, 0, 0, 1, 3, 3, 1])
+
+
+def test_it_keeps_no_copy_of_its_file() -> None:
+    PairModel(GRAPH, TOKENIZER)  # imports
+    tracemalloc.start()
+    try:
+        model = PairModel(GRAPH, TOKENIZER)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert model.logit("a", "a") is not None
+    assert kept < GRAPH.stat().st_size / 10
+
+
+def test_it_shares_the_encoders_tokenizer_which_cuts_well_beyond_its_window() -> None:
+    encoder = OnnxEncoder()
+    assert shipped_model()._tokenizer is encoder._tokenizer
+    assert encoder.window_tokens > WINDOW_TOKENS
 
 
 def test_a_file_of_another_hash_is_refused() -> None:
