@@ -13,7 +13,14 @@ from ._figures import age, dollars
 
 __all__ = ["COLOURS", "html_of", "kind_of", "pretty_of", "sentence_of", "sf_string"]
 
-COLOURS = {"exact": "#2e9e6b", "semantic": "#3f7fd9", "miss": "#c98a1b", "bypass": "#8a8f98", "error": "#cf4a4a"}
+COLOURS = {
+    "exact": "#2e9e6b",
+    "semantic": "#3f7fd9",
+    "miss": "#c98a1b",
+    "bypass": "#8a8f98",
+    "refused": "#a866c9",
+    "error": "#cf4a4a",
+}
 """Colour of each kind of call: each has a contrast of at least 3:1 on white and on the usual dark backgrounds."""
 
 _CARD = (
@@ -56,6 +63,8 @@ def _hit(outcome: Any) -> Iterator[str]:
 
 def _asked(outcome: Any) -> Iterator[str]:
     yield outcome.status + (f" ({outcome.detail})" if outcome.detail else "")
+    if outcome.status == "refused":
+        return
     asked = f"asked {outcome.model or 'upstream'}"
     yield asked + (f" at {outcome.backend}" if outcome.backend else "")
     if outcome.route:

@@ -290,11 +290,12 @@ class Outcome:
     """What llm-proxy did with one call: ``response.extensions["llm_proxy"]``.
 
     Attributes:
-        status: Where the answer came from.
+        status: Where the answer came from; ``refused``: llm-proxy itself said no, e.g. for a limit, and asked nobody.
         kind: How the entry was found, on a hit.
         forward: Why the call went upstream, in the words of RFC 9211 section 2.2, where ``status`` alone does not
             say it; empty when it did not go there.
-        detail: Why the cache was bypassed or could not be used; empty when there is nothing to say.
+        detail: Why the cache was bypassed or could not be used, or the call refused; empty when there is nothing to
+            say.
         key: Exact key of the entry served or written; empty on a bypass.
         similarity: Cosine of question and entry in [-1, 1]; 1.0 on an exact hit, None otherwise.
         age_s: Age of the entry served, seconds.
@@ -316,7 +317,7 @@ class Outcome:
             cloud/large``; empty otherwise.
     """
 
-    status: Literal["hit", "miss", "bypass"]
+    status: Literal["hit", "miss", "bypass", "refused"]
     kind: HitKind = ""
     forward: Forward | None = None
     detail: str = ""

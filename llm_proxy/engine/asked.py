@@ -26,6 +26,7 @@ class AskedBy(TypedDict):
     caller: str
     traceparent: str
     question: str
+    api: str
 
 
 def asked_by(request: ChatRequest, *, keeps_questions: bool) -> AskedBy:
@@ -42,6 +43,7 @@ def asked_by(request: ChatRequest, *, keeps_questions: bool) -> AskedBy:
         "caller": named if holder is None else holder.id,
         "traceparent": request.headers.get("traceparent", "")[:_TRACEPARENT_CHARS],
         "question": request.question[:_QUESTION_CHARS] if keeps_questions else "",
+        "api": request.api,
     }
 
 

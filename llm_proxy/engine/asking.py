@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from llm_proxy.errors import ConfigError
 from llm_proxy.types import API_PATHS, CHARS_PER_TOKEN, CHAT, ChatRequest, Usage
+from llm_proxy.wire.apis import recorder_for
 from llm_proxy.wire.chat import usage_of
-from llm_proxy.wire.recorder import recorder_for
 from llm_proxy.wire.responses import said_in
 
 from . import admission
@@ -37,6 +37,7 @@ LIMIT_S = 60.0
 
 _NOT_SENT = ("stream", "stream_options", "store", "metadata")
 _NOT_OURS = "idempotency-key"  # it stands for the caller's own request
+_TEXTS = (CHAT, "responses")
 _EFFECTS = ("tools", "functions", "web_search_options")
 
 
@@ -97,7 +98,8 @@ class Asking:
             answer = yield from fetch(replace(outgoing, timeout_s=wait_s), limit_bytes=limit_bytes, limit_s=LIMIT_S)
         except Exception:  # noqa: BLE001 - of any HTTP library: an upstream's trouble is none of ours
             return None
-        recorder = recorder_for(answer.headers, limit_bytes=limit_bytes) if answer.status == 200 else None
+        api = request.api
+        recorder = recorder_for(answer.headers, limit_bytes=limit_bytes, api=api) if answer.status == 200 else None
         if recorder is None:
             return None
         recorder.feed(answer.body)
@@ -109,7 +111,7 @@ class Asking:
         if usage is not None or further_usd > 0:  # it took less than the guess only where it says so itself
             self._allowance.correct(further_usd)
             bill.usd += further_usd
-        if completion is None or admission.rejection(completion):
+        if completion is None or admission.rejection_for(request, completion):
             return None
         took_s = self._clock.monotonic() - started_s
         return Fresh(completion, recorder, answer.headers, outgoing, took_s, took_usd or 0.0)
@@ -119,17 +121,19 @@ class Asking:
 
 
 def is_plain(request: ChatRequest) -> bool:
-    """Whether a chat request may be asked once more: it can have no effect, and its caller did not forbid it."""
-    has_effect = request.api != CHAT or any(request.body.get(name) for name in _EFFECTS)
+    """Whether a chat or a response may be asked once more: it can have no effect, and its caller did not forbid it."""
+    has_effect = request.api not in _TEXTS or any(request.body.get(name) for name in _EFFECTS)
     return not has_effect and not request.controls.only_if_cached
 
 
 def plainly(request: ChatRequest) -> ChatRequest:
     """The same request for an answer in one piece, that leaves nothing behind upstream."""
     request = without_key(request)
-    if not any(name in request.body for name in _NOT_SENT):
+    if request.api == CHAT and not any(name in request.body for name in _NOT_SENT):
         return request
     body = {name: value for name, value in request.body.items() if name not in _NOT_SENT}
+    if request.api != CHAT:
+        body["store"] = False  # a response is stored where nothing is said
     return replace(request, body=body, raw=raw(body))
 
 

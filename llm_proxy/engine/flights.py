@@ -50,6 +50,10 @@ class Recording(Protocol):
         """Whether the answer is larger than may be kept."""
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether it holds parts of more than one answer."""
+
+    @property
     def reason(self) -> str:
         """Why there is no completion: unfinished, error, damaged, truncated, too-large; empty when there is one."""
 

@@ -322,8 +322,9 @@ class Engine:
 
     def _absent(self, call: Call) -> Ready:
         """Source: RFC 9111 section 5.2.1.7."""
-        outcome = call.outcome.with_changes(forward="")
-        self._settler.passed(call.request, outcome, call.started_s, status=504)
+        outcome = call.outcome.with_changes(status="refused", forward="")
+        booked = outcome.with_changes(detail=outcome.detail or "not-cached")
+        self._settler.passed(call.request, booked, call.started_s, status=504)
         body = error_body("no stored answer, and only-if-cached was asked for", type="cache_miss", code="not_cached")
         # The openai client would retry a 504 without this header.
         headers = (("content-type", "application/json"), ("x-should-retry", "false"), *outcome.headers)

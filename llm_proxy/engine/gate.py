@@ -165,7 +165,7 @@ class Gate:
     def refused(self, call: Call, why: LimitReached) -> Ready:
         """What the caller of a call gets that is not sent."""
         self._settler.withdrawn(call.outcome, call.sent)
-        outcome = call.outcome.with_changes(forward="", detail=why.code.replace("_", "-"))
+        outcome = call.outcome.with_changes(status="refused", forward="", detail=why.code.replace("_", "-"))
         self._settler.passed(call.request, outcome, call.started_s, status=429)
         call.leave()
         return refusal(outcome, why)

@@ -259,6 +259,7 @@ class Settler:
 
     def _store(self, ticket: Ticket, completion: JSON | None) -> Flow[None]:
         reason = admission.rejection_for(ticket.request, completion)
+        reason = reason or ("mixed" if ticket.recorder and ticket.recorder.is_mixed else "")
         reason = reason or ("" if ticket.is_storable else "unseen")
         if completion is None or reason:
             ticket.outcome = ticket.outcome.with_changes(

@@ -22,7 +22,7 @@ from llm_proxy.cache.evidence import Observation
 from llm_proxy.cache.weighed import Decision, Weighed
 from llm_proxy.errors import ConfigError
 from llm_proxy.observe.events import CheckEvent
-from llm_proxy.types import ChatRequest, Outcome
+from llm_proxy.types import CHAT, ChatRequest, Outcome
 
 from .asking import LIMIT_S, Asking, Bill, Fresh, chatting, is_plain, plainly, says
 from .effects import Flow, aside, background, compute
@@ -214,7 +214,11 @@ class Checker:
     def _learn(self, hit: Hit, ticket: Ticket, completion: JSON, is_same: bool) -> None:
         if self._cache is not None:
             self._cache.learn(hit.weighed, "shadow", is_same=is_same)
-        if not is_same and self._settler.keep(ticket, completion):  # and neither answer is the other question's
+        # Upstream does not know what it did not store: who is to go on from a response gets another one.
+        may_keep = hit.request.api == CHAT or hit.request.body.get("store") is False
+        if (
+            not is_same and may_keep and self._settler.keep(ticket, completion)
+        ):  # and neither answer is the other question's
             self._observe(ticket.fingerprint.key, hit.weighed.similarity, source="shadow")
 
     def _explored(self, doubted: Doubted, ticket: Ticket, entry: Entry) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from llm_proxy.backends.retry import Attempt, failed_by
 from llm_proxy.errors import LimitReached
-from llm_proxy.types import CHARS_PER_TOKEN, Outcome, Usage
+from llm_proxy.types import CHARS_PER_TOKEN, Head, Outcome, Usage
 from llm_proxy.wire.splice import Sent, Splice, body_for_rest
 
 from .effects import Flow, forward, read
@@ -22,7 +22,7 @@ from .effects import Flow, forward, read
 if TYPE_CHECKING:
     from llm_proxy.config import Config
     from llm_proxy.observe.events import Troubles
-    from llm_proxy.types import Head, Outgoing
+    from llm_proxy.types import Outgoing
 
     from .call import Call
     from .gate import Gate
@@ -114,22 +114,19 @@ class Splicing:
             before = call.outcome
             if not is_booked:
                 self._settler.given_up(before, call.sent, status=0)
-            try:
-                head = yield from self._begun(pair, sent)
-            except LimitReached as exc:  # that says nothing of its backend
-                self._settler.withdrawn(call.outcome, call.sent)
-                call.attempts += (f"{pair[0]}/{pair[1]} {exc.word}",)
-                self._turned_to(call, Attempt(*broken))
-                is_booked = True
-                continue
-            is_booked = False
-            if head is not None:
+            begun = yield from self._begun(pair, sent)
+            if isinstance(begun, Head):
                 self._splice.resume(sent, form)
                 self._book(before, sent)
-                return head
+                return begun
+            is_booked = not begun
+            if is_booked:
+                self._settler.withdrawn(call.outcome, call.sent)
+                self._turned_to(call, Attempt(*broken))
         return None
 
-    def _begun(self, pair: tuple[str, str], sent: Sent) -> Flow[Head | None]:
+    def _begun(self, pair: tuple[str, str], sent: Sent) -> Flow[Head | bool]:
+        """The head of the rest; where there is none, whether that says something of its backend."""
         call, backend = self._call, self._config.backends[pair[0]]
         outgoing = self._turned_to(call, Attempt(*pair))
         body = json.loads(outgoing.body)
@@ -140,17 +137,18 @@ class Splicing:
             asking = replace(outgoing, body=json.dumps(rest, separators=(",", ":")).encode())
             head = yield from forward((yield from self._gate.enter(call, asking)))
             held = yield from read(head, limit_bytes=0, limit_s=0.0)
-        except LimitReached:
-            raise
+        except LimitReached as exc:
+            call.attempts += (f"{words} {exc.word}",)
+            return False
         except Exception as exc:  # noqa: BLE001 - of any HTTP library: the next one is asked
             failure = failed_by(exc)
             call.attempts += (f"{words} {failure.words if failure else 'broken'}",)
-            return None
+            return True
         is_stream = head.header("content-type").lower().startswith("text/event-stream")
         if head.status != 200 or not is_stream or head.header("content-encoding") not in ("", "identity"):
             yield from read(held.head, limit_bytes=0, limit_s=0.0, keeps_rest=False)
             call.attempts += (f"{words} {head.status}",)
-            return None
+            return head.status == 429 or not 400 <= head.status < 500  # else it refuses the form of what was asked
         call.attempts += (words,)
         return held.head
 

@@ -14,7 +14,7 @@ from llm_proxy.errors import MissingDependencyError
 if TYPE_CHECKING:
     import httpx2 as httpx
 
-__all__ = ["byte_streams", "family_name", "httpx", "module_of"]
+__all__ = ["alone", "byte_streams", "family_name", "httpx", "module_of"]
 
 _OTHER = {"httpx2": "httpx", "httpx": "httpx2"}
 
@@ -71,6 +71,60 @@ def byte_streams(module: Any) -> tuple[Any, Any]:
             await self._aclose()
 
     return Chunks, AsyncChunks
+
+
+def alone(response: Any) -> Any:
+    """The same response, whose connection is closed at its end where more bytes came than it has.
+
+    The family keeps such bytes and would read them as the answer to the next request on that connection, which may be
+    somebody else's. What comes later, it notices by itself. Mutates the response, where it is one of HTTP/1.1.
+    """
+    state = _state_of(getattr(response, "stream", None))
+    if state is not None:
+        module = httpx if isinstance(response, httpx.Response) else sys.modules[_OTHER[httpx.__name__]]
+        side = isinstance(response.stream, module.AsyncByteStream)
+        response.stream = _last_streams(module)[side](response.stream, state)
+    return response
+
+
+def _state_of(stream: Any) -> Any:
+    """What reads HTTP/1.1 (`h11.Connection`) behind a stream of the family's own transport; None for another."""
+    pooled = getattr(getattr(stream, "_httpcore_stream", None), "_stream", None)
+    return getattr(getattr(pooled, "_connection", None), "_h11_state", None)
+
+
+def _refuse_more(state: Any) -> None:
+    if state.trailing_data[0]:
+        state.send_failed()  # a connection in this state is not used again
+
+
+@lru_cache(maxsize=len(_OTHER))
+def _last_streams(module: Any) -> tuple[Any, Any]:
+    """The sync and the async stream of a family that look for more when they are closed."""
+
+    class Last(module.SyncByteStream):  # type: ignore[misc]
+        def __init__(self, stream: Any, state: Any) -> None:
+            self._stream, self._state = stream, state
+
+        def __iter__(self) -> Any:
+            return iter(self._stream)
+
+        def close(self) -> None:
+            _refuse_more(self._state)
+            self._stream.close()
+
+    class AsyncLast(module.AsyncByteStream):  # type: ignore[misc]
+        def __init__(self, stream: Any, state: Any) -> None:
+            self._stream, self._state = stream, state
+
+        def __aiter__(self) -> Any:
+            return aiter(self._stream)
+
+        async def aclose(self) -> None:
+            _refuse_more(self._state)
+            await self._stream.aclose()
+
+    return Last, AsyncLast
 
 
 if not TYPE_CHECKING:

@@ -19,7 +19,7 @@ from llm_proxy.types import Head, Outgoing
 from ._aiohttp import AiohttpPool
 from ._asgi_io import Refused
 from ._headers import end_to_end
-from ._http import httpx
+from ._http import alone, httpx
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,7 +158,7 @@ class Upstream:
             content=content or outgoing.body or None,
             extensions={**extensions, "timeout": timeout},
         )
-        response = await self._client._transport_for_url(url).handle_async_request(request)
+        response = alone(await self._client._transport_for_url(url).handle_async_request(request))
         return response.status_code, response.headers.raw, response.stream
 
     def _may_go_quickly(self, outgoing: Outgoing) -> bool:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from llm_proxy.config import Config, load
 from llm_proxy.runtime import Runtime
 
+from ._memory import forget
 from .asgi import ProxyApp
 
 if TYPE_CHECKING:
@@ -120,9 +121,15 @@ class Reloading:
         former.retire()
         ending = asyncio.create_task(former.end())
         self._former.add(ending)
-        ending.add_done_callback(self._former.discard)
+        ending.add_done_callback(self._ended)
         logger.warning("llm-proxy: new settings are taken")
         return True
+
+    def _ended(self, ending: asyncio.Task[None]) -> None:
+        """Let go of a former application; not at once, for its task is still among the loop's."""
+        self._former.discard(ending)
+        if not ending.cancelled():
+            asyncio.get_running_loop().call_soon(forget)
 
     def _successor(self, old: Config, new: Config) -> ProxyApp:
         """The next application, with the cache and the encoder of this one where they are as it needs them."""

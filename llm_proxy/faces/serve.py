@@ -9,7 +9,6 @@ Example:
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib.util
 import logging
 import signal
@@ -24,14 +23,15 @@ from urllib.parse import urlsplit
 
 import uvicorn
 
-from llm_proxy.config import OPENAI_BASE_URL, BackendConfig, Config, load
+from llm_proxy.config import BackendConfig, Config, load
 from llm_proxy.errors import ConfigError
 from llm_proxy.limits import keys_file
 from llm_proxy.runtime import Runtime
 
 from ._asgi_io import is_local
+from ._backends import backends_of
 from ._connections import protocol_for
-from ._memory import LOOK_EVERY_S, Slack, resident_bytes, trim
+from ._memory import LOOK_EVERY_S, Slack, resident_bytes, settle, trim
 from .asgi import ProxyApp
 from .reload import Reloading
 
@@ -48,7 +48,6 @@ _BACKLOG = 2048
 _UNSENT_BYTES = 128 << 10  # else the kernel takes megabytes for a caller who does not read, and the proxy goes on
 _LOOK_TICKS = round(LOOK_EVERY_S / 0.1)  # uvicorn's are a tenth of a second apart
 _LOADED_S = 15.0  # by then encoder and guard are there, too
-_YOUNG_OBJECTS = 10_000  # made since the last collection and still there: a few mebibytes
 _OTHER_FILES = 512  # beside connections: the cache, models, libraries
 
 Ready = Callable[[str, int], object]
@@ -75,9 +74,7 @@ def server_config(config: Config) -> Config:
         )
     if server.workers > 1 and config.cache.enabled and config.cache.store == "memory":
         raise ConfigError('server.workers above 1 needs cache.store = "disk": processes share no memory')
-    backends = config.backends or {
-        "openai": BackendConfig(base_url=OPENAI_BASE_URL, auth="caller", api_key_env="OPENAI_API_KEY")
-    }
+    backends = backends_of(config)
     if server.keys:
         backends = {name: _with_own_key(backend) for name, backend in backends.items()}
     for name, backend in backends.items():
@@ -151,13 +148,22 @@ def serve_on(
     _raise_file_limit(config)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # connections have it from their listener
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
-    runtime = Runtime(config)
+    app = Reloading(_first_app(config), server_config)
     try:
-        app = Reloading(ProxyApp(runtime), server_config)
         with _signals_end_quietly():
             _Server(server_settings(app), ready, reread).run(sockets=[listener])
     finally:
+        app.app.runtime.close()
+
+
+def _first_app(config: Config) -> ProxyApp:
+    """The application to begin with; nobody else keeps its parts, so that they can go when another takes its place."""
+    runtime = Runtime(config)
+    try:
+        return ProxyApp(runtime)
+    except BaseException:
         runtime.close()
+        raise
 
 
 def server_settings(app: Limited) -> uvicorn.Config:
@@ -261,8 +267,8 @@ class _Server(uvicorn.Server):
         try:
             self._on_started()
             is_told = True
-            _settle_memory()
-            asyncio.get_running_loop().call_later(_LOADED_S, _settle_memory)
+            settle()
+            asyncio.get_running_loop().call_later(_LOADED_S, settle)
         finally:
             if not is_told:
                 await self.shutdown(sockets=sockets)
@@ -276,16 +282,6 @@ def _reread_with(reread: Reread, given: dict[str, Any]) -> Config:
 def _may_handle(name: str) -> bool:
     """Whether this system has a signal, and this thread hears it."""
     return hasattr(signal, name) and threading.current_thread() is threading.main_thread()
-
-
-def _settle_memory() -> None:
-    """Have the garbage collector leave alone what is there for good, and come less often.
-
-    Events of calls wait for the ledger, and each round of them would have it walk through all that was imported: a
-    sixth of the time of an exact hit, and pauses of tens of milliseconds.
-    """
-    gc.freeze()
-    gc.set_threshold(_YOUNG_OBJECTS, 20, 20)
 
 
 def _with_own_key(backend: BackendConfig) -> BackendConfig:
@@ -361,6 +357,6 @@ def _do_nothing(number: int, frame: FrameType | None) -> None:
 
 
 def _is_trouble(record: logging.LogRecord) -> bool:
-    """Whether a line belongs in the server's log: not for bodies that broke off, nor at the end of the grace."""
+    """Whether a line belongs in the server's log: not for what broke off or was refused, nor as the grace ends."""
     error: Any = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, asyncio.CancelledError) and "without completing response" not in record.getMessage()
+    return not isinstance(error, asyncio.CancelledError) and "returned without completing" not in record.getMessage()

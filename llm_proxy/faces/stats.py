@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from llm_proxy.errors import ConfigError
-from llm_proxy.observe.totals import opened, totals_by
+from llm_proxy.observe.totals import calls_with, opened, totals_by
 from llm_proxy.runtime import Settings, alive, runtime_for
 from llm_proxy.sinks import ledger_path
 
@@ -25,11 +25,11 @@ __all__ = ["COLUMNS", "Calls", "stats"]
 
 COLUMNS = (
     "at", "status", "kind", "detail", "model", "backend", "route", "latency_s", "saved_s", "saved_usd", "cost_usd",
-    "similarity", "http_status", "error", "prompt_tokens", "completion_tokens", "is_stream",
+    "similarity", "http_status", "error", "prompt_tokens", "completion_tokens", "api", "is_stream",
 )  # fmt: skip
 """Columns of one row a call: the ledger's, with the time in place of its number of seconds."""
 
-_CALLS = f"SELECT at_s, {', '.join(COLUMNS[1:])} FROM calls WHERE at_s >= ? ORDER BY id DESC LIMIT ?"
+_CALLS = f"SELECT at_s, {', '.join(COLUMNS[1:])} FROM {{calls}} WHERE at_s >= ? ORDER BY id DESC LIMIT ?"
 _MOST_ROWS = 100_000
 _SHOWN_ROWS = 20
 
@@ -89,7 +89,7 @@ class Calls(Sequence[Mapping[str, Any]]):
 def stats(
     *,
     last_s: float = math.inf,
-    by: Literal["", "model", "route", "key", "day"] = "",
+    by: Literal["", "model", "route", "api", "key", "day"] = "",
     as_frame: bool | None = None,
     llm_proxy: Settings = None,
 ) -> Any:
@@ -99,7 +99,7 @@ def stats(
 
     Args:
         last_s: Only calls of the last so many seconds, >= 0.
-        by: One row for each ``model``, ``route``, ``key`` or ``day``, with the sums of
+        by: One row for each ``model``, ``route``, ``api``, ``key`` or ``day``, with the sums of
             `llm_proxy.observe.totals.totals`; empty for one row a call, the newest 100,000 at the most.
         as_frame: Whether to return a `pandas.DataFrame`; None: where pandas is installed.
         llm_proxy: Settings, see `llm_proxy.ProxyTransport`.
@@ -141,7 +141,8 @@ def _rows(path: Path, since_s: float) -> Calls:
 
 
 def _fetched(connection: sqlite3.Connection, since_s: float) -> list[tuple[Any, ...]]:
-    return connection.execute(_CALLS, (since_s, _MOST_ROWS)).fetchall()[::-1]
+    calls = calls_with(connection, "api")
+    return connection.execute(_CALLS.format(calls=calls), (since_s, _MOST_ROWS)).fetchall()[::-1]
 
 
 def _sums(path: Path, by: By, since_s: float) -> Calls:

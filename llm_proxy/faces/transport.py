@@ -21,7 +21,7 @@ from llm_proxy.wire.chat import error_body
 from . import feedback
 from ._apis import api_at, why_not_routed
 from ._headers import decoded, merged
-from ._http import byte_streams, httpx, module_of
+from ._http import alone, byte_streams, httpx, module_of
 
 if TYPE_CHECKING:
     from llm_proxy.drive import Served
@@ -60,14 +60,14 @@ class ProxyTransport(httpx.BaseTransport):
         api = _api_of(request)
         call = _parsed(request, request.read(), self.runtime, api) if api else None
         if call is None:
-            response: httpx.Response = inner.handle_request(request)
+            response: httpx.Response = alone(inner.handle_request(request))
             return response
         refusal = why_not_routed(self.runtime, call)
         if refusal:
             return _refused(request, refusal)
 
         def send(outgoing: Outgoing) -> Head:
-            return _head(inner.handle_request(_rebuilt(request, outgoing)))
+            return _head(alone(inner.handle_request(_rebuilt(request, outgoing))))
 
         served = self.runtime.driver.serve(self.runtime.engine.answer(call), send, module_of(request).ReadError)
         return _response(request, served, 0)
@@ -104,14 +104,14 @@ class AsyncProxyTransport(httpx.AsyncBaseTransport):
         api = _api_of(request)
         call = _parsed(request, await request.aread(), self.runtime, api) if api else None
         if call is None:
-            response: httpx.Response = await inner.handle_async_request(request)
+            response: httpx.Response = alone(await inner.handle_async_request(request))
             return response
         refusal = why_not_routed(self.runtime, call)
         if refusal:
             return _refused(request, refusal)
 
         async def send(outgoing: Outgoing) -> Head:
-            return _head(await inner.handle_async_request(_rebuilt(request, outgoing)))
+            return _head(alone(await inner.handle_async_request(_rebuilt(request, outgoing))))
 
         broken = module_of(request).ReadError
         served = await self.runtime.async_driver.serve(self.runtime.engine.answer(call), send, broken)

@@ -68,6 +68,7 @@ class Sums:
         semantic: Calls answered by an entry of an equivalent one.
         miss: Calls asked upstream and looked up before.
         bypass: Calls with which the cache has nothing to do.
+        refused: Calls that llm-proxy itself refused, e.g. for a budget.
         errors: Calls that did not end as they should, and answers with a status of 400 or more.
         saved_usd: Money that hits did not cost.
         cost_usd: Money that calls cost, where prices are known.
@@ -88,6 +89,7 @@ class Sums:
     semantic: int = 0
     miss: int = 0
     bypass: int = 0
+    refused: int = 0
     errors: int = 0
     saved_usd: float = 0.0
     cost_usd: float = 0.0
@@ -106,7 +108,7 @@ class Sums:
     @property
     def calls(self) -> int:
         """All calls."""
-        return self.exact + self.semantic + self.miss + self.bypass
+        return self.exact + self.semantic + self.miss + self.bypass + self.refused
 
     def add(self, other: Sums) -> None:
         """Add another span's."""

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from llm_proxy.types import Outcome, Usage
+from llm_proxy.types import CHAT, Outcome, Usage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +40,7 @@ class CallEvent:
         caller: Who asked, as eight hexadecimal digits of the SHA-256 of the key; empty without one.
         traceparent: Header of the request by that name (W3C Trace Context); empty without one.
         question: The user's last text, where `observe.prompts` allows it, cut to 2,000 characters; else empty.
+        api: Which API, one of `llm_proxy.types.API_PATHS`.
     """
 
     at_s: float
@@ -54,6 +55,7 @@ class CallEvent:
     caller: str = ""
     traceparent: str = ""
     question: str = ""
+    api: str = CHAT
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ class History:
                 self._fold()
             sums = self._fresh.setdefault(start_s, Sums())
             _add_calls(sums, row)
-            if outcome.status != "bypass" and not is_error:
+            if outcome.status in _LATENCIES_OF and not is_error:
                 _add_latencies(sums, (start_s, outcome.status, place_of(event.latency_s), 1))
                 _add_latencies(sums, (start_s, "without", place_of(event.latency_s + event.saved_s), 1))
             sums.served += outcome.kind == "semantic"
@@ -148,9 +148,9 @@ class History:
 
         Returns:
             ``range``; ``from_s`` and ``slot_s``; ``slots``, each a list of counts ``exact, semantic, miss, bypass,
-            errors`` and of ``saved_usd``; ``totals`` as `Sums.numbers`; ``latency``: p50, p90 and p99 in seconds, or
-            None, of calls ``with`` the cache, of the same ``without`` it, of ``hits`` and of ``upstream``; ``mix``:
-            route, model, calls, hits and money of those asked most.
+            errors``, of ``saved_usd``, and of the count ``refused``; ``totals`` as `Sums.numbers`; ``latency``: p50,
+            p90 and p99 in seconds, or None, of calls ``with`` the cache, of the same ``without`` it, of ``hits`` and
+            of ``upstream``; ``mix``: route, model, calls, hits and money of those asked most.
         """
         with self._lock:
             cut = self._slots(name)
@@ -165,7 +165,7 @@ class History:
             "range": name,
             "from_s": cut.starts_s[0],
             "slot_s": cut.slot_s,
-            "slots": [[s.exact, s.semantic, s.miss, s.bypass, s.errors, s.saved_usd] for s in spans],
+            "slots": [[s.exact, s.semantic, s.miss, s.bypass, s.errors, s.saved_usd, s.refused] for s in spans],
             "totals": whole.numbers(),
             "latency": _latencies(whole),
             "mix": _mix(whole),

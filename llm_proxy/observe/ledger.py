@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_proxy.errors import CacheError
+from llm_proxy.types import CHAT
 
 from .batches import Batches, Later, writable
 from .events import CallEvent, CheckEvent, Troubles
@@ -37,10 +38,12 @@ CREATE TABLE IF NOT EXISTS semantic (
   is_same INTEGER, cost_usd REAL)
 """
 # Who made a call, by its number; a table of its own for the same reason.
-_CALLERS_SCHEMA = "CREATE TABLE IF NOT EXISTS callers (call INTEGER PRIMARY KEY, caller TEXT NOT NULL)"
+# Of which API it was, unless of chat completions; likewise.
+_OF_CALLS = {"callers": "caller", "apis": "api"}
+_OF_CALLS_SCHEMA = "CREATE TABLE IF NOT EXISTS {table} (call INTEGER PRIMARY KEY, {column} TEXT NOT NULL)"
 _NEXT_CALL = "SELECT COALESCE(MAX(id), 0) + 1 FROM calls"
-_INSERT_CALLER = "INSERT OR REPLACE INTO callers VALUES (? + ?, ?)"
-_TRIM_CALLERS = "DELETE FROM callers WHERE call < (SELECT MIN(id) FROM calls)"
+_INSERT_OF_CALL = "INSERT OR REPLACE INTO {table} VALUES (? + ?, ?)"
+_TRIM_OF_CALLS = "DELETE FROM {table} WHERE call < (SELECT MIN(id) FROM calls)"
 _INSERTS = {
     "calls": "INSERT INTO calls VALUES (NULL" + ", ?" * 17 + ")",
     "semantic": "INSERT INTO semantic VALUES (NULL" + ", ?" * 11 + ")",
@@ -85,13 +88,15 @@ class Ledger(Batches[CallEvent | CheckEvent]):
             _make_ours(connection, self._path)
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(_SEMANTIC_SCHEMA)
-            connection.execute(_CALLERS_SCHEMA)
+            for table, column in _OF_CALLS.items():
+                connection.execute(_OF_CALLS_SCHEMA.format(table=table, column=column))
             first = connection.execute(_NEXT_CALL).fetchone()[0]
             for table, insert in _INSERTS.items():
                 connection.executemany(insert, rows[table])
                 connection.execute(_TRIM.format(table=table), (self._max_rows,))
-            connection.executemany(_INSERT_CALLER, ((first, *row) for row in rows["callers"]))
-            connection.execute(_TRIM_CALLERS)
+            for table in _OF_CALLS:
+                connection.executemany(_INSERT_OF_CALL.format(table=table), ((first, *row) for row in rows[table]))
+                connection.execute(_TRIM_OF_CALLS.format(table=table))
             connection.execute("COMMIT")
 
 
@@ -117,12 +122,14 @@ def _is_laid_out(connection: sqlite3.Connection, path: Path) -> bool:
 
 
 def _rows(events: list[CallEvent | CheckEvent]) -> dict[str, list[tuple[Any, ...]]]:
-    """The rows of some events, by table; those of ``callers`` by the place of their call among the others."""
-    rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in (*_INSERTS, "callers")}
+    """The rows of some events, by table; those about calls by the place of their call among the others."""
+    rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in (*_INSERTS, *_OF_CALLS)}
     for event in events:
         if isinstance(event, CallEvent):
             if event.caller:
                 rows["callers"].append((len(rows["calls"]), _text(event.caller)))
+            if event.api != CHAT:
+                rows["apis"].append((len(rows["calls"]), _text(event.api)))
             rows["calls"].append(_row(event))
             if event.outcome.kind == "semantic":
                 rows["semantic"].append(_served_row(event))

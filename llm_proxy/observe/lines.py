@@ -7,6 +7,8 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+from llm_proxy.types import CHAT
+
 if TYPE_CHECKING:
     from .events import CallEvent
 
@@ -44,6 +46,7 @@ def _as_text(event: CallEvent) -> str:
     parts += [
         f"{name}={value}"
         for name, value in (
+            ("api", "" if event.api == CHAT else event.api),
             ("route", outcome.route),
             ("backend", outcome.backend),
             ("similarity", "" if outcome.similarity is None else f"{outcome.similarity:.3f}"),
@@ -65,6 +68,7 @@ def _fields(event: CallEvent) -> dict[str, Any]:
         "at": datetime.fromtimestamp(event.at_s, UTC).isoformat(timespec="milliseconds"),
         "outcome": outcome.status,
         "kind": outcome.kind,
+        "api": event.api,
         "requested": event.requested,
         "model": outcome.model,
         "backend": outcome.backend,

@@ -140,8 +140,9 @@ class Metrics:
         route = outcome.route if outcome.route in self._routes or not outcome.route else _OTHER
         backend = outcome.backend if outcome.backend in self._backends or not outcome.backend else _OTHER
         with self._lock:
-            self._requests[outcome.status, outcome.kind, route, model, backend] += 1
-            self._latencies[outcome.status].add(event.latency_s)
+            self._requests[outcome.status, outcome.kind, route, model, backend, event.api] += 1
+            if outcome.status in self._latencies:
+                self._latencies[outcome.status].add(event.latency_s)
             self._money["saved_usd"] += outcome.saved_usd
             self._money["saved_seconds"] += event.saved_s
             self._money["cost_usd"] += outcome.cost_usd or 0.0
@@ -171,9 +172,9 @@ class Metrics:
             for outcome, histogram in self._latencies.items():
                 histogram.put(latencies, ("outcome", outcome))
             money = dict(self._money)
-        family = Family("llm_proxy_requests_total", "counter", "Chat completions by what was done.")
+        family = Family("llm_proxy_requests_total", "counter", "Calls by what was done.")
         for labels, count in requests.items():
-            family.add(count, *zip(("outcome", "kind", "route", "model", "backend"), labels, strict=True))
+            family.add(count, *zip(("outcome", "kind", "route", "model", "backend", "api"), labels, strict=True))
         yield family
         yield latencies
         family = Family("llm_proxy_failed_requests_total", "counter", "Calls that did not end as they should.")
@@ -226,6 +227,7 @@ def _of_ledger(ledger: Sums) -> Iterator[Family]:
         ("hit", "semantic", ledger.semantic),
         ("miss", "", ledger.miss),
         ("bypass", "", ledger.bypass),
+        ("refused", "", ledger.refused),
     ):
         family.add(count, ("outcome", outcome), ("kind", kind))
     yield family

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from llm_proxy.types import HIT_ID_CHARS
+from llm_proxy.types import CHAT, HIT_ID_CHARS
 
 from .recent import MOST_CALLS, Recent, call_id
 from .totals import opened
@@ -25,7 +25,7 @@ _COLUMNS = (
     "similarity", "http_status", "error", "prompt_tokens", "completion_tokens", "is_stream",
 )  # fmt: skip
 _CALLS = f"SELECT id, {', '.join(_COLUMNS)} FROM calls WHERE id > ? ORDER BY id DESC LIMIT {MOST_CALLS}"
-_CALLERS = f"SELECT call, caller FROM callers WHERE call > ? ORDER BY call DESC LIMIT {MOST_CALLS}"
+_OF_CALLS = "SELECT call, {column} FROM {table} WHERE call > ? ORDER BY call DESC LIMIT {most}"
 _SEMANTIC = (
     "SELECT id, at_s, source, key, asked, p_wrong FROM semantic "
     f"WHERE id > ? AND source IN ('served', 'undo') ORDER BY id DESC LIMIT {2 * MOST_CALLS}"
@@ -64,6 +64,7 @@ def row_of(event: CallEvent) -> Row:
         "reason": outcome.reason,
         "cascade": outcome.cascade,
         "caller": event.caller,
+        "api": event.api,
         "question": event.question,
         "is_here": True,
         "is_undone": False,
@@ -134,8 +135,8 @@ class Feed:
         if newest < self._seen_calls:  # another ledger is in its place
             self._seen_calls = self._seen_semantic = 0
         self._read_semantic(connection)
-        has_callers = _has_table(connection, "callers")
-        callers = dict(connection.execute(_CALLERS, (self._seen_calls,))) if has_callers else {}
+        callers = self._of_calls(connection, "callers", "caller")
+        apis = self._of_calls(connection, "apis", "api")
         for number, *values in connection.execute(_CALLS, (self._seen_calls,)).fetchall()[::-1]:
             self._seen_calls = number
             row = dict(zip(_COLUMNS, values, strict=True))
@@ -148,8 +149,13 @@ class Feed:
             self._put({
                 "id": name, **row, "is_stream": bool(row["is_stream"]), "p_wrong": None, "hit_id": "", "pair": "",
                 "reason": "", "cascade": "", "question": "", "is_here": False,
-                "caller": callers.get(number, ""), "is_undone": False, **more,
+                "caller": callers.get(number, ""), "api": apis.get(number, CHAT), "is_undone": False, **more,
             })  # fmt: skip
+
+    def _of_calls(self, connection: sqlite3.Connection, table: str, column: str) -> dict[int, str]:
+        """What another table says of new calls, by their number; nothing in a ledger of before."""
+        query = _OF_CALLS.format(table=table, column=column, most=MOST_CALLS)
+        return dict(connection.execute(query, (self._seen_calls,))) if _has_table(connection, table) else {}
 
     def _read_semantic(self, connection: sqlite3.Connection) -> None:
         if not _has_table(connection, "semantic"):

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from llm_proxy.errors import CacheError
+from llm_proxy.types import CHAT
 
-__all__ = ["By", "bypass_reasons", "latest_calls", "opened", "totals", "totals_by"]
+__all__ = ["By", "bypass_reasons", "calls_with", "latest_calls", "opened", "refusal_reasons", "totals", "totals_by"]
 
-By = Literal["model", "route", "key", "day"]
+By = Literal["model", "route", "api", "key", "day"]
 
 _SUMS = {
     "calls": "COUNT(*)",
@@ -20,6 +21,7 @@ _SUMS = {
     "semantic_hits": "SUM(status = 'hit' AND kind = 'semantic')",
     "misses": "SUM(status = 'miss')",
     "bypasses": "SUM(status = 'bypass')",
+    "refusals": "SUM(status = 'refused')",
     "errors": "SUM(error != '' OR http_status >= 400)",
     "saved_usd": "TOTAL(saved_usd)",
     "cost_usd": "TOTAL(cost_usd)",
@@ -30,12 +32,17 @@ _GROUPS: Mapping[str, str] = {
     "": "''",
     "model": "model",
     "route": "route",
+    "api": "api",
     "key": "caller",
     "day": "strftime('%Y-%m-%d', at_s, 'unixepoch', 'localtime')",
 }
 _TOTALS = "SELECT {group} AS name, {sums} FROM {calls} WHERE at_s >= ? GROUP BY name ORDER BY {order}"
-_CALLS_WITH_KEYS = "(SELECT calls.*, COALESCE(caller, '') AS caller FROM calls LEFT JOIN callers ON call = calls.id)"
-_CALLS_OF_BEFORE = "(SELECT *, '' AS caller FROM calls)"
+_OF_CALLS: Mapping[str, tuple[str, str, str]] = {"key": ("callers", "caller", ""), "api": ("apis", "api", CHAT)}
+"""What another table says of calls: its name, its column, and what holds where it says nothing."""
+_JOINED = (
+    "(SELECT calls.*, COALESCE({column}, '{default}') AS {column} FROM calls LEFT JOIN {table} ON call = calls.id)"
+)
+_OF_BEFORE = "(SELECT *, '{default}' AS {column} FROM calls)"
 # Percentiles by nearest rank: the least latency that at least the share of them does not exceed.
 _RANKED = """
 SELECT name, status, MIN(CASE WHEN place >= 0.5 * size THEN latency_s END),
@@ -48,7 +55,7 @@ FROM (SELECT name, status, latency_s,
 GROUP BY name, status
 """
 _REASONS = """
-SELECT detail, COUNT(*) FROM calls WHERE status = 'bypass' AND at_s >= ? GROUP BY detail ORDER BY 2 DESC, 1
+SELECT detail, COUNT(*) FROM calls WHERE status = ? AND at_s >= ? GROUP BY detail ORDER BY 2 DESC, 1
 """
 _LATEST = """
 SELECT backend, model, prompt_tokens, completion_tokens, latency_s FROM calls
@@ -60,9 +67,9 @@ def totals(path: Path, *, since_s: float = 0.0) -> Mapping[str, float]:
     """Sums over the calls since a Unix time.
 
     Returns:
-        Counts ``calls, exact_hits, semantic_hits, misses, bypasses, errors``; dollars ``saved_usd, cost_usd``;
-        seconds ``saved_s`` and, of calls that ended well, ``hit_p50_s, hit_p99_s, miss_p50_s, miss_p99_s``. All are
-        0 where there is nothing, and when there is no file.
+        Counts ``calls, exact_hits, semantic_hits, misses, bypasses, refusals, errors``; dollars ``saved_usd,
+        cost_usd``; seconds ``saved_s`` and, of calls that ended well, ``hit_p50_s, hit_p99_s, miss_p50_s,
+        miss_p99_s``. All are 0 where there is nothing, and when there is no file.
 
     Raises:
         CacheError: The file is there but can't be read as a ledger.
@@ -71,7 +78,7 @@ def totals(path: Path, *, since_s: float = 0.0) -> Mapping[str, float]:
 
 
 def totals_by(path: Path, by: By, *, since_s: float = 0.0) -> Mapping[str, Mapping[str, float]]:
-    """The same by model, route, key (most calls first) or local day (earliest first).
+    """The same by model, route, API, key (most calls first) or local day (earliest first).
 
     A key is named by the first eight hexadecimal digits of its SHA-256; the name is empty for calls without one.
 
@@ -87,8 +94,16 @@ def bypass_reasons(path: Path, *, since_s: float = 0.0) -> Mapping[str, int]:
     Raises:
         CacheError: The file is there but can't be read as a ledger.
     """
-    with opened(path) as connection:
-        return {} if connection is None else dict(connection.execute(_REASONS, (since_s,)))
+    return _reasons(path, "bypass", since_s)
+
+
+def refusal_reasons(path: Path, *, since_s: float = 0.0) -> Mapping[str, int]:
+    """How many calls llm-proxy itself refused for which reason, most first.
+
+    Raises:
+        CacheError: The file is there but can't be read as a ledger.
+    """
+    return _reasons(path, "refused", since_s)
 
 
 def latest_calls(path: Path, *, most: int) -> Sequence[tuple[str, str, int, int, float]]:
@@ -108,6 +123,11 @@ def latest_calls(path: Path, *, most: int) -> Sequence[tuple[str, str, int, int,
         return [] if connection is None else connection.execute(_LATEST, (most,)).fetchall()[::-1]
 
 
+def _reasons(path: Path, status: str, since_s: float) -> dict[str, int]:
+    with opened(path) as connection:
+        return {} if connection is None else dict(connection.execute(_REASONS, (status, since_s)))
+
+
 def _read(path: Path, by: str, since_s: float) -> dict[str, dict[str, float]]:
     group = _GROUPS[by]
     order = "name" if by == "day" else "2 DESC, name"
@@ -116,7 +136,7 @@ def _read(path: Path, by: str, since_s: float) -> dict[str, dict[str, float]]:
         if connection is None:
             return found
         connection.execute("BEGIN")  # both queries see the same rows
-        calls = _calls(connection) if by == "key" else "calls"
+        calls = calls_with(connection, by) if by in _OF_CALLS else "calls"
         query = _TOTALS.format(group=group, sums=", ".join(_SUMS.values()), order=order, calls=calls)
         for name, *sums in connection.execute(query, (since_s,)):
             found[name] = _nothing() | dict(zip(_SUMS, sums, strict=True))
@@ -125,10 +145,11 @@ def _read(path: Path, by: str, since_s: float) -> dict[str, dict[str, float]]:
     return found
 
 
-def _calls(connection: sqlite3.Connection) -> str:
-    """Calls with who made them; nobody knows in a ledger of before."""
-    known = connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'callers'").fetchone()[0]
-    return _CALLS_WITH_KEYS if known else _CALLS_OF_BEFORE
+def calls_with(connection: sqlite3.Connection, what: str) -> str:
+    """A table of calls with a column more: ``caller`` for ``key``, or ``api``; a ledger of before does not know it."""
+    table, column, default = _OF_CALLS[what]
+    known = connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
+    return (_JOINED if known else _OF_BEFORE).format(table=table, column=column, default=default)
 
 
 def _nothing() -> dict[str, float]:

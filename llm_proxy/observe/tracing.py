@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Telemetry"]
 
 _NAME = "llm_proxy"
+_OPERATIONS = {"completions": "text_completion", "embeddings": "embeddings"}
 _PROVIDERS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic", "api.mistral.ai": "mistral_ai",
               "api.deepseek.com": "deepseek", "api.groq.com": "groq", "api.x.ai": "x_ai"}  # fmt: skip
 _DURATIONS_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -78,7 +79,7 @@ class Telemetry:
         kind, status = self._trace.SpanKind.CLIENT, self._trace.StatusCode.ERROR
         start_ns = int(event.at_s * _NS_PER_S)
         span = self._tracer.start_span(
-            f"chat {event.requested}".rstrip(),
+            f"{_operation(event)} {event.requested}".rstrip(),
             context=self._propagator.extract({"traceparent": event.traceparent}) if event.traceparent else None,
             kind=kind,
             attributes={**shared, **ended, **_details(event)},
@@ -102,7 +103,7 @@ class Telemetry:
         outcome = event.outcome
         server, provider = self._servers.get(outcome.backend, ({}, ""))
         found = {
-            "gen_ai.operation.name": "chat",
+            "gen_ai.operation.name": _operation(event),
             "gen_ai.provider.name": provider or outcome.backend or "openai",
             "gen_ai.request.model": event.requested,
             "gen_ai.response.model": outcome.model,
@@ -126,6 +127,7 @@ def _details(event: CallEvent) -> Attributes:
         "http.response.status_code": event.http_status or None,
         "llm_proxy.outcome": outcome.status,
         "llm_proxy.kind": outcome.kind,
+        "llm_proxy.api": event.api,
         "llm_proxy.detail": outcome.detail,
         "llm_proxy.route": outcome.route,
         "llm_proxy.reason": outcome.reason,
@@ -140,6 +142,11 @@ def _details(event: CallEvent) -> Attributes:
         "llm_proxy.is_stream": event.is_stream,
     }
     return {name: value for name, value in found.items() if value not in ("", None)}
+
+
+def _operation(event: CallEvent) -> str:
+    """The conventions' name of what a call asks for; to them a response is a chat, too."""
+    return _OPERATIONS.get(event.api, "chat")
 
 
 def _error_type(event: CallEvent) -> str:

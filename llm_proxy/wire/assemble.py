@@ -17,6 +17,8 @@ from typing import Any
 
 from llm_proxy.types import JSON
 
+from .origin import Origin
+
 __all__ = ["Assembler", "Text", "extend_lists", "objects", "replace_field"]
 
 # Identifiers and constants: many servers repeat them in every delta, so they must not be glued together.
@@ -54,6 +56,12 @@ class Assembler:
         self._top: JSON = {}
         self._usage: JSON | None = None
         self._choices: dict[int, _Choice] = {}
+        self._origin = Origin()
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the chunks are of more than one answer."""
+        return self._origin.is_mixed
 
     @property
     def is_finished(self) -> bool:
@@ -67,6 +75,7 @@ class Assembler:
             ValueError: ``choices`` or a delta in it is not what the protocol says, or goes on after its end.
             RecursionError: It is nested too deeply.
         """
+        self._origin.add(chunk)
         for choice in objects(chunk.get("choices") or []):
             index = choice.get("index") or 0
             if type(index) is not int:

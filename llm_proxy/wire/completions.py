@@ -15,6 +15,7 @@ from llm_proxy.types import JSON, ChatRequest
 from .assemble import Text, extend_lists, objects, replace_field
 from .chat import check_model, shown
 from .compact import Write, compact
+from .origin import Origin
 from .replay import Replay, pieces_of
 
 __all__ = ["TextChunks", "check", "rejection", "replay", "view_of"]
@@ -76,6 +77,12 @@ class TextChunks:
     def __init__(self) -> None:
         self._top: JSON = {}
         self._choices: dict[int, JSON] = {}
+        self._origin = Origin()
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the chunks are of more than one answer."""
+        return self._origin.is_mixed
 
     @property
     def is_finished(self) -> bool:
@@ -84,6 +91,7 @@ class TextChunks:
 
     def add(self, chunk: JSON) -> None:
         """Take in one chunk; raises ValueError where ``choices`` is not what the protocol says."""
+        self._origin.add(chunk)
         for choice in objects(chunk.get("choices") or []):
             index = choice.get("index") or 0
             if type(index) is not int:

@@ -37,6 +37,10 @@ class Chunks(Protocol):
     def is_finished(self) -> bool:
         """Whether nothing can be missing, should the stream end here."""
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the chunks so far are of more than one answer; see `llm_proxy.wire.origin.Origin`."""
+
     def add(self, chunk: JSON) -> None:
         """Take in one chunk; raises ValueError or RecursionError where it is not what the protocol says."""
 
@@ -99,6 +103,8 @@ class Recorder:
         self._raw: bytes | None = None
         self.is_stream = isinstance(body, _EventBody)
         """Whether the body is an event stream."""
+        self.is_mixed = False
+        """Whether a complete stream holds chunks of more than one answer: it is handed on, but nobody else's."""
         self.bytes_seen = 0
         """Bytes fed so far, as they came over the wire."""
         self.reason: Reason = "unfinished"
@@ -173,7 +179,7 @@ class Recorder:
         if state == "" and self._body is not None:
             completion, raw = self._body.result()
             if len(raw) <= self._limit:
-                self._completion, self._raw = completion, raw
+                self._completion, self._raw, self.is_mixed = completion, raw, self._body.is_mixed
             else:
                 state = "too-large"
         self._body = None
@@ -183,6 +189,10 @@ class Recorder:
 
 class _Body(Protocol):
     """Decoded bytes in, state out."""
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether it holds parts of more than one answer."""
 
     def feed(self, data: bytes) -> Reason:
         """Raises WireError, ValueError or RecursionError where the bytes are damaged."""
@@ -200,6 +210,10 @@ class _EventBody:
     def __init__(self, limit_bytes: int, chunks: Chunks) -> None:
         self._events = SSEDecoder(limit_bytes=limit_bytes)
         self._assembler = chunks
+
+    @property
+    def is_mixed(self) -> bool:
+        return self._assembler.is_mixed
 
     def feed(self, data: bytes) -> Reason:
         for event in self._events.feed(data):
@@ -235,6 +249,8 @@ class _EventBody:
 
 class _JSONBody:
     """One JSON object."""
+
+    is_mixed = False
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

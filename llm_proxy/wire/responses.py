@@ -16,6 +16,7 @@ from llm_proxy.errors import WireError
 from llm_proxy.types import JSON, texts_of
 
 from .chat import shown
+from .origin import Origin
 
 __all__ = ["ResponseEvents", "bypass", "check", "is_call", "rejection", "said_in", "view_of"]
 
@@ -97,22 +98,29 @@ class ResponseEvents:
         self.is_over = False
         self._answer: JSON = {}
         self._said: dict[tuple[str, str], list[str]] = {}
+        self._origin = Origin()
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the events are of more than one response: few of them name theirs, the first and the last do."""
+        return self._origin.is_mixed
 
     def add(self, chunk: JSON) -> None:
         """Take in one event; raises ValueError where it is an error, or the last one and holds no such response."""
-        kind = chunk.get("type")
+        kind, named = chunk.get("type"), chunk.get("response")
+        if isinstance(named, dict):
+            self._origin.add(named)
         if kind == "response.output_text.delta":
             place = str(chunk.get("output_index")), str(chunk.get("content_index"))
             self._said.setdefault(place, []).append(str(chunk.get("delta")))
         if kind == "error":
             raise ValueError("the stream holds an error")
         if kind in _TERMINAL:
-            answer = chunk.get("response")
-            if not isinstance(answer, dict):
+            if not isinstance(named, dict):
                 raise ValueError("the last event holds no response")
-            if self._said and sorted(map("".join, self._said.values())) != sorted(_texts(answer)):
+            if self._said and sorted(map("".join, self._said.values())) != sorted(_texts(named)):
                 raise ValueError("the last event holds another text than the events before it")
-            self._answer, self.is_over = answer, True
+            self._answer, self.is_over = named, True
 
     def completion(self) -> JSON:
         """The ``response`` object; raises ValueError where none came."""

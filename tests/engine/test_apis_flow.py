@@ -21,7 +21,7 @@ from tests.engine.attempts_kit import Attempting
 from tests.engine.attempts_kit import rig as attempting_rig
 from tests.engine.cascade_kit import rig as cascading_rig
 from tests.engine.flow_kit import Course
-from tests.engine.test_shadow import drive
+from tests.engine.test_shadow import answered, checked, drive, served
 from tests.fakes import Found, Rig, body_of, entry, head, weighed
 
 FUNCTION = {"type": "function", "name": "f", "parameters": {}}
@@ -183,10 +183,6 @@ class TestForChatOnly:
         answer = made.begins(b"event: response.created\ndata: {}\n\n")
         assert made.head is answer
 
-    def test_checks(self) -> None:
-        assert not is_plain(call())
-        assert is_plain(chatting(call(), {"model": "judge", "messages": [{"role": "user", "content": "same?"}]}))
-
     def test_a_judge_is_asked_by_chat(self) -> None:
         body = {"model": "judge", "messages": [{"role": "user", "content": "same?"}]}
         asked = chatting(call(endpoint="https://x.test/v1"), body)
@@ -194,6 +190,42 @@ class TestForChatOnly:
             "https://x.test/v1/chat/completions", "chat", body["messages"],
         )  # fmt: skip
         assert asked.headers == {"authorization": "Bearer k"}
+
+
+class TestChecking:
+    """Semantic hits of responses are asked upstream as well, as those of chat completions are."""
+
+    def checked(self, said: str, **fields: Any) -> tuple[Rig, Fetch]:
+        own = {"base_url": "https://own.test/v1", "api_key": "k", "prices": {"gpt-4o-mini": PRICE}}
+        made = Rig({"backends": {"own": own}, "cache": {"check_share": 1.0}}, chance=0.0)
+        cached = body_of(response({"model": "m"}, output=[message(text=said)]))
+        course = served(made, call(endpoint="", **fields), completion=cached)
+        fresh = response({"model": "gpt-4o-mini"})
+        (asked,) = checked(course, answered(fresh))
+        return made, asked
+
+    @pytest.mark.parametrize(("said", "is_same"), [(TEXT, True), ("no", False)])
+    def test_what_both_say_is_compared(self, said: str, is_same: bool) -> None:
+        made, asked = self.checked(said, stream=True, metadata={"trace": "1"})
+        assert asked.outgoing.url == "https://own.test/v1/responses"
+        sent = json.loads(asked.outgoing.body)
+        assert sent == {"model": "gpt-4o-mini", "input": "hi", "store": False}, "it leaves nothing upstream"
+        assert [(source, found) for _, source, found in made.cache.learnt] == [("shadow", is_same)]
+        assert [event.is_same for event in made.checks] == [is_same]
+        assert made.troubles.counts == {}
+
+    @pytest.mark.parametrize(("store", "kept"), [({}, 0), ({"store": True}, 0), ({"store": False}, 1)])
+    def test_what_upstream_does_not_know_is_kept_for_nobody_who_could_go_on_from_it(
+        self, store: dict[str, bool], kept: int
+    ) -> None:
+        made, _ = self.checked("no", **store)
+        assert len(made.cache.entries) == 1 + kept
+
+    def test_what_may_have_effects_is_not_asked_again(self) -> None:
+        assert is_plain(call())
+        assert not is_plain(call(tools=[FUNCTION]))
+        assert not is_plain(call("completions"))
+        assert is_plain(chatting(call(), {"model": "judge", "messages": [{"role": "user", "content": "same?"}]}))
 
 
 class TestExploring:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
@@ -40,4 +41,5 @@ def test_questions_only_where_they_may_be_kept(keeps_questions: bool):
 
 def test_the_rest():
     found = asked_by(request(traceparent=TRACE), keeps_questions=False)
-    assert (found["requested"], found["traceparent"]) == ("auto", TRACE)
+    assert (found["requested"], found["traceparent"], found["api"]) == ("auto", TRACE, "chat")
+    assert asked_by(replace(request(), api="embeddings"), keeps_questions=False)["api"] == "embeddings"

@@ -148,7 +148,11 @@ class TestControls:
         answer = course.answer
         assert (answer.status, dict(answer.headers)["x-should-retry"]) == (504, "false")
         assert json.loads(answer.body)["error"]["code"] == "not_cached"
-        assert (rig.event.http_status, rig.event.outcome.status) == (504, "miss")
+        assert (rig.event.http_status, rig.event.outcome.status, rig.event.outcome.detail) == (
+            504,
+            "refused",
+            "not-cached",
+        )
 
 
 class TestSemantic:

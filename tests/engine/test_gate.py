@@ -148,6 +148,7 @@ class TestQueue:
         error = json.loads(answer.body)["error"]
         assert (error["type"], error["code"], error["param"]) == ("rate_limit_exceeded", "queue_full", None)
         assert (one.event.http_status, one.event.outcome.detail) == (429, "queue-full")
+        assert one.event.outcome.status == "refused", "it is no miss: nobody was asked"
         assert one.selector.health.under_way("one") == 2
         assert one.selector.health.resting_s("one", "m") == 0.0
 

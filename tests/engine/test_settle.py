@@ -141,6 +141,22 @@ def test_what_is_not_admitted_is_booked_with_the_reason(value: Any, fields: Any,
     assert rig.cache.entries == {}
 
 
+def test_a_stream_of_two_answers_is_paid_for_and_not_stored() -> None:
+    rig = Rig()
+    usage = {"prompt_tokens": 10, "completion_tokens": 5}
+    parts = [("a", "one", None), ("b", " two", None), ("a", "", "stop")]
+    chunks = [
+        {"id": id, "choices": [{"delta": {"content": text}, "finish_reason": end}], "usage": usage if end else None}
+        for id, text, end in parts
+    ]
+    raw = b"".join(b"data: " + body_of(chunk) + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
+    ticket = ticket_for(rig, raw, headers=(("content-type", "text/event-stream"),))
+    assert settled(rig, ticket) == []
+    assert (rig.event.outcome.is_stored, rig.event.outcome.detail, rig.event.error) == (False, "mixed", "")
+    assert rig.event.usage == Usage(10, 5)
+    assert rig.cache.entries == {}
+
+
 def test_what_was_said_before_is_not_overwritten() -> None:
     rig = Rig()
     ticket = ticket_for(rig, completion(""))

@@ -124,6 +124,26 @@ def test_the_next_one_is_asked_where_one_fails() -> None:
     assert made.rig.selector.health.under_way("spare") == 1
 
 
+@pytest.mark.parametrize(("status", "failures"), [(400, 0), (422, 0), (404, 0), (429, 1), (500, 1), (200, 1)])
+def test_who_refuses_the_form_of_what_was_asked_is_none_the_worse(status: int, failures: int) -> None:
+    made = Breaking(TEXT, main={"fallbacks": ["spare/a", "spare/b"]})
+    noted: list[tuple[str, bool | None]] = []
+    health = made.rig.selector.health
+    ended = health.ended
+    health.ended = lambda backend, model, call, **more: (
+        noted.append((model, more["is_well"])),
+        ended(backend, model, call, **more),
+    )
+    made.breaks()
+    refusal = made.begins(status, JSON_TYPE)
+    made.send(Held(refusal, b"no", False))
+    assert made.asked().model == "b", "the next one is asked in any case"
+    assert noted == [("m", False), ("a", False if failures else None)]
+    made.begins()
+    assert made.outcome.attempts == f"main/m broke off, spare/a {status}, spare/b"
+    assert health.under_way("spare") == 1
+
+
 def test_an_error_of_nobodys_ends_it() -> None:
     made = Breaking(TEXT)
     made.breaks()

@@ -223,6 +223,25 @@ class TestBackends:
         assert error["message"] == f"'auto' leads to the route 'auto'; name a model for /{path}"
         assert provider[1].requests == []
 
+    @pytest.mark.parametrize("field", ["previous_response_id", "conversation"])
+    def test_what_one_server_knows_is_not_asked_of_another(self, provider: tuple[str, Provider], field: str) -> None:
+        main, spare = {"base_url": provider[0]}, {"base_url": provider[0].replace("127.0.0.1", "localhost")}
+        routes = {
+            "auto": {"candidates": ["main/small", "spare/m"]},
+            "here": {"candidates": ["main/small", "main/m"]},
+        }
+        with proxied({"main": main, "spare": spare}, routes=routes) as proxy:
+            status, _, body = post(proxy.port, "responses", body_of("responses", model="auto", **{field: "id_1"}))
+            error = json.loads(body)["error"]
+            assert (status, error["code"]) == (400, "route_not_possible")
+            assert f"only one knows the {field}: name its model, as BACKEND/MODEL" in error["message"]
+            assert provider[1].requests == []
+            for model in ("here", "spare/m"):
+                status, _, _ = post(proxy.port, "responses", body_of("responses", model=model, **{field: "id_1"}))
+                assert status == 200
+            assert post(proxy.port, "responses", body_of("responses", model="auto"))[0] == 200
+            assert [body.get(field) for _, body in provider[1].requests] == ["id_1", "id_1", None]
+
     def test_no_part_of_a_broken_response_is_sent_twice(self) -> None:
         """A stream of another API is never continued elsewhere, also where its backend could go on with a text."""
         start = response({"model": "m"}, status="in_progress", output=[])

@@ -61,7 +61,16 @@ def test_models(config: Path) -> None:
 
 
 def test_no_models() -> None:
-    assert "name no models" in invoke("models").stdout
+    assert "llm-proxy init" in invoke("models").stdout
+
+
+def test_no_models_after_init(tmp_path: Path) -> None:
+    place = tmp_path / "llm-proxy.toml"
+    place.write_text('default_backend = "openai"\n[backends.openai]\nbase_url = "https://api.openai.com/v1"\n')
+    said = invoke("--config", str(place), "models").stdout
+    assert "a call goes to backend openai, whatever model it names" in said
+    assert 'in [backends.openai], as in models = ["gpt-4o-mini"]' in said
+    assert invoke_json("--config", str(place), "models") == {"models": []}
 
 
 def test_a_budget(config: Path, directory: Path) -> None:

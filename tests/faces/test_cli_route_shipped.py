@@ -50,6 +50,12 @@ def test_it_is_calibrated(prompts: str) -> None:
     assert invoke_json(*options, "--route", "turned")["quality"]["shares"] != found["shares"]
 
 
+def test_the_route_s_own_head_is_looked_at(prompts: str) -> None:
+    options = ("route", "calibrate", "--strong-share", "0.5", "--log", prompts)
+    assert invoke_json(*options) == invoke_json(*options, "--head", "shipped")
+    assert "head =" not in invoke(*options).stdout
+
+
 @pytest.mark.parametrize("own", ["", "heads"])
 def test_the_settings_it_prints_name_the_head(prompts: str, own: str) -> None:
     options = ("route", "calibrate", "--head", "shipped", "--strong-share", "0.5", "--log", prompts)

@@ -51,6 +51,22 @@ class TestServe:
         said, complained = process.communicate(timeout=WAIT_S)
         assert (process.returncode, said, complained) == (0, "", "")
 
+    def test_says_which_backend_is_left_without_a_key(self, directory, upstream, monkeypatch):
+        monkeypatch.setenv("LLM_PROXY_BACKENDS_UP_BASE_URL", f"{upstream.url}/v1")
+        monkeypatch.setenv("LLM_PROXY_BACKENDS_UP_AUTH", "caller")
+        invoke("keys", "add", "ci")
+        process = self.serving("--json")
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["needs_key"]
+        assert process.stderr is not None
+        assert process.stderr.readline().strip() == (
+            "backend up is asked without a key: those of callers are the proxy's own, and not sent on; "
+            "set backends.up.api_key_env"
+        )
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=WAIT_S)
+        assert process.returncode == 0
+
     def test_says_so_to_a_person(self, directory):
         settings = directory.parent / "proxy.toml"
         settings.write_text(

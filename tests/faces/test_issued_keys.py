@@ -332,6 +332,19 @@ class TestCommands:
         assert "$0.00 of $5.00" in text
         assert "gpt-*, auto" in text
 
+    def test_add_says_which_backend_is_left_without_a_key(
+        self, directory: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        assert "backend openai is asked without a key" in invoke("keys", "add", "ci").stderr
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+        assert "asked without a key" not in invoke("keys", "add", "cd").stderr
+        monkeypatch.setenv("LLM_PROXY_BACKENDS_UP_BASE_URL", "http://127.0.0.1:9/v1")
+        monkeypatch.setenv("LLM_PROXY_BACKENDS_UP_AUTH", "caller")
+        said = invoke("keys", "add", "ce").stderr
+        assert "backend up is asked without a key" in said
+        assert "set backends.up.api_key_env" in said
+
     def test_it_may_pass_where_it_is_said(self, directory: Path) -> None:
         found = [
             invoke_json("keys", "add", f"k{place}", *more)["may_pass"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +23,7 @@ import pytest
 from llm_proxy.config import Config
 from llm_proxy.errors import ConfigError
 from llm_proxy.faces._http import httpx
+from llm_proxy.faces._memory import settle
 from llm_proxy.faces.asgi import ProxyApp
 from llm_proxy.faces.reload import Reloading, kept_settings
 from llm_proxy.faces.serve import server_config
@@ -37,6 +41,7 @@ from tests.faces.asgi_kit import (
 )
 
 WAIT_S = 60.0
+THRESHOLD = gc.get_threshold()
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 
@@ -95,6 +100,24 @@ class TestHandingOver:
         assert is_taken
         assert "begins anew" in caplog.text
         await app.app.aclose()
+
+    async def test_the_former_one_goes_though_the_collector_was_to_leave_it_alone(self) -> None:
+        app = Reloading(ProxyApp(Runtime(server_config(config("http://127.0.0.1:9/v1")))), server_config)
+        runtime = weakref.ref(app.app.runtime)
+        settle()
+        try:
+            new = config("http://127.0.0.1:8/v1")
+            assert await app.reload(lambda: new)
+            for _ in range(int(WAIT_S / 0.01)):  # its closing goes on in tasks of the loop
+                if runtime() is None:
+                    break
+                await asyncio.sleep(0.01)
+            assert runtime() is None
+            assert gc.get_freeze_count() > 0, "what stays is left alone again"
+        finally:
+            gc.unfreeze()
+            gc.set_threshold(*THRESHOLD)
+            await app.app.aclose()
 
     @pytest.mark.parametrize(
         "wrong",

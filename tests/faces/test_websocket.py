@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -197,6 +198,21 @@ class TestRefusals:
     def test_one_that_answers_otherwise(self) -> None:
         with RawUpstream(lambda request: request.send(raw_response(b"{}"))) as upstream, proxied(upstream.url) as proxy:
             assert refused(proxy) == (502, "websocket_refused")
+
+    def test_no_line_in_the_log(self, proxy: Proxy) -> None:
+        logger = logging.getLogger("uvicorn.error")
+        records: list[str] = []
+        handler = logging.Handler(logging.ERROR)
+        handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+        logger.addHandler(handler)
+        try:
+            assert refused(proxy, "/v1/closed") == (403, "websocket_refused")
+            with linked(proxy) as link:
+                link.send("the next one")
+                assert link.recv(timeout=5) == "the next one"
+        finally:
+            logger.removeHandler(handler)
+        assert records == []
 
     def test_one_that_is_not_there(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:

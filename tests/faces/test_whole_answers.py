@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llm_proxy.faces import serve
+from llm_proxy.faces import _memory
 from llm_proxy.faces._asgi_io import _plain_head
 from llm_proxy.faces._connections import _Watched, _write_whole
 from tests.faces.asgi_kit import completion, http, until
@@ -154,7 +154,7 @@ class TestHeaderLines:
 def test_a_server_spares_the_collector_what_stays():
     before, threshold = gc.get_freeze_count(), gc.get_threshold()
     try:
-        serve._settle_memory()
+        _memory.settle()
         assert gc.get_freeze_count() > before
         assert gc.get_threshold()[0] > threshold[0]
     finally:

@@ -31,6 +31,12 @@ def miss(at_s: float = NOW_S, latency_s: float = 2.0, **changes: Any) -> CallEve
     return CallEvent(at_s, outcome.with_changes(**changes), latency_s, usage=Usage(10, 20), requested="auto")
 
 
+def refused(at_s: float = NOW_S, **changes: Any) -> CallEvent:
+    """A call that llm-proxy did not send."""
+    outcome = Outcome("refused", forward="", detail="budget-usd", model="m").with_changes(**changes)
+    return CallEvent(at_s, outcome, 0.001, http_status=429)
+
+
 def bypass(at_s: float = NOW_S, http_status: int = 200, error: str = "", **changes: Any) -> CallEvent:
     """A call with which the cache has nothing to do."""
     outcome = Outcome("bypass", detail="temperature", model="n").with_changes(**changes)

@@ -15,7 +15,7 @@ from llm_proxy.observe import history as module
 from llm_proxy.observe.events import CallEvent, CheckEvent
 from llm_proxy.observe.history import RANGES, History, Range
 from llm_proxy.observe.totals import totals
-from tests.observe.events_kit import NOW_S, bypass, exact, miss, near
+from tests.observe.events_kit import NOW_S, bypass, exact, miss, near, refused
 from tests.observe.ledger_kit import Bench
 
 HOUR_S, DAY_S = 3_600.0, 86_400.0
@@ -27,7 +27,7 @@ def some_calls() -> list[CallEvent]:
     found = []
     for age_s in sorted(AGES_S, reverse=True):
         at_s = NOW_S - age_s
-        found += [exact(at_s), near(at_s), miss(at_s), miss(at_s, 4.0), bypass(at_s), bypass(at_s, 500)]
+        found += [exact(at_s), near(at_s), miss(at_s), miss(at_s, 4.0), bypass(at_s), bypass(at_s, 500), refused(at_s)]
     return found
 
 
@@ -66,7 +66,7 @@ class TestSums:
     @pytest.mark.parametrize("name", RANGES)
     def test_of_a_range_are_those_of_its_slots(self, bench: Bench, name: Range):
         view = followed(written(bench, some_calls())).view(name)
-        for place, kind in enumerate(("exact", "semantic", "miss", "bypass", "errors", "saved_usd")):
+        for place, kind in enumerate(("exact", "semantic", "miss", "bypass", "errors", "saved_usd", "refused")):
             assert sum(slot[place] for slot in view["slots"]) == pytest.approx(view["totals"][kind])
 
     @pytest.mark.parametrize("name", RANGES)

@@ -34,6 +34,7 @@ def test_as_json(caplog):
     assert line == {
         "at": "2023-11-14T22:13:20.000+00:00",
         "outcome": "miss",
+        "api": "chat",
         "requested": "auto",
         "model": "m",
         "backend": "main",
@@ -51,6 +52,12 @@ def test_as_json(caplog):
 def test_a_hit_says_what_it_saved(caplog):
     line = json.loads(logged(caplog, "json", exact())[0])
     assert (line["saved_usd"], line["saved_s"]) == (0.25, 2.0)
+
+
+def test_another_api_is_said(caplog):
+    assert logged(caplog, "text", replace(miss(), api="responses")) == [
+        "miss m 2000.0 ms status=200 api=responses backend=main cost_usd=0.12500000"
+    ]
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -15,7 +15,7 @@ from llm_proxy.observe.buckets import Sums
 from llm_proxy.observe.events import CallEvent
 from llm_proxy.observe.metrics import LATENCY_EDGES_S, Family, Metrics
 from llm_proxy.observe.process import process_figures
-from tests.observe.events_kit import bypass, exact, miss, near
+from tests.observe.events_kit import bypass, exact, miss, near, refused
 
 CONFIG = Config(
     backends={"main": {"base_url": "http://127.0.0.1:1/v1", "models": ["m"]}},
@@ -57,18 +57,21 @@ def scraped(*events: CallEvent, ledger: Sums | None = None, **parts: bool) -> di
 
 
 def test_calls_by_what_was_done():
-    found = scraped(exact(), exact(), near(), miss(), bypass())
+    found = scraped(exact(), exact(), near(), miss(), bypass(), refused(), replace(miss(), api="embeddings"))
     name = "llm_proxy_requests_total"
     assert {key: value for key, value in found.items() if key.startswith(name)} == {
-        name + "{outcome=hit,kind=exact,route=auto,model=m,backend=main}": 2,
-        name + "{outcome=hit,kind=semantic,route=auto,model=m,backend=}": 1,
-        name + "{outcome=miss,kind=,route=,model=m,backend=main}": 1,
-        name + "{outcome=bypass,kind=,route=,model=other,backend=}": 1,
+        name + "{outcome=hit,kind=exact,route=auto,model=m,backend=main,api=chat}": 2,
+        name + "{outcome=hit,kind=semantic,route=auto,model=m,backend=,api=chat}": 1,
+        name + "{outcome=miss,kind=,route=,model=m,backend=main,api=chat}": 1,
+        name + "{outcome=miss,kind=,route=,model=m,backend=main,api=embeddings}": 1,
+        name + "{outcome=bypass,kind=,route=,model=other,backend=,api=chat}": 1,
+        name + "{outcome=refused,kind=,route=,model=m,backend=,api=chat}": 1,
     }
     assert found["llm_proxy_saved_usd_total"] == 1.0
     assert found["llm_proxy_saved_seconds_total"] == 5.0
-    assert found["llm_proxy_cost_usd_total"] == 0.125
-    assert found["llm_proxy_tokens_total{type=output,model=m,backend=main}"] == 20
+    assert not any("duration" in key and "refused" in key for key in found), "nobody was waited for"
+    assert found["llm_proxy_cost_usd_total"] == 0.25
+    assert found["llm_proxy_tokens_total{type=output,model=m,backend=main}"] == 40
 
 
 def test_latencies_add_up():
@@ -98,8 +101,8 @@ def test_failures_by_a_few_words(event: CallEvent, reason: str):
 def test_callers_can_not_make_series():
     events = [miss(model=f"m{n}", route=f"r{n}", backend=f"b{n}") for n in range(300)]
     found = scraped(*events, bypass(model="big"))
-    assert found["llm_proxy_requests_total{outcome=miss,kind=,route=other,model=other,backend=other}"] == 300
-    assert found["llm_proxy_requests_total{outcome=bypass,kind=,route=,model=big,backend=}"] == 1
+    assert found["llm_proxy_requests_total{outcome=miss,kind=,route=other,model=other,backend=other,api=chat}"] == 300
+    assert found["llm_proxy_requests_total{outcome=bypass,kind=,route=,model=big,backend=,api=chat}"] == 1
     assert len(found) < 100
 
 
@@ -120,9 +123,10 @@ def test_parts_that_are_not_there():
 
 
 def test_what_all_processes_saw():
-    sums = Sums(exact=1, semantic=2, miss=3, bypass=4, errors=5, saved_usd=0.5, checked=6, wrong=1, undone=2)
+    sums = Sums(exact=1, semantic=2, miss=3, bypass=4, refused=7, errors=5, saved_usd=0.5, checked=6, wrong=1, undone=2)
     found = scraped(ledger=sums)
     assert found["llm_proxy_ledger_requests_total{outcome=hit,kind=semantic}"] == 2
+    assert found["llm_proxy_ledger_requests_total{outcome=refused,kind=}"] == 7
     assert found["llm_proxy_ledger_failed_requests_total"] == 5
     assert found["llm_proxy_ledger_checks_total"] == 6
     assert found["llm_proxy_ledger_wrong_hits_total"] == 1
@@ -143,7 +147,9 @@ def test_threads_lose_no_count():
         thread.start()
     for thread in threads:
         thread.join()
-    assert b'outcome="miss",kind="",route="",model="m",backend="main"} 2000' in metrics.exposition(watched(), Sums())
+    assert b'outcome="miss",kind="",route="",model="m",backend="main",api="chat"} 2000' in metrics.exposition(
+        watched(), Sums()
+    )
 
 
 def test_a_system_that_does_not_tell():

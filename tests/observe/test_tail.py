@@ -45,6 +45,21 @@ def test_a_call_of_this_process_is_there_once(bench: Bench):
     assert [(row["is_here"], row["question"]) for row in rows] == [(True, "what is up?"), (False, "")]
 
 
+def test_of_which_api_a_call_was_is_known_from_either(bench: Bench):
+    event = replace(miss(), api="embeddings")
+    bench.ledger(event)
+    bench.ledger(exact(NOW_S + 1))
+    bench.ledger.close()
+    by_ledger = Feed(Recent(), bench.path)
+    by_ledger.refresh()
+    assert [row["api"] for row in by_ledger.since(0)[1]] == ["embeddings", "chat"]
+    recent = Recent()
+    recent(event)
+    here = Feed(recent, None)
+    here.refresh()
+    assert [row["api"] for row in here.since(0)[1]] == ["embeddings"]
+
+
 def test_another_process_tells_as_much_by_the_ledger(bench: Bench):
     bench.ledger(near())
     bench.ledger.close()

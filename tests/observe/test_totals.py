@@ -6,6 +6,7 @@ import sqlite3
 import statistics
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from llm_proxy.errors import CacheError
 from llm_proxy.observe.events import CallEvent, Troubles
 from llm_proxy.observe.ledger import Ledger
-from llm_proxy.observe.totals import bypass_reasons, latest_calls, totals, totals_by
+from llm_proxy.observe.totals import bypass_reasons, latest_calls, refusal_reasons, totals, totals_by
 from llm_proxy.types import Outcome, Usage
 from tests.privileges import unprivileged
 
@@ -46,6 +47,10 @@ def miss(at_s: float = NOON, latency_s: float = 0.5, **more: Any) -> CallEvent:
     return CallEvent(at_s, outcome, latency_s, **more)
 
 
+def refused(detail: str) -> CallEvent:
+    return CallEvent(NOON, Outcome("refused", forward="", detail=detail), 0.001, http_status=429)
+
+
 def bypass(detail: str) -> CallEvent:
     return CallEvent(NOON, Outcome("bypass", detail=detail), 0.1)
 
@@ -55,14 +60,16 @@ def test_everything_is_added_up(tmp_path):
         tmp_path / "l.sqlite3",
         hit(), hit(kind="semantic", latency_s=0.003), hit(latency_s=0.002),
         miss(), miss(cost=None), miss(latency_s=9.0, error="aborted"), miss(latency_s=9.0, http_status=500),
-        bypass("temperature"), bypass("temperature"), bypass("tools"),
+        bypass("temperature"), bypass("temperature"), bypass("tools"), refused("budget-usd"),
     )  # fmt: skip
     assert totals(path) == pytest.approx({
-        "calls": 10, "exact_hits": 2, "semantic_hits": 1, "misses": 4, "bypasses": 3, "errors": 2, "saved_usd": 0.03,
+        "calls": 11, "exact_hits": 2, "semantic_hits": 1, "misses": 4, "bypasses": 3, "refusals": 1, "errors": 3,
+        "saved_usd": 0.03,
         "cost_usd": 0.06, "saved_s": 1.5, "hit_p50_s": 0.002, "hit_p99_s": 0.003, "miss_p50_s": 0.5, "miss_p99_s": 0.5,
     })  # fmt: skip
     assert bypass_reasons(path) == {"temperature": 2, "tools": 1}
     assert list(bypass_reasons(path)) == ["temperature", "tools"]
+    assert refusal_reasons(path) == {"budget-usd": 1}
 
 
 def test_since(tmp_path):
@@ -115,6 +122,19 @@ def test_who_called_goes_with_the_call(tmp_path):
         ]
         joined = connection.execute("SELECT COUNT(*) FROM calls JOIN callers ON call = id").fetchone()
     assert joined == (2,)
+
+
+def test_by_api(tmp_path):
+    embedding, response = replace(hit(), api="embeddings"), replace(hit(), api="responses")
+    path = written(tmp_path / "l", hit(), embedding, hit(), response, embedding, embedding)
+    found = {name: sums["calls"] for name, sums in totals_by(path, "api").items()}
+    assert found == {"embeddings": 3, "chat": 2, "responses": 1}
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM apis").fetchone() == (4,), "most calls are of chat, unwritten"
+        connection.execute("DROP TABLE apis")
+    assert list(totals_by(path, "api")) == ["chat"], "a ledger of before knows one"
+    written(path, embedding)
+    assert {name: sums["calls"] for name, sums in totals_by(path, "api").items()} == {"chat": 6, "embeddings": 1}
 
 
 def test_by_local_day_earliest_first(tmp_path):

@@ -50,6 +50,16 @@ def exported() -> Exported:
     return Exported()
 
 
+@pytest.mark.parametrize(
+    ("api", "operation"),
+    [("chat", "chat"), ("responses", "chat"), ("completions", "text_completion"), ("embeddings", "embeddings")],
+)
+def test_an_api_has_the_name_of_its_operation(exported: Exported, api: str, operation: str):
+    (span,) = exported.spans(replace(miss(), api=api))
+    assert span.name == f"{operation} auto"
+    assert (span.attributes["gen_ai.operation.name"], span.attributes["llm_proxy.api"]) == (operation, api)
+
+
 def test_a_span_of_a_call_that_was_asked(exported: Exported):
     (span,) = exported.spans(miss())
     assert span.name == "chat auto"
@@ -66,6 +76,7 @@ def test_a_span_of_a_call_that_was_asked(exported: Exported):
         "server.port": 443,
         "http.response.status_code": 200,
         "llm_proxy.outcome": "miss",
+        "llm_proxy.api": "chat",
         "llm_proxy.reason": "cheapest",
         "llm_proxy.backend": "main",
         "llm_proxy.cost_usd": 0.125,

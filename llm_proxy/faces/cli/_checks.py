@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from llm_proxy.backends.discover import discover
 from llm_proxy.config import Config, environment, load, settings_file
 from llm_proxy.errors import ConfigError
-from llm_proxy.limits import keys_file
 
 from ._findings import Finding
+from ._keyless import REMEDY, keyless, sentence
 
 if TYPE_CHECKING:
     from llm_proxy.config import BackendConfig
@@ -134,15 +134,8 @@ def keys(config: Config) -> Iterator[Finding]:
             yield Finding("keys", "ok", f"{name} is {'set' if value else 'not set'}")
     for name, backend in config.backends.items():
         yield from _backend_key(name, backend)
-        if backend.auth == "caller" and backend.key() is None and _needs_key(config):
-            message = f"backend {name} is asked without a key: those of callers are the proxy's own, and not sent on"
-            yield Finding("keys", "warning", message, f"set backends.{name}.api_key_env")
-
-
-def _needs_key(config: Config) -> bool:
-    """Whether callers of the proxy need a key of its own."""
-    path = keys_file(config)
-    return bool(config.server.keys) or (path is not None and path.is_file())
+        if name in keyless(config):
+            yield Finding("keys", "warning", sentence(name), REMEDY.format(name=name))
 
 
 def _backend_key(name: str, backend: BackendConfig) -> Iterator[Finding]:

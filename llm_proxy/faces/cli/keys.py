@@ -11,6 +11,7 @@ import typer
 from llm_proxy.errors import ConfigError
 
 from ._format import amount, dollars
+from ._keyless import say_keyless
 from ._shared import Group, Json, console, emit, say, settings, table, visible
 
 if TYPE_CHECKING:
@@ -89,12 +90,14 @@ def add(
         may_watch=watch,
         expires_s=_expiry_s(expires, now_s) if expires else None,
     )
-    key, record = issue(_file(settings(context)), holder, now_s=now_s)
+    config = settings(context)
+    key, record = issue(_file(config), holder, now_s=now_s)
     if as_json:
         emit({"key": key, **_row(record)})
     else:
         typer.echo(key)
         say("This is the only time that the key is shown.")
+    say_keyless(config)
 
 
 @keys_app.command()

@@ -12,6 +12,7 @@ from ._shared import Json, console, emit, settings, table, visible
 
 if TYPE_CHECKING:
     from llm_proxy.backends.catalogue import Listed
+    from llm_proxy.config import Config
 
 __all__ = ["models"]
 
@@ -30,13 +31,25 @@ def models(context: typer.Context, as_json: Json = False) -> None:
     """
     from llm_proxy.backends.catalogue import models_of
 
-    found = models_of(settings(context))
+    config = settings(context)
+    found = models_of(config)
     if as_json:
         emit({"models": [asdict(one) for one in found]})
     elif not found:
-        typer.echo("The settings name no models: set backends.NAME.models, or the candidates of a route.")
+        typer.echo(visible(_nothing(config), keep_lines=True))
     else:
         _show(found)
+
+
+def _nothing(config: Config) -> str:
+    """What to do where the settings name no models; calls name them, and go on all the same."""
+    name = config.default_backend or next(iter(config.backends), "")
+    if not name:
+        return "The settings name no models, and no backends: llm-proxy init writes a file to begin with."
+    return (
+        f"The settings name no models: a call goes to backend {name}, whatever model it names.\n"
+        f'To see prices, list some in [backends.{name}], as in models = ["gpt-4o-mini"], or as candidates of a route.'
+    )
 
 
 def _show(found: list[Listed]) -> None:

@@ -58,7 +58,7 @@ _FromLog = Annotated[
 ]
 _Route = Annotated[str, typer.Option(metavar="NAME", help="The route; the first one when there is no auto.")]
 _Head = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Folder of the head, or shipped; otherwise heads in cache.directory.")
+    Path | None, typer.Option(metavar="DIR", help="Folder of the head, or shipped; otherwise the route's own.")
 ]
 _Limit = Annotated[int, typer.Option(min=1, metavar="N", help="Most questions to look at, evenly drawn.")]
 
@@ -92,8 +92,9 @@ def calibrate(
     if (strong_share is None) == (quality_of_best is None):
         raise ConfigError("say one of --strong-share and --quality-of-best")
     config = settings(context)
-    found = load(head or heads_of(config))
-    name, candidates = _candidates(config, route, found.models)
+    name = _name_of(config, route)
+    found = load(head or _own_head(config, name))
+    candidates = _candidates(config, name, found.models)
     own = name if name in config.routes else ""
     said = _said_of_log(config, found, own, limit) if from_log else _said_of_texts(config, found, log, limit)
     p_good, usd = _of_candidates(config, found, (name, candidates), said, prices)
@@ -133,10 +134,9 @@ def _ways(
 
 def _head_line(config: Config, route: str, head: Path | None) -> list[str]:
     """The setting without which the route would be decided by another head than the one that was looked at."""
-    looked_at, own = head or heads_of(config), config.routes[route].head if route in config.routes else ""
-    if looked_at.absolute() == (Path(own) if own else heads_of(config)).absolute():
+    if head is None or head.absolute() == _own_head(config, route).absolute():
         return []
-    return [f"head = {json.dumps(str(looked_at), ensure_ascii=False)}"]
+    return [f"head = {json.dumps(str(head), ensure_ascii=False)}"]
 
 
 def _show(
@@ -153,17 +153,27 @@ def _show(
     typer.echo(visible("\n" + "\n".join(lines), keep_lines=True))
 
 
-def _candidates(config: Config, route: str, models: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """The route's name and candidates; without any route, all that the head knows."""
+def _name_of(config: Config, route: str) -> str:
+    """The route that is looked at; ``auto`` without any."""
     if route and route not in config.routes:
         raise ConfigError(f"there is no route {route!r}; there is {', '.join(config.routes) or 'none'}")
-    if not config.routes:
-        return "auto", models
-    name = route or ("auto" if "auto" in config.routes else next(iter(config.routes)))
-    candidates = config.routes[name].candidates
+    return route or ("auto" if "auto" in config.routes else next(iter(config.routes), "auto"))
+
+
+def _own_head(config: Config, route: str) -> Path:
+    """The folder of the head that decides for a route."""
+    own = config.routes[route].head if route in config.routes else ""
+    return Path(own).expanduser() if own else heads_of(config)
+
+
+def _candidates(config: Config, route: str, models: tuple[str, ...]) -> tuple[str, ...]:
+    """The route's candidates; without any route, all that the head knows."""
+    if route not in config.routes:
+        return models
+    candidates = config.routes[route].candidates
     if len(candidates) < 2:
-        raise ConfigError(f"route {name!r} has one candidate only: add another to routes.{name}.candidates")
-    return name, candidates
+        raise ConfigError(f"route {route!r} has one candidate only: add another to routes.{route}.candidates")
+    return candidates
 
 
 def _said_of_texts(config: Config, head: OnnxHead, log: Path | None, limit: int) -> _Said:

@@ -12,6 +12,7 @@ import typer
 from llm_proxy.encode.extras import exact_only
 
 from ._format import SHARED
+from ._keyless import say_keyless
 from ._shared import Json, Shared, emit, say, settings, visible
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def serve(
         facts = _facts(server_config(bound), bound_host, bound_port, is_semantic=not warning)
         with contextlib.suppress(OSError):  # nobody reads: the server is there all the same
             emit(facts) if as_json else _greet(facts)
+            say_keyless(resolved)
 
     if warning:
         say(warning)

@@ -29,12 +29,25 @@ class Group(StrEnum):
 
     model = "model"
     route = "route"
+    api = "api"
     key = "key"
     day = "day"
 
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
-_COLUMNS = ("calls", "hit rate", "exact", "semantic", "misses", "bypasses", "errors", "saved", "spent", "time saved")
+_COLUMNS = (
+    "calls",
+    "hit rate",
+    "exact",
+    "semantic",
+    "misses",
+    "bypasses",
+    "refused",
+    "errors",
+    "saved",
+    "spent",
+    "time saved",
+)
 
 
 def stats(
@@ -109,10 +122,11 @@ def ledger_of(config: Config) -> Path:
 
 
 def _report(path: Path, start_s: float, by: Group | None) -> dict[str, Any]:
-    from llm_proxy.observe.totals import bypass_reasons, totals, totals_by
+    from llm_proxy.observe.totals import bypass_reasons, refusal_reasons, totals, totals_by
 
     report: dict[str, Any] = {**totals(path, since_s=start_s)}
     report["bypass_reasons"] = dict(bypass_reasons(path, since_s=start_s))
+    report["refusal_reasons"] = dict(refusal_reasons(path, since_s=start_s))
     report["since_s"] = start_s or None
     if by:
         report["by"] = by.value
@@ -153,8 +167,9 @@ def _show(report: Mapping[str, Any], by: Group | None) -> None:
     rows.add_column(justify="right")
     for name, cell in zip(_COLUMNS, _cells(report), strict=True):
         rows.add_row(Text(name), Text(cell))
-    for reason, count in report["bypass_reasons"].items():
-        rows.add_row(Text(f"  bypassed: {visible(reason) or 'no reason given'}"), Text(amount(count)))
+    for word, name in (("bypassed", "bypass_reasons"), ("refused", "refusal_reasons")):
+        for reason, count in report[name].items():
+            rows.add_row(Text(f"  {word}: {visible(reason) or 'no reason given'}"), Text(amount(count)))
     for kind in ("hit", "miss"):
         both = f"{_latency(report, f'{kind}_p50_s')} / {_latency(report, f'{kind}_p99_s')}"
         rows.add_row(Text(f"{kind} p50 / p99"), Text(both))
@@ -163,9 +178,9 @@ def _show(report: Mapping[str, Any], by: Group | None) -> None:
 
 def _cells(sums: Mapping[str, float]) -> tuple[str, ...]:
     hits = sums["exact_hits"] + sums["semantic_hits"]
-    counts = (sums["exact_hits"], sums["semantic_hits"], sums["misses"], sums["bypasses"], sums["errors"])
+    names = ("exact_hits", "semantic_hits", "misses", "bypasses", "refusals", "errors")
     money = (dollars(sums["saved_usd"]), dollars(sums["cost_usd"]), seconds(sums["saved_s"]))
-    return (amount(sums["calls"]), share(hits, sums["calls"]), *map(amount, counts), *money)
+    return (amount(sums["calls"]), share(hits, sums["calls"]), *(amount(sums[name]) for name in names), *money)
 
 
 def _latency(sums: Mapping[str, float], name: str) -> str:

@@ -6,7 +6,7 @@
   const state = { range: "day", scale: "count", key: sessionStorage.getItem("llm-proxy-key") || "", calls: new Map(),
     summary: null, paused: false, abort: null, seen: new Set(), at: null, open: null, wait: 1000, all: false };
   const KINDS = ["exact", "semantic", "miss", "bypass"];
-  const WORDS = { exact: "exact hit", semantic: "semantic hit", miss: "asked", bypass: "bypassed", error: "error" };
+  const WORDS = { exact: "exact hit", semantic: "semantic hit", miss: "asked", bypass: "bypassed", refused: "refused", error: "error" };
   const RANGES = { hour: "the last hour", day: "today", week: "7 days", all: "all time" };
   const SVG = "http://www.w3.org/2000/svg";
   const MOST = 200, FEW = 40;
@@ -56,7 +56,7 @@
     return slot > 3600 && full ? `${date(at, { weekday: "short", day: "numeric", month: "short" })}, ${time}`
       : slot > 3600 ? date(at, { weekday: "short", day: "numeric" }) : time;
   }
-  const kindOf = (row) => (row.error || row.http_status >= 400 ? "error" : row.status === "hit" ? row.kind : row.status);
+  const kindOf = (row) => (row.status === "refused" ? "refused" : row.error || row.http_status >= 400 ? "error" : row.status === "hit" ? row.kind : row.status);
   const facts = (rows) => make("dl", { class: "facts" }, ...rows.filter(([, value]) => value !== "" && value !== null && value !== undefined)
     .flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
 
@@ -196,10 +196,11 @@
     const found = state.summary, tip = $("tip");
     tip.hidden = state.at === null;
     if (tip.hidden) return;
-    const slot = found.slots[state.at], start = found.from_s + state.at * found.slot_s, all = slot[0] + slot[1] + slot[2] + slot[3];
+    const slot = found.slots[state.at], start = found.from_s + state.at * found.slot_s, all = slot[0] + slot[1] + slot[2] + slot[3] + slot[6];
     const rows = KINDS.map((kind, index) => [kind, slot[index]]).filter(([, value]) => value);
     fill(tip, make("p", {}, when(start, found.slot_s, true)),
       make("dl", {}, ...rows.flatMap(([kind, value]) => [make("dt", {}, make("span", { class: `dot ${kind}` }), WORDS[kind]), make("dd", {}, `${count(value)} · ${share(value, all)}`)]),
+        ...(slot[6] ? [make("dt", {}, make("span", { class: "dot refused" }), WORDS.refused), make("dd", {}, count(slot[6]))] : []),
         ...(slot[4] ? [make("dt", {}, make("span", { class: "dot error" }), "failed"), make("dd", {}, count(slot[4]))] : []),
         make("dt", {}, "saved"), make("dd", {}, dollars(slot[5]))));
     const middle = left + (state.at + 0.5) * step;
@@ -270,8 +271,8 @@
   // -- calls ----------------------------------------------------------------------------------------------------
   function drawCalls() {
     const words = $("find").value.trim().toLowerCase(), kind = $("kind").value;
-    const rows = [...state.calls.values()].filter((row) => (!kind || kindOf(row) === kind || (kind !== "error" && row.status === kind)) &&
-      (!words || [row.model, row.route, row.backend, row.key, row.tenant, row.detail, row.error, row.question, row.reason].some((text) => (text || "").toLowerCase().includes(words))));
+    const rows = [...state.calls.values()].filter((row) => (!kind || kindOf(row) === kind || (kind === "error" ? row.status === "refused" : row.status === kind)) &&
+      (!words || [row.api, row.model, row.route, row.backend, row.key, row.tenant, row.detail, row.error, row.question, row.reason].some((text) => (text || "").toLowerCase().includes(words))));
     const first = !state.seen.size, shown = state.all ? rows : rows.slice(0, FEW), focused = document.activeElement?.dataset?.of;
     if (!state.calls.size) {
       fill($("list"), make("div", { class: "empty" }, make("p", {}, "No calls yet. Point any OpenAI client here:"), make("code", {}, `export OPENAI_BASE_URL=${location.origin}/v1`)));
@@ -295,7 +296,7 @@
     return make("tr", { class: !first && !state.seen.has(row.id) ? "new" : null },
       make("td", { class: "when" }, make("button", { type: "button", class: "open", "data-of": row.id, title: "Details", on: { click: () => open(row.id) } }, clock(row.at_s))),
       make("td", { class: "what" }, make("span", { class: `badge ${kind}${row.is_undone ? " undone" : ""}` }, kind === "error" ? row.error || `error ${row.http_status}` : WORDS[kind])),
-      make("td", { class: "model", title: row.reason || row.model }, row.route ? make("span", { class: "faint" }, `${row.route} → `) : "", row.model || "unknown"),
+      make("td", { class: "model", title: row.reason || row.model }, row.route ? make("span", { class: "faint" }, `${row.route} → `) : "", row.model || "unknown", row.api === "chat" ? "" : make("span", { class: "faint" }, ` · ${row.api}`)),
       asks ? make("td", { class: "ask", title: row.question }, row.question || "") : "",
       make("td", { class: "near" }, near),
       make("td", { class: "took" }, span(row.latency_s)),
@@ -315,8 +316,8 @@
     }
   }
   function callFacts(row) {
-    return facts([["at", `${date(row.at_s, { dateStyle: "medium" })}, ${clock(row.at_s)}`], ["what", WORDS[kindOf(row)]], ["why not from the cache", row.status === "hit" ? "" : row.detail],
-      ["error", row.error], ["HTTP status", row.http_status || "none came"], ["model", row.model], ["backend", row.backend], ["route", row.route], ["key", row.key], ["tenant", row.tenant],
+    return facts([["at", `${date(row.at_s, { dateStyle: "medium" })}, ${clock(row.at_s)}`], ["what", WORDS[kindOf(row)]], [row.status === "refused" ? "why refused" : "why not from the cache", row.status === "hit" ? "" : row.detail],
+      ["error", row.error], ["HTTP status", row.http_status || "none came"], ["model", row.model], ["backend", row.backend], ["route", row.route], ["API", row.api], ["key", row.key], ["tenant", row.tenant],
       ["took", `${span(row.latency_s)}${row.is_stream ? ", streamed" : ""}`], ["tokens", row.prompt_tokens === null ? "" : `${count(row.prompt_tokens)} in, ${count(row.completion_tokens)} out`],
       ["cost", row.cost_usd === null ? "" : dollars(row.cost_usd)], ["saved", row.status === "hit" ? `${dollars(row.saved_usd)} and ${span(row.saved_s)}` : ""],
       ["similarity", row.similarity === null ? "" : row.similarity.toFixed(4)], ["chance of being wrong", row.p_wrong === null ? "" : row.p_wrong.toFixed(4)], ["id", row.hit_id]]);

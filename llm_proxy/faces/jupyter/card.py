@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["Card"]
 
 _MOST_ROUTES = 6
-_NAMES = {"exact": "exact hits", "semantic": "semantic hits", "miss": "misses", "bypass": "bypasses", "error": "errors"}
+_NAMES = {
+    "exact": "exact hits",
+    "semantic": "semantic hits",
+    "miss": "misses",
+    "bypass": "bypasses",
+    "refused": "refused",
+    "error": "errors",
+}
 _STYLE = """
 <style>
 .llm-proxy-card{display:inline-block;max-width:680px;padding:10px 14px;border:1px solid rgba(128,128,128,.4);

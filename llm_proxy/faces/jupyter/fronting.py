@@ -30,7 +30,8 @@ class Fronting:
     """The engine in front of new clients, from `begin` to `end`; thread-safe.
 
     Clients that were there before stay as they are, and so do their copies (``with_options``). A client that somebody
-    gave an HTTP client of his own gets a copy of that one, sharing its connections.
+    gave an HTTP client of his own gets a copy of that one, sharing its connections; one that goes through this engine
+    already is listened to as it is.
 
     Args:
         runtime: The engine.
@@ -83,14 +84,17 @@ class Fronting:
 
     def _front(self, client: Any, *, was_given: bool) -> None:
         http_client = client._client
-        if was_given and (is_proxied(http_client) or _is_of_the_sdk(http_client)):
-            return  # llm-proxy's own clients, or the copy of a client: what its original has, it has
+        is_ready = was_given and is_proxied(http_client)  # llm-proxy's own clients, or over a transport of somebody's
+        if was_given and not is_ready and _is_of_the_sdk(http_client):
+            return  # the copy of a client: what its original has, it has
+        if is_ready and (http_client in self._placed or http_client._transport.runtime is not self._runtime):
+            return
         before = _Placed(http_client)
-        if was_given:
+        if was_given and not is_ready:
             http_client = client._client = proxied_copy(http_client, self._runtime)
-        else:
+        elif not is_ready:
             install(http_client, self._runtime)
-        before.transports = _transports(http_client)
+        before.transports = [] if is_ready else _transports(http_client)
         before.hook = _hook(http_client, self._heard)
         hooks = http_client.event_hooks
         http_client.event_hooks = {**hooks, "response": [*hooks["response"], before.hook]}

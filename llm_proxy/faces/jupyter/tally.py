@@ -36,7 +36,7 @@ class Sums:
     """Counts by kind and by what answered, dollars, seconds; latencies are of the newest calls.
 
     Attributes:
-        kinds: Calls by kind: ``exact``, ``semantic``, ``miss``, ``bypass``, ``error``.
+        kinds: Calls by kind: ``exact``, ``semantic``, ``miss``, ``bypass``, ``refused``, ``error``.
         answered: Calls that went upstream, by ``(route, model)``.
         saved_usd: Money that hits spared.
         cost_usd: Money that calls cost, where prices are known.
@@ -73,14 +73,15 @@ class Tally:
     def __call__(self, event: CallEvent) -> None:
         """Take one event; never raises."""
         outcome = event.outcome
-        kind = "error" if event.error or event.http_status >= 400 else kind_of(outcome)
+        is_error = event.error or (event.http_status >= 400 and outcome.status != "refused")
+        kind = "error" if is_error else kind_of(outcome)
         with self._lock:
             sums, self._newest = self._sums, event
             sums.kinds[kind] += 1
             sums.saved_usd += outcome.saved_usd
             sums.saved_s += event.saved_s
             sums.cost_usd += outcome.cost_usd or 0.0
-            if outcome.status != "hit":
+            if outcome.status not in ("hit", "refused"):
                 name = (outcome.route, outcome.model)
                 sums.answered[name if name in sums.answered or len(sums.answered) < _MOST_NAMES else ("", "…")] += 1
             self._points.append(Point(kind, event.latency_s, sums.saved_usd, sums.saved_s))

@@ -175,6 +175,6 @@ def test_metrics(page: Shown):
     reply = page.get("/metrics")
     assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     lines = reply.body.decode().splitlines()
-    assert 'llm_proxy_requests_total{outcome="miss",kind="",route="",model="m",backend="main"} 1' in lines
+    assert 'llm_proxy_requests_total{outcome="miss",kind="",route="",model="m",backend="main",api="chat"} 1' in lines
     assert 'llm_proxy_ledger_requests_total{outcome="miss",kind=""} 1' in lines
     assert page.send("HEAD", "/metrics").body == b""

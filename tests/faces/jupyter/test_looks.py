@@ -112,11 +112,12 @@ class TestTally:
         tally(CallEvent(2.0, Outcome("miss", model="m", route="auto", cost_usd=0.25), 1.0))
         tally(CallEvent(3.0, Outcome("bypass", model="m"), 1.0))
         tally(CallEvent(4.0, Outcome("miss", model="m"), 1.0, http_status=500))
+        tally(CallEvent(5.0, Outcome("refused", forward="", model="m"), 0.001, http_status=429))
         sums, points = tally.now()
-        assert dict(sums.kinds) == {"exact": 1, "miss": 1, "bypass": 1, "error": 1}
-        assert (sums.calls, sums.hits, sums.saved_usd, sums.saved_s, sums.cost_usd) == (4, 1, 0.5, 2.0, 0.25)
+        assert dict(sums.kinds) == {"exact": 1, "miss": 1, "bypass": 1, "error": 1, "refused": 1}
+        assert (sums.calls, sums.hits, sums.saved_usd, sums.saved_s, sums.cost_usd) == (5, 1, 0.5, 2.0, 0.25)
         assert dict(sums.answered) == {("auto", "m"): 1, ("", "m"): 2}
-        assert [point.kind for point in points] == ["exact", "miss", "bypass", "error"]
+        assert [point.kind for point in points] == ["exact", "miss", "bypass", "error", "refused"]
         assert tally.newest("k") is None
 
     def test_it_is_bounded(self) -> None:
@@ -144,6 +145,7 @@ class TestOutcomes:
                 "miss, asked m at b, by route auto (short), stored, cost $0.1",
             ),
             (Outcome("bypass", detail="no-store"), "bypass (no-store), asked upstream"),
+            (Outcome("refused", forward="", detail="budget-usd", model="m"), "refused (budget-usd)"),
             (Outcome("miss", model="m", is_shared=True), "miss, asked m, shared with an equal call"),
         ],
     )

@@ -9,6 +9,7 @@ import openai
 import pytest
 from IPython.core.error import UsageError
 
+import llm_proxy
 from llm_proxy.faces._http import httpx
 from llm_proxy.types import Outcome
 from tests.servers import Served
@@ -167,6 +168,27 @@ class TestStatus:
         ran(loaded, "%llm_proxy again")
         assert "simulated: How do I reset" in capsys.readouterr().out
         assert len(provider.app.requests) == 2
+
+    @pytest.mark.parametrize("kind", [openai.OpenAI, llm_proxy.OpenAI])
+    def test_the_hit_of_a_client_over_a_transport_of_ones_own(
+        self, kind: Any, loaded: Any, provider: Served, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with httpx.Client(transport=llm_proxy.ProxyTransport()) as own:
+            for client in (kind(http_client=own), kind(http_client=own).with_options(timeout=9.0)):
+                client.chat.completions.create(model="m", messages=MESSAGES)
+            assert len(own.event_hooks["response"]) == 1, "once, however many clients share it"
+            ran(loaded, "%llm_proxy again")
+            assert "simulated: How do I reset" in capsys.readouterr().out
+            assert len(provider.app.requests) == 2
+            loaded.run_line_magic("unload_ext", "llm_proxy")
+            assert own.event_hooks == {"request": [], "response": []}
+            loaded.run_line_magic("load_ext", "llm_proxy")
+
+    def test_who_has_other_settings_is_not_listened_to(self, loaded: Any, tmp_path: Path) -> None:
+        other = {"cache": {"enabled": False}, "observe": {"ledger": False}}
+        with httpx.Client(transport=llm_proxy.ProxyTransport(llm_proxy=other)) as own:
+            openai.OpenAI(http_client=own)
+            assert own.event_hooks["response"] == []
 
     def test_again_that_upstream_refuses(self, loaded: Any, provider: Served) -> None:
         client = openai.OpenAI()

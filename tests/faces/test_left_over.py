@@ -1,0 +1,121 @@
+"""An upstream that sends more than its answer: the rest is nobody's, and not the answer to the next request."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx as old_httpx
+import openai
+import pytest
+
+from llm_proxy import AsyncProxyTransport, ProxyTransport
+from llm_proxy.config import load
+from llm_proxy.faces._http import httpx
+from llm_proxy.faces._upstream import Upstream
+from llm_proxy.runtime import Runtime
+from llm_proxy.types import Outgoing
+from tests.faces.asgi_kit import DONE, STREAM_HEAD, Raw, RawUpstream, chunked, completion, event, raw_response
+
+FAMILIES = list(dict.fromkeys([httpx.__name__, old_httpx.__name__]))
+STOLEN = raw_response(completion("somebody else's"))
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def runtime() -> Iterator[Runtime]:
+    made = Runtime(load(cache={"enabled": False}, observe={"ledger": False}))
+    yield made
+    made.close()
+
+
+class Generous:
+    """Answers each request by its number, and the first one with another answer behind its own."""
+
+    def __init__(self, *, is_stream: bool = False, extra: bytes = STOLEN) -> None:
+        self._is_stream, self._extra = is_stream, extra
+        self._lock = threading.Lock()
+        self._asked = 0
+
+    def __call__(self, request: Raw) -> None:
+        with self._lock:
+            self._asked += 1
+            number = self._asked
+        text = f"answer {number}"
+        whole = STREAM_HEAD + chunked(event(text), event(), DONE) if self._is_stream else raw_response(completion(text))
+        request.send(whole + (self._extra if number == 1 else b""))
+
+
+def connections(upstream: RawUpstream) -> int:
+    return len({id(request.connection) for request in upstream.requests})
+
+
+BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+@pytest.mark.parametrize(
+    ("client", "extra"), [("aiohttp", STOLEN), ("httpx", STOLEN), ("httpx", b"x"), ("httpx", b"\r\n")]
+)
+async def test_the_proxy_asks_again_on_another_connection(client: str, extra: bytes) -> None:
+    with RawUpstream(Generous(extra=extra)) as upstream:
+        pool = Upstream(client=client)
+        try:
+            for number in range(1, 4):
+                call = Outgoing(upstream.url + "/chat/completions", [], b"{}", backend="b", timeout_s=5.0)
+                head = await pool.send(call)
+                body = b"".join([chunk async for chunk in head.body])
+                await head.body.aclose()
+                assert body == completion(f"answer {number}")
+        finally:
+            await pool.aclose()
+        assert len(upstream.requests) == 3
+        if client == "httpx":
+            assert connections(upstream) == 2, "those that say no more than their answer are used again"
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("family", FAMILIES)
+class TestClients:
+    def test_sync(self, family: str, is_stream: bool, runtime: Runtime) -> None:
+        module = importlib.import_module(family)
+        with RawUpstream(Generous(is_stream=is_stream)) as upstream:
+            with module.Client(transport=ProxyTransport(module.HTTPTransport(), llm_proxy=runtime)) as client:
+                for number in (1, 2, 3):
+                    reply = client.post(upstream.url + "/chat/completions", json={**BODY, "stream": is_stream})
+                    assert f"answer {number}" in reply.text
+            assert (len(upstream.requests), connections(upstream)) == (3, 2)
+
+    async def test_async(self, family: str, is_stream: bool, runtime: Runtime) -> None:
+        module = importlib.import_module(family)
+        with RawUpstream(Generous(is_stream=is_stream)) as upstream:
+            transport = AsyncProxyTransport(module.AsyncHTTPTransport(), llm_proxy=runtime)
+            async with module.AsyncClient(transport=transport) as client:
+                for number in (1, 2, 3):
+                    reply = await client.post(upstream.url + "/chat/completions", json={**BODY, "stream": is_stream})
+                    assert f"answer {number}" in reply.text
+            assert (len(upstream.requests), connections(upstream)) == (3, 2)
+
+    def test_what_passes_leaves_nothing_either(self, family: str, is_stream: bool, runtime: Runtime) -> None:
+        module = importlib.import_module(family)
+        with RawUpstream(Generous(is_stream=is_stream)) as upstream:
+            with module.Client(transport=ProxyTransport(module.HTTPTransport(), llm_proxy=runtime)) as client:
+                texts = [client.get(upstream.url + "/files").text for _ in range(2)]
+            assert ["answer 1" in texts[0], "answer 2" in texts[1]] == [True, True]
+            assert connections(upstream) == 2
+
+
+def test_through_the_openai_client(runtime: Runtime) -> None:
+    with RawUpstream(Generous()) as upstream:
+        client: Any = openai.OpenAI(
+            api_key="k", base_url=upstream.url, http_client=httpx.Client(transport=ProxyTransport(llm_proxy=runtime))
+        )
+        said = [client.chat.completions.create(**BODY).choices[0].message.content for _ in range(2)]
+        assert said == ["answer 1", "answer 2"]
+        client.close()
