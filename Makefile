@@ -11,7 +11,7 @@ INDEX_TEXTS = $(BANKING77) $(CLINC150) $(BING)
 
 help:
 	@echo "make demo                        the demo, in .venv"
-	@echo "make test                        lint, types and tests, in .venv-test and two smaller ones"
+	@echo "make test                        lint, types and tests, in .venv-test and two smaller ones; the release and the site, built"
 	@echo "make lint                        lint and types only"
 	@echo "make test-local-model            against a real tiny model in llama-cpp-python (builds it: about 5 minutes)"
 	@echo "make test-chaos                  20 processes on one cache, one killed every second, for 60 s"
@@ -35,7 +35,9 @@ demo:
 
 test: lint
 	@scripts/test
-	@echo "not run here: make test-local-model (builds llama-cpp-python), test-chaos (60 s), test-dashboard (needs Chromium), test-soak (10 minutes), test-sentence-transformers, test-clients and test-frameworks (Node), test-notebooks, newcomer, release-check (both install), site"
+	@scripts/release-check --only core,cpu
+	@$(MAKE) --no-print-directory site
+	@echo "not run here: make test-local-model (builds llama-cpp-python), test-chaos (60 s), test-dashboard (needs Chromium), test-soak (10 minutes), test-sentence-transformers, test-clients and test-frameworks (Node), test-notebooks, newcomer, release-check of the other extras (both install)"
 
 lint:
 	@scripts/install .venv-test cpu dev

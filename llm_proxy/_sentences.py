@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -73,6 +72,8 @@ def _quoted(error: ErrorDetails) -> str:
 
 
 def _hint(steps: Steps, model: type[BaseModel]) -> str:
+    from difflib import get_close_matches  # only what is wrong needs it
+
     siblings: type[BaseModel] = kind_of(model, steps[:-1])
     wrong = str(steps[-1])
     near = get_close_matches(wrong, siblings.model_fields, n=1)

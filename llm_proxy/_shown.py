@@ -6,7 +6,6 @@ What is named ``outcome`` here is an `llm_proxy.types.Outcome`, which takes thes
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from typing import Any
 
 from ._figures import age, dollars
@@ -31,6 +30,8 @@ _CARD = (
 
 def html_of(outcome: Any) -> str:
     """The card; IPython asks for it as ``_repr_html_``."""
+    from html import escape
+
     return _CARD.format(colour=COLOURS[kind_of(outcome)], text=escape(sentence_of(outcome)))
 
 

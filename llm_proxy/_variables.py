@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from typing import Any, get_args, get_origin
 
@@ -120,6 +119,8 @@ def _parsed(variable: str, text: str, kind: Any) -> Any:
 
 
 def _refuse_misspelt(variable: str, model: type[BaseModel]) -> None:
+    from difflib import get_close_matches
+
     known = sorted({*variables_of(model), PREFIX + "CONFIG"})
     section = next((name for name in model.model_fields if variable.startswith(variable_of(name) + "_")), "")
     is_like = bool(get_close_matches(variable, known, n=1, cutoff=_LIKE_ENOUGH))

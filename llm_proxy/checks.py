@@ -9,26 +9,24 @@ from typing import TYPE_CHECKING
 from .cache.judge import ModelJudge, judge_named, normalised
 from .engine.allowance import Allowance
 from .engine.attempts import Attempts
-from .engine.cascade import Cascade
 from .engine.shadow import Checker
 from .errors import ConfigError
-from .route.adapt import OWN_NAME, Adaptation
-from .route.scorer import AnswerScorer, LazyScorer
-from .route.second import SecondOpinion
 
 if TYPE_CHECKING:
     from .cache.base import AnswerCache
     from .config import Config
     from .encode.lazy import LazyEncoder
+    from .engine.cascade import Cascade
     from .engine.gate import Gate
     from .engine.outgoing import Dispatcher
-    from .engine.ports import Clock, Pricer, QuestionEncoder, Quoter, Sends
+    from .engine.ports import Clock, Pricer, QuestionEncoder, Quoter, Scorer, Sends
     from .engine.settle import Settler
     from .observe.events import CheckEvent, Troubles
     from .observe.ledger import Ledger
+    from .route.scorer import AnswerScorer, LazyScorer
     from .types import Outcome
 
-__all__ = ["LEDGER_NAME", "attempts_for", "cascade_for", "checker_for", "hit_named"]
+__all__ = ["LEDGER_NAME", "attempts_for", "cascade_for", "checker_for", "hit_named", "scorer_for"]
 
 LEDGER_NAME = "ledger.sqlite3"
 
@@ -74,20 +72,16 @@ def checker_for(
     )
 
 
-def cascade_for(
-    config: Config,
-    dispatcher: Dispatcher,
-    settler: Settler,
-    clock: Clock,
-    *,
-    gate: Gate,
-    encoder: LazyEncoder | None,
-    troubles: Troubles,
-) -> Cascade:
-    """The cascade of a configuration among its other parts; the scorer loads with the first answer.
+def scorer_for(config: Config, encoder: LazyEncoder | None, troubles: Troubles) -> LazyScorer | None:
+    """What scores answers in a configuration, loaded with the first one; None where nobody would ask it.
 
     A correction in the cache's directory is used, see `llm_proxy.route.adapt`; one that is damaged is noted and left.
     """
+    is_asked = any(route.cascade for route in config.routes.values())
+    if not is_asked and not any(backend.race_with for backend in config.backends.values()):
+        return None
+    from .route.adapt import OWN_NAME, Adaptation
+    from .route.scorer import AnswerScorer, LazyScorer
 
     def load() -> AnswerScorer:
         own = config.cache.directory / OWN_NAME
@@ -97,12 +91,31 @@ def cascade_for(
             troubles.note("cascade", exc)
             return AnswerScorer()
 
+    return LazyScorer(encoder, load)
+
+
+def cascade_for(
+    config: Config,
+    dispatcher: Dispatcher,
+    settler: Settler,
+    clock: Clock,
+    *,
+    gate: Gate,
+    scorer: Scorer | None,
+    troubles: Troubles,
+) -> Cascade | None:
+    """The cascade of a configuration among its other parts; None where no route has one."""
+    if scorer is None or not any(route.cascade for route in config.routes.values()):
+        return None
+    from .engine.cascade import Cascade
+    from .route.second import SecondOpinion
+
     return Cascade(
         config,
         dispatcher=dispatcher,
         settler=settler,
         gate=gate,
-        scorer=LazyScorer(encoder, load),
+        scorer=scorer,
         opinion=SecondOpinion(normalised),
         clock=clock,
         troubles=troubles,

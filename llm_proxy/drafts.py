@@ -26,7 +26,7 @@ class Parts(Protocol):
 
 
 def drafting_for(
-    parts: Parts, sends: Sends, dispatcher: Dispatcher, settler: Settler, *, gate: Gate, scorer: Scorer
+    parts: Parts, sends: Sends, dispatcher: Dispatcher, settler: Settler, *, gate: Gate, scorer: Scorer | None
 ) -> Sends:
     """What sends the calls of a configuration; what was given where no backend has drafts, or a rival.
 
@@ -36,12 +36,12 @@ def drafting_for(
         dispatcher: Makes the requests.
         settler: Books what became of them.
         gate: Where each request waits until it may be sent.
-        scorer: Says how likely an answer is right.
+        scorer: Says how likely an answer is right; None: no backend has a rival.
     """
     config = parts.config
     if any(backend.draft_with for backend in config.backends.values()):
         sends = _drafting(parts, sends, dispatcher, settler, gate)
-    if not any(backend.race_with for backend in config.backends.values()):
+    if scorer is None or not any(backend.race_with for backend in config.backends.values()):
         return sends
     from .engine.racing import Racing
 

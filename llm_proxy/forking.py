@@ -9,7 +9,7 @@ wait until it is done. Whoever keeps locks of its own makes them anew in the chi
     thread:  with working: ...      enters, unless a fork is about to happen; leaves
     fork:    shut ── all threads are out, or the wait is too long ──> fork ──> parent: open; child: all anew
 
-Nothing is registered with Python before `on_fork` is called, or the number of the process is asked for.
+Nothing is registered with Python before `heed_forks` or `on_fork` is called, or the number of the process is asked for.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from threading import get_ident
 from typing import Any
 
-__all__ = ["Gate", "Process", "Workers", "on_fork", "process", "working"]
+__all__ = ["Gate", "Process", "Workers", "heed_forks", "on_fork", "process", "working"]
 
 _WAIT_S = 5.0  # for a model that loads; a fork is never held up longer
 _TURN_S = 30.0  # a thread held up longer goes on: the fork failed in a way that nobody was told of
@@ -123,10 +123,16 @@ def on_fork(child: Callable[[bool], Any]) -> None:
         child: Called with whether no other thread was inside llm-proxy at the fork. If not, locks of other libraries
             may be held for ever.
     """
-    if not _children and hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_before, after_in_parent=working.open, after_in_child=_in_child)
+    heed_forks()
     if child not in _children:
         _children.append(child)
+
+
+@cache
+def heed_forks() -> None:
+    """Have every fork from now on wait for the threads that are `working`."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before, after_in_parent=working.open, after_in_child=_in_child)
 
 
 def _before() -> None:

@@ -15,11 +15,7 @@ from .engine.fingerprint import owner_of, tenant_of
 from .engine.learn import Learner, Way
 from .errors import CacheError, UnknownCallError
 from .observe.events import GradeEvent
-from .observe.outcome_rows import comparison_spending
-from .observe.outcomes import Kept, OutcomeLog
 from .route.base import Finished
-from .route.features import text_features
-from .route.second import AsGood
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +26,7 @@ if TYPE_CHECKING:
     from .engine.outgoing import Dispatcher
     from .engine.ports import Clock, Pricer
     from .observe.events import Troubles
+    from .observe.outcomes import OutcomeLog
     from .route.costs import CostEstimator
     from .types import ChatRequest
 
@@ -53,6 +50,9 @@ def _outcome_log(config: Config, *, encoder: LazyEncoder | None, clock: Clock, t
     path, settings = outcomes_path(config), config.observe
     if path is None:
         return None
+    from .observe.outcomes import Kept, OutcomeLog
+    from .route.features import text_features
+
     kept = Kept(settings.outcome_rows, settings.outcome_days, settings.outcome_bytes, settings.prompts)
     return OutcomeLog(path, kept, clock=clock, troubles=troubles, features=text_features, encoder=encoder)
 
@@ -105,6 +105,9 @@ class Learning:
 
 def _way(config: Config, name: str, *, encoder: LazyEncoder | None, prices: Pricer, clock: Clock) -> Way:
     """How the answers of a route are compared."""
+    from .observe.outcome_rows import comparison_spending
+    from .route.second import AsGood
+
     settings = config.routes[name]
     judge = judge_named(settings.compare_judge, None if encoder is None else encoder.encode)
     asker = AsGood(settings.compare_judge, normalised) if "/" in settings.compare_judge else None

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .backends.cold import ColdStarts
-from .backends.queue import Queue
 from .engine.gate import Gate
 from .route.foresight import Foresight
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from .backends.budget import Budget
     from .backends.prices import Prices
+    from .backends.queue import Queue
     from .config import Config
     from .engine.outgoing import Dispatcher
     from .engine.ports import Clock
@@ -78,22 +78,12 @@ def gate_for(
         later: Has a function called some time soon, elsewhere.
     """
     config = parts.config
-    lines = {
-        name: Queue(
-            slots=backend.concurrency,
-            bound_s=backend.queue_wait_s,
-            length=backend.queue_length,
-            monotonic=parts.clock.monotonic,
-        )
-        for name, backend in config.backends.items()
-        if backend.concurrency is not None
-    }
     budget = budget_for(config, parts, later)
     return Gate(
         config,
         dispatcher=dispatcher,
         settler=settler,
-        lines=lines,
+        lines=_lines(config, parts.clock),
         purse=budget if config.budget.limits else None,
         own_purse=budget,
         cold=ColdStarts(config.backends),
@@ -102,3 +92,21 @@ def gate_for(
         clock=parts.clock,
         troubles=parts.troubles,
     )
+
+
+def _lines(config: Config, clock: Clock) -> dict[str, Queue]:
+    """The queues of a configuration, by the names of their backends."""
+    limited = {name: backend for name, backend in config.backends.items() if backend.concurrency is not None}
+    if not limited:
+        return {}
+    from .backends.queue import Queue
+
+    return {
+        name: Queue(
+            slots=backend.concurrency or 1,
+            bound_s=backend.queue_wait_s,
+            length=backend.queue_length,
+            monotonic=clock.monotonic,
+        )
+        for name, backend in limited.items()
+    }

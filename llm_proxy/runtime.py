@@ -19,7 +19,7 @@ from .backends.prices import Prices
 from .backfill import Backfill
 from .boarding import Flights
 from .cache.resting import RestingCache
-from .checks import LEDGER_NAME, attempts_for, cascade_for, checker_for, hit_named
+from .checks import LEDGER_NAME, attempts_for, cascade_for, checker_for, hit_named, scorer_for
 from .clocks import SystemClock
 from .config import Config, EncoderConfig, load
 from .drafts import drafting_for
@@ -120,29 +120,28 @@ class Runtime:
         )
 
     def _assemble_engine(self, answers: RestingCache | None) -> None:
-        config, clock, troubles = self.config, self.clock, self.troubles
+        config, clock, troubles, prices = self.config, self.clock, self.troubles, self.prices
         encoder = self.encoder if config.cache.semantic else None  # else it serves routes alone
         settler = self._settler(answers, encoder)
-        dispatcher = Dispatcher(
-            config, selector=self.selector, troubles=troubles, encoder=self.encoder, prices=self.prices
-        )
+        dispatcher = Dispatcher(config, selector=self.selector, troubles=troubles, encoder=self.encoder, prices=prices)
         self.checker = checker_for(
             config,
             cache=answers,
             dispatcher=dispatcher,
             settler=settler,
             encoder=encoder,
-            prices=self.prices,
+            prices=prices,
             clock=clock,
             troubles=troubles,
             ledger=self.ledger,
         )
         self.learning = Learning(
-            config, dispatcher, self.encoder, self.undo, prices=self.prices, clock=clock, troubles=troubles
+            config, dispatcher, self.encoder, self.undo, prices=prices, clock=clock, troubles=troubles
         )
         gate = self.gate = gate_for(self, dispatcher, settler, self._in_background)
-        attempts = attempts_for(config, dispatcher, settler, clock, troubles, gate=gate, prices=self.prices)
-        cascade = cascade_for(config, dispatcher, settler, clock, gate=gate, encoder=self.encoder, troubles=troubles)
+        attempts = attempts_for(config, dispatcher, settler, clock, troubles, gate=gate, prices=prices)
+        scorer = scorer_for(config, self.encoder, troubles)
+        cascade = cascade_for(config, dispatcher, settler, clock, gate=gate, scorer=scorer, troubles=troubles)
         self.engine = Engine(
             config,
             cache=answers,
@@ -151,7 +150,7 @@ class Runtime:
             settler=settler,
             checker=self.checker,
             cascade=cascade,
-            attempts=drafting_for(self, attempts, dispatcher, settler, gate=gate, scorer=cascade.scorer),
+            attempts=drafting_for(self, attempts, dispatcher, settler, gate=gate, scorer=scorer),
             learner=self.learning.learner,
             gate=gate,
             clock=clock,

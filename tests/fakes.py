@@ -264,7 +264,7 @@ class Rig:
             dispatcher=self.dispatcher,
             settler=self.settler,
             checker=self.checker,
-            cascade=self.cascade,
+            cascade=self.cascade if any(route.cascade for route in self.config.routes.values()) else None,
             learner=self.learner,
             gate=self.gate,
             attempts=self.drafting,

@@ -177,6 +177,40 @@ def test_importing_is_free(statements: str, absent: set[str], tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+def loaded_by(statements: str) -> set[str]:
+    """The modules of ours that a fresh process has loaded after these."""
+    script = f"{statements}\nimport sys; print(*(name for name in sys.modules if name.startswith('llm_proxy.')))"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    return {name.removeprefix("llm_proxy.") for name in ended.stdout.split()}
+
+
+def test_a_client_is_imported_without_the_engine() -> None:
+    loaded = loaded_by("from llm_proxy import AsyncOpenAI, AzureOpenAI, OpenAI, ProxyTransport, feedback, wrap")
+    assert "faces.client" in loaded
+    assert {name.split(".")[0] for name in loaded} & {"runtime", "config", "drive", "engine", "cache", "route"} == set()
+
+
+MADE = """
+from llm_proxy import OpenAI
+client = OpenAI(api_key="k", llm_proxy={{"cache": {{"store": "memory", "semantic": False}}, {more}}})
+"""
+OPTIONAL = {
+    "cache.check", "cache.guard.compare", "cache.index.faiss", "cache.stores.disk", "draft.examples",
+    "draft.prediction", "backends.queue", "engine.cascade", "engine.exemplars", "engine.racing", "observe.outcomes",
+    "route.answers", "route.explain", "route.fallback", "route.plan", "route.scorer", "route.ways",
+}  # fmt: skip
+
+
+def test_what_settings_do_not_ask_for_is_not_imported() -> None:
+    loaded = loaded_by(MADE.format(more=""))
+    assert "engine.flow" in loaded
+    assert loaded & OPTIONAL == set()
+    asked = '"backends": {"a": {"base_url": "http://127.0.0.1:9/v1", "concurrency": 1}},'
+    asked += '"routes": {"auto": {"candidates": ["a/small", "a/large"], "cascade": True, "examples": 1}}'
+    wanted = {"backends.queue", "draft.examples", "engine.cascade", "route.plan", "route.scorer", "route.ways"}
+    assert wanted <= loaded_by(MADE.format(more=asked))
+
+
 @pytest.mark.skipif(importlib.util.find_spec("httpx2") is None, reason="needs httpx2")
 def test_no_half_imported_httpx_is_ever_seen() -> None:
     """A later import, by the price library in a thread, would break the constructors of openai 2 meanwhile."""

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING
 from .bound import ErrorLimits
 from .cache import Cache
 from .guard import Guard, load_shipped
-from .index.faiss import FaissIndex
 from .near import NOWHERE, Reach
 from .policies.gdsf import GDSF
 from .policies.lec import LEC
 from .policies.lfu import LFU
 from .policies.lru import LRU
-from .stores.disk import DiskStore
-from .stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +21,9 @@ if TYPE_CHECKING:
     from llm_proxy.config import CacheConfig, Config, RouteConfig
     from llm_proxy.types import Clock
 
+    from .index.base import VectorIndex
     from .policies.base import Policy
+    from .stores.base import Store
 
 __all__ = ["ENTRIES_NAME", "SNAPSHOT_NAME", "build", "build_for", "error_limits"]
 
@@ -56,17 +55,15 @@ def build(
         reach: How far near misses are looked for.
     """
     missing = [name for name in ("faiss", "numpy") if config.semantic and find_spec(name) is None]
-    is_on_disk = config.store == "disk"
-    directory = config.directory
     return Cache(
-        DiskStore(directory / ENTRIES_NAME, monotonic=clock.monotonic) if is_on_disk else MemoryStore(),
+        _store(config, clock),
         policy=_POLICIES[config.policy](),
         budget_bytes=config.budget_bytes,
         max_entries=config.max_entries,
         max_entry_bytes=config.max_entry_bytes,
         clock=clock,
-        new_index=FaissIndex if config.semantic and not missing else None,
-        snapshot_path=directory / SNAPSHOT_NAME if is_on_disk else None,
+        new_index=_index() if config.semantic and not missing else None,
+        snapshot_path=config.directory / SNAPSHOT_NAME if config.store == "disk" else None,
         threshold=config.threshold,
         limits=error_limits(config, routes),
         guard=Guard(load_shipped),
@@ -80,3 +77,22 @@ def build_for(config: Config, clock: Clock) -> Cache:
     draft = config.draft
     reach = Reach(draft.near_similarity, draft.near_misses) if config.uses_near_misses else NOWHERE
     return build(config.cache, clock=clock, routes=config.routes, reach=reach)
+
+
+# What a configuration does not use is not imported.
+
+
+def _store(config: CacheConfig, clock: Clock) -> Store:
+    if config.store == "memory":
+        from .stores.memory import MemoryStore
+
+        return MemoryStore()
+    from .stores.disk import DiskStore
+
+    return DiskStore(config.directory / ENTRIES_NAME, monotonic=clock.monotonic)
+
+
+def _index() -> Callable[[int], VectorIndex]:
+    from .index.faiss import FaissIndex
+
+    return FaissIndex

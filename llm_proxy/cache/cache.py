@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from llm_proxy.errors import CacheCorruptError
 
 from .bound import ErrorLimits, RouteBounds
-from .check import check
 from .entry import Entry, decode_entry, encode_entry, readable
 from .evidence import Observation, decode_evidence, encode_evidence, with_observation
 from .fill import by_worth
@@ -345,6 +344,8 @@ class Cache:
             return replace(report, is_repaired=self._checked(repair=True).is_clean)
 
     def _checked(self, *, repair: bool = False) -> CheckReport:
+        from .check import check  # which nobody asks for in most processes
+
         catch_up = partial(self._upkeep.catch_up, spare_damaged=not repair)
         return check(self._store, self._view, self._snapshot_path, catch_up=catch_up, repair=repair)
 

@@ -99,7 +99,7 @@ class Similar:
 
     def compare(self, cached: str, fresh: str) -> bool | None:
         """Whether they are close enough; None where one is longer than the encoder reads, or the guard has a doubt."""
-        from .guard import agree  # whose words take some milliseconds to load
+        from .guard.compare import agree  # whose words take some milliseconds to load
 
         if normalised(cached) == normalised(fresh):
             return True

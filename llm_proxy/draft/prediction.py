@@ -21,12 +21,12 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from llm_proxy.types import CHARS_PER_TOKEN, Usage
 
-__all__ = ["Draft", "Kind", "Predictions", "draft_in", "may_be_predicted", "unpredicted", "with_prediction"]
+__all__ = ["Draft", "Kind", "Predictions", "draft_in", "may_be_predicted", "with_prediction"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -122,12 +122,6 @@ def with_prediction(body: bytes, text: str) -> bytes:
     """
     given = json.dumps({"type": "content", "content": text}, separators=(",", ":"))
     return b"%b,%b:%b}" % (body.rstrip()[:-1].rstrip(), b'"prediction"', given.encode())
-
-
-def unpredicted(usage: Usage) -> Usage:
-    """What the same answer would have counted without a prediction."""
-    tokens = max(0, usage.completion_tokens - usage.rejected_tokens)
-    return replace(usage, completion_tokens=tokens, accepted_tokens=0, rejected_tokens=0)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from llm_proxy.types import Head, HeaderList, Outgoing
@@ -69,8 +69,7 @@ class Late(Exception):
         self.is_begun = is_begun
 
 
-@dataclass(frozen=True, slots=True)
-class Compute:
+class Compute(NamedTuple):
     """Call a function that takes more than about 0.5 ms, off an event loop.
 
     Attributes:
@@ -87,23 +86,20 @@ class Compute:
     turn_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Background:
+class Background(NamedTuple):
     """Call a function some time soon; nobody waits for it and it must not raise."""
 
     call: Callable[[], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Board:
+class Board(NamedTuple):
     """Join the flight of this ticket's key, or open one that others can join. Answer: ``(Flight, Seat)``."""
 
     ticket: Ticket
     is_shareable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Await:
+class Await(NamedTuple):
     """Wait until a flight that somebody else leads is open or over, at most ``wait_s`` seconds.
 
     With ``to_the_end``, wait on until the answer is settled, over, or larger than may be kept; who waits pulls,
@@ -115,15 +111,13 @@ class Await:
     wait_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(NamedTuple):
     """Send a request upstream. Answer: its `Head`."""
 
     outgoing: Outgoing
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(NamedTuple):
     """Send a request upstream for all who share a flight. Answer: its `Head`.
 
     ``opened`` is called with the head before anybody reads it, also when the flow itself is gone because its caller
@@ -137,8 +131,7 @@ class Launch:
     asking: Flow[Head] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """An answer that was held back to be looked at.
 
     Attributes:
@@ -152,8 +145,7 @@ class Held:
     is_whole: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """Send a request upstream and read its answer before anybody else does. Answer: `Held`.
 
     It is read to its end, or until it is longer than ``limit_bytes``, or until a piece of it comes later than
@@ -172,8 +164,7 @@ class Hold:
     wait_s: float = math.inf
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """Read an answer that has begun before anybody else does, as `Hold` does. Answer: `Held`."""
 
     head: Head
@@ -182,8 +173,7 @@ class Read:
     keeps_rest: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """Wait for so many seconds, >= 0; a caller who leaves ends the wait."""
 
     seconds: float
@@ -209,8 +199,7 @@ class Mending(Protocol):
         """What was kept back, where nothing follows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mend:
+class Mend(NamedTuple):
     """Have a body go on where it breaks off. Answer: the same `Head`, with a body that does so.
 
     The flow that asks for the rest is driven, with the same way to send requests, by whoever reads the body.
@@ -220,8 +209,7 @@ class Mend:
     mending: Mending
 
 
-@dataclass(frozen=True, slots=True)
-class Race:
+class Race(NamedTuple):
     """Drive a flow, and a second one beside it after so many seconds; the first that wins is taken. Answer: `Raced`.
 
     The other one is closed, as soon as that can be: with its answer, where it has one. A second flow that was not begun
@@ -248,8 +236,7 @@ class Raced:
     is_both: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(NamedTuple):
     """A whole answer of an upstream; ``body`` may be cut where it is longer than was to be read."""
 
     status: int
@@ -257,8 +244,7 @@ class Fetched:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(NamedTuple):
     """Send a request upstream and read its answer. Answer: `Fetched`; `Late` is thrown in after ``limit_s`` seconds."""
 
     outgoing: Outgoing
@@ -266,8 +252,7 @@ class Fetch:
     limit_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Stand:
+class Stand(NamedTuple):
     """Wait until it is this call's turn; `Late` is thrown in after ``limit_s`` seconds, None: as long as it takes.
 
     ``when_called`` takes a function and calls it once, from any thread, when the turn has come: at once where it has.
@@ -278,8 +263,7 @@ class Stand:
     limit_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Aside:
+class Aside(NamedTuple):
     """Drive a flow beside the call, once its answer was handed on, with the same way to send requests.
 
     Nobody waits for the flow, and it must not raise. ``ended`` is called once it is over, also when it was never begun.

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from weakref import WeakSet
 
 if TYPE_CHECKING:
@@ -289,13 +289,11 @@ class Flight:
             self._dropped += done
 
 
-@dataclass(frozen=True, slots=True)
 class Leading:
     """Nobody asks the same: this call leads a flight that others can join."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sharing:
+class Sharing(NamedTuple):
     """The answer of the flight is on its way, in the form that this caller needs."""
 
     flight: Flight
@@ -303,20 +301,17 @@ class Sharing:
     head: Head
 
 
-@dataclass(frozen=True, slots=True)
-class Landed:
+class Landed(NamedTuple):
     """The answer of the flight is complete, or its leader found it in the cache."""
 
     entry: Entry
     outcome: Outcome
 
 
-@dataclass(frozen=True, slots=True)
 class Lacking:
     """The answer of the flight is good, and lacks the token counts that this caller needs."""
 
 
-@dataclass(frozen=True, slots=True)
 class Failed:
     """The flight brought no answer that can be shared, or not in time."""
 

@@ -57,7 +57,7 @@ class Engine:
         dispatcher: Dispatcher,
         settler: Settler,
         checker: Checker,
-        cascade: Cascade,
+        cascade: Cascade | None,
         learner: Learner,
         gate: Gate,
         attempts: Sends,
@@ -333,15 +333,8 @@ class Engine:
     # -- 6 to 8: from upstream -----------------------------------------------------------------------------------
 
     def _from_upstream(self, call: Call) -> Flow[Answer]:
-        call.call_id = self._learner.id_for(call)
-        steps = self._cascade.steps(call)
-        if not steps or self._cascade.is_weighed(call):
-            outgoing = yield from self._route(call)
-            steps = steps and self._cascade.weighed(call, steps)
-        if steps:
-            outgoing = self._cascade.turn_to(call, steps[0])
-        led = call.led
-        asking = self._cascade.asking(call, steps) if steps else self._attempts.asking(call, outgoing)
+        call.call_id, led = self._learner.id_for(call), call.led
+        outgoing, asking = yield from self._sending(call)
         call.is_sent = True
         if asking is None:
             self._settler.sent(call.outcome, call.sent)
@@ -357,6 +350,17 @@ class Engine:
         self._settler.passed(call.request, call.outcome, call.started_s, status=head.status, sent=sent)
         self._learner.passed(call, head.status)
         return Live(head, call.outcome)
+
+    def _sending(self, call: Call) -> Flow[tuple[Outgoing, Flow[Head] | None]]:
+        """What is sent, and the flow that sends it and more; None where that is all."""
+        cascade = self._cascade
+        steps = cascade.steps(call) if cascade is not None else ()
+        if cascade is None or not steps or cascade.is_weighed(call):
+            outgoing = yield from self._route(call)
+            steps = cascade.weighed(call, steps) if cascade is not None and steps else ()
+        if cascade is None or not steps:
+            return outgoing, self._attempts.asking(call, outgoing)
+        return cascade.turn_to(call, steps[0]), cascade.asking(call, steps)
 
     def _route(self, call: Call) -> Flow[Outgoing]:
         if call.destination.route:
@@ -383,7 +387,8 @@ class Engine:
         yield from self._settler.settle(ticket)
         yield from self._checker.explore(ticket)
         yield from self._learner.settled(ticket, asked)
-        yield from self._cascade.looked(ticket)
+        if self._cascade is not None:
+            yield from self._cascade.looked(ticket)
 
     def _new_ticket(self, call: Call, found: Fingerprint) -> Ticket:
         ticket = call.ticket = Ticket(

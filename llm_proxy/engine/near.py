@@ -27,11 +27,10 @@ from llm_proxy.draft.prediction import (
     Predictions,
     draft_in,
     may_be_predicted,
-    unpredicted,
     with_prediction,
 )
 from llm_proxy.types import CHAT, Usage
-from llm_proxy.wire.chat import usage_of
+from llm_proxy.wire.chat import unpredicted, usage_of
 from llm_proxy.wire.failure import said_in
 
 from .effects import Flow, forward, read

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 from llm_proxy.backends.openai_compatible import outgoing_for
 from llm_proxy.errors import LLMProxyError
 from llm_proxy.route.base import Decision
-from llm_proxy.route.looks import Taken, Word
 from llm_proxy.types import Outgoing
 
 from .effects import Flow, Late
 from .encoding import in_time
-from .exemplars import Exemplars
 from .fingerprint import conversation_of
 
 if TYPE_CHECKING:
@@ -24,10 +22,11 @@ if TYPE_CHECKING:
     from llm_proxy.encode.base import Encoding
     from llm_proxy.observe.events import GradeEvent, Troubles
     from llm_proxy.route.base import Destination
-    from llm_proxy.route.looks import Choice, Look
+    from llm_proxy.route.looks import Choice, Look, Taken
     from llm_proxy.types import ChatRequest
 
     from .call import Call
+    from .exemplars import Exemplars
     from .flights import Ticket
     from .ports import Chooser, QuestionEncoder, Quoter
 
@@ -56,7 +55,11 @@ class Dispatcher:
     ) -> None:
         self._config, self._selector, self._troubles, self._encoder = config, selector, troubles, encoder
         has_examples = prices is not None and any(route.examples for route in config.routes.values())
-        self.exemplars = Exemplars(config, prices) if prices is not None and has_examples else None
+        self.exemplars: Exemplars | None = None
+        if prices is not None and has_examples:
+            from .exemplars import Exemplars
+
+            self.exemplars = Exemplars(config, prices)
 
     def resolve(self, request: ChatRequest) -> Destination:
         """Where the request's model name leads."""
@@ -144,6 +147,8 @@ class Dispatcher:
 
     def way(self, call: Call) -> Choice:
         """Whether a call, for which its route has decided, is asked so or in a cascade."""
+        from llm_proxy.route.looks import Word
+
         destination = call.destination
         word = Word(destination.route, call.by, f"{destination.backend}/{destination.model}")
         return self._selector.ways.choose(word, self._config.routes[destination.route].quality)
@@ -152,6 +157,8 @@ class Dispatcher:
         self, request: ChatRequest, destination: Destination, steps: Sequence[tuple[str, str]], beside: Sequence[str]
     ) -> Taken | None:
         """What asking the steps of a cascade is expected to take; None where that is not estimated."""
+        from llm_proxy.route.looks import Taken
+
         route, pairs = self._config.routes[destination.route], list(steps)
         has_beside = bool(beside[0])
         if has_beside:

@@ -7,12 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from llm_proxy.cache.entry import Entry
-from llm_proxy.draft.prediction import unpredicted
 from llm_proxy.errors import CacheError, LLMProxyError
 from llm_proxy.observe.events import CallEvent
 from llm_proxy.route.base import Expected, Finished
 from llm_proxy.types import CHARS_PER_TOKEN, Usage
-from llm_proxy.wire.chat import response_says_no_store, usage_of, without_prediction
+from llm_proxy.wire.chat import response_says_no_store, unpredicted, usage_of, without_prediction
 
 from . import admission
 from .asked import asked_by

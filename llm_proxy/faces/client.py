@@ -7,14 +7,16 @@ Example:
 
 from __future__ import annotations
 
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import openai
 
-from llm_proxy.runtime import Settings, runtime_for
-
+from ._engine import runtime_for
 from ._http import module_of
 from .transport import AsyncProxyTransport, ProxyTransport
+
+if TYPE_CHECKING:
+    from llm_proxy.runtime import Settings
 
 __all__ = ["AsyncAzureOpenAI", "AsyncOpenAI", "AzureOpenAI", "OpenAI", "wrap"]
 

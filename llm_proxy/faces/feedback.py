@@ -22,13 +22,12 @@ import anyio.to_thread
 
 from llm_proxy.errors import CacheError, UnknownCallError
 from llm_proxy.forking import working
-from llm_proxy.runtime import Settings, alive, runtime_for
 from llm_proxy.types import ChatRequest, Outcome
 from llm_proxy.wire.chat import error_body
 
 if TYPE_CHECKING:
     from llm_proxy.holders import Holder
-    from llm_proxy.runtime import Runtime
+    from llm_proxy.runtime import Runtime, Settings
 
 __all__ = ["HEADER", "MOST_BYTES", "PATH", "answer", "feedback", "heard", "heard_async"]
 
@@ -62,6 +61,8 @@ def feedback(call: Outcome | str, good: float, *, llm_proxy: Settings = None) ->
         ValueError: ``good`` is no such number.
         CacheError: It can't be looked up.
     """
+    from llm_proxy.runtime import alive, runtime_for
+
     runtimes = alive() if llm_proxy is None else []
     for runtime in runtimes or [runtime_for(llm_proxy)]:
         try:

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from llm_proxy.errors import WireError
-from llm_proxy.runtime import Settings, runtime_for
 from llm_proxy.types import Head, Outcome
 from llm_proxy.wire.apis import parse_call
 from llm_proxy.wire.chat import error_body
 
 from . import feedback
 from ._apis import api_at, why_not_routed
+from ._engine import runtime_for
 from ._headers import decoded, merged
 from ._http import alone, byte_streams, httpx, module_of
 
 if TYPE_CHECKING:
     from llm_proxy.drive import Served
-    from llm_proxy.runtime import Runtime
+    from llm_proxy.runtime import Runtime, Settings
     from llm_proxy.types import ChatRequest, HeaderList, Outgoing
 
 __all__ = ["AsyncProxyTransport", "ProxyTransport", "users_of"]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from llm_proxy.encode.base import Encoding
     from llm_proxy.types import ChatRequest
 
 __all__ = [
+    "NO_LIFT",
     "Amounts",
     "Decision",
     "Destination",
@@ -24,6 +27,9 @@ __all__ = [
     "Score",
     "Size",
 ]
+
+NO_LIFT: Mapping[tuple[str, str], float] = MappingProxyType({})
+"""Nobody gets examples; see `llm_proxy.engine.ports.Chooser.decide`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from llm_proxy.errors import RouterError
 
 from .able import Abilities, Needs, abilities_of, needs_of, why_not
+from .base import NO_LIFT
 from .costs import Asked, Estimate, undated
-from .quality import NO_LIFT, Terms, Verdict, choose, least_good, lifted, needed, predictions_for
+from .quality import Terms, Verdict, choose, least_good, lifted, needed, predictions_for
 from .rules import RuleRouter
 from .sessions import LEAST_CACHED_TOKENS, Sessions, Stay
 from .tiers import TIERS, tier_of

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from llm_proxy.errors import RouterError
@@ -29,11 +28,7 @@ if TYPE_CHECKING:
     from .base import Prediction
     from .costs import Estimate
 
-__all__ = ["NO_LIFT", "Terms", "Verdict", "choose", "least_good", "lifted", "needed", "predictions_for"]
-
-
-NO_LIFT: Mapping[tuple[str, str], float] = MappingProxyType({})
-"""Nobody gets examples."""
+__all__ = ["Terms", "Verdict", "choose", "least_good", "lifted", "needed", "predictions_for"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING
 
 from llm_proxy.errors import RouterError
 
-from .base import Amounts, Decision, Destination
+from .base import NO_LIFT, Amounts, Decision, Destination
 from .costs import Asked
-from .explain import Explanation, explained, unexplained
-from .fallback import fallbacks
 from .health import Health
-from .looks import Word
-from .plan import Planner
-from .quality import NO_LIFT
-from .sessions import Sessions
-from .ways import Ways
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +22,8 @@ if TYPE_CHECKING:
 
     from .base import Expected, Finished, Head, Router
     from .costs import CostEstimator
-    from .plan import Heads
+    from .explain import Explanation
+    from .plan import Heads, Route
 
 __all__ = ["Selector"]
 
@@ -64,24 +58,38 @@ class Selector:
         for name, backend in self._backends.items():
             for model in backend.models:
                 self._claims.setdefault(model, name)
-        self.ways = Ways()
         self.health = Health(monotonic)
-        self._sessions = Sessions(monotonic=monotonic)
-        self._planner = Planner(
-            config,
-            routers=routers or {},
-            costs=costs,
-            heads=heads if callable(heads) else dict(heads or {}).get,
-            health=self.health,
-            sessions=self._sessions,
-            note=note or (lambda part, exc: None),
-        )
-        self._routes = self._planner.routes
+        self._routes: Mapping[str, Route] = {}
+        if config.routes:  # else nothing is chosen, and nothing that chooses is imported
+            self._prepare(routers or {}, heads, note or (lambda part, exc: None), monotonic)
         # Who else calls a route by this name may choose among other models: both can share one cache directory.
         self._identities = {
             name: f"route:{name}|" + " ".join(self._at(*pair).identity for pair in route.pairs)
             for name, route in self._routes.items()
         }
+
+    def _prepare(
+        self,
+        routers: Mapping[str, Router],
+        heads: Mapping[str, Head] | Heads | None,
+        note: Callable[[str, Exception], None],
+        monotonic: Callable[[], float],
+    ) -> None:
+        from .plan import Planner
+        from .sessions import Sessions
+        from .ways import Ways
+
+        self.ways, self._sessions = Ways(), Sessions(monotonic=monotonic)
+        self._planner = Planner(
+            self._config,
+            routers=routers,
+            costs=self._costs,
+            heads=heads if callable(heads) else dict(heads or {}).get,
+            health=self.health,
+            sessions=self._sessions,
+            note=note,
+        )
+        self._routes = self._planner.routes
 
     @property
     def default_backend(self) -> str:
@@ -143,6 +151,8 @@ class Selector:
         self, request: ChatRequest, destination: Destination, encoding: Encoding | None, conversation: str = ""
     ) -> Explanation:
         """What `decide` would do, and why, for every candidate; nothing is counted and nobody is asked."""
+        from .explain import explained, unexplained
+
         route = self._routes[destination.route]
         try:
             plan = self._planner.plan(request, route, encoding, conversation, is_asked=False)
@@ -161,6 +171,8 @@ class Selector:
 
     def _way(self, route: str, decision: Decision) -> str:
         """In which way a call is asked, in a few words."""
+        from .looks import Word
+
         settings = self._settings[route]
         if not settings.cascade or len(settings.candidates) < 2:
             return ""
@@ -218,6 +230,8 @@ class Selector:
 
     def fallbacks(self, request: ChatRequest, destination: Destination, cause: str) -> Sequence[tuple[str, str]]:
         """Who may be asked where a destination's backend gave no answer, pairs of backend and model, the best first."""
+        from .fallback import fallbacks
+
         route = self._routes.get(destination.route)
         natural = () if route is None else [route.pairs[at] for at in self._planner.ladder(request, route)[::-1]]
         return fallbacks(self._config, request, destination, cause, natural=natural, resting_s=self.health.resting_s)

@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -23,6 +24,7 @@ __all__ = [
     "parse_request",
     "response_says_no_store",
     "shown",
+    "unpredicted",
     "usage_of",
     "without_prediction",
 ]
@@ -196,6 +198,12 @@ def usage_of(completion: Mapping[str, Any]) -> Usage | None:
         rejected_tokens=_first((of_answer, "rejected_prediction_tokens")),
         service_tier=tier if isinstance(tier, str) and tier in _TIERS else "",
     )
+
+
+def unpredicted(usage: Usage) -> Usage:
+    """What the same answer would have counted without a prediction."""
+    tokens = max(0, usage.completion_tokens - usage.rejected_tokens)
+    return replace(usage, completion_tokens=tokens, accepted_tokens=0, rejected_tokens=0)
 
 
 def without_prediction(completion: Mapping[str, Any]) -> bytes:

@@ -24,6 +24,7 @@ TIMES = {
     "client": {
         "sdk_floor_p50", "direct_p50", "passthrough_p50", "miss_p50", "direct_stream_p50", "passthrough_stream_p50",
         "exact_hit_p50", "exact_hit_stream_p50", "semantic_hit_p50", "import_openai", "import_llm_proxy",
+        "client_openai", "client_llm_proxy",
     },
     "encoder": {"encode_p50", "encode_256_p50", "texts_per_s"},
     "end_to_end": {"p50_without", "p50_with"},

@@ -14,10 +14,10 @@ from llm_proxy.draft.prediction import (
     Predictions,
     draft_in,
     may_be_predicted,
-    unpredicted,
     with_prediction,
 )
 from llm_proxy.types import Usage
+from llm_proxy.wire.chat import unpredicted
 from tests.fakes import body_of, completion
 
 ASKED: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llm_proxy.checks import cascade_for
+from llm_proxy.checks import scorer_for
 from llm_proxy.config import Config
 from llm_proxy.errors import ConfigError, RouterError
 from llm_proxy.observe.events import Troubles
@@ -18,7 +18,7 @@ from llm_proxy.route.adapt import OWN_NAME, Adaptation, MarkedAnswer, adapted_to
 from llm_proxy.route.answers import FEATURES, features
 from llm_proxy.route.base import Reply
 from llm_proxy.route.scorer import AnswerScorer
-from llm_proxy.testing import FakeClock, FakeEncoder
+from llm_proxy.testing import FakeEncoder
 
 HEDGES = FEATURES.index("hedges")
 
@@ -123,11 +123,14 @@ class TestInUse:
 
     def test_a_file_in_the_caches_directory(self, tmp_path: Path) -> None:
         troubles, path = Troubles(), tmp_path / OWN_NAME
-        config = Config(cache={"directory": tmp_path})
+        backends = {"a": {"base_url": "http://127.0.0.1/v1"}}
+        routes = {"auto": {"candidates": ["a/small", "a/large"], "cascade": True}}
+        config = Config(cache={"directory": tmp_path}, backends=backends, routes=routes)
 
         def scored() -> float:
-            made = cascade_for(config, None, None, FakeClock(), gate=None, encoder=None, troubles=troubles)  # type: ignore[arg-type]
-            return made.scorer.score("q", Reply("a"), None)
+            scorer = scorer_for(config, None, troubles)
+            assert scorer is not None
+            return scorer.score("q", Reply("a"), None)
 
         plain = scored()
         path.write_text("damaged")

@@ -118,7 +118,7 @@ class TestLoading:
             AnswerScorer(change(folder, sha256={"model.onnx": hashlib.sha256(b"no graph").hexdigest()}))
 
     def test_a_graph_of_another_kind(self, folder: Path) -> None:
-        other = model_folder("guard") / "model.onnx"
+        other = model_folder("encoder") / "model.onnx"
         shutil.copy(other, folder / "model.onnx")
         sha256 = {"model.onnx": hashlib.sha256(other.read_bytes()).hexdigest()}
         with pytest.raises(ConfigError, match="the graph maps"):

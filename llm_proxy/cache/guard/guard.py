@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 from llm_proxy.errors import LLMProxyError
 
-from .addition import is_addition
-from .compare import agree, reading
 from .probability import JUDGED, p_same
 
 if TYPE_CHECKING:
@@ -73,13 +71,19 @@ class Guard:
             entry: What the stored answer was given to.
             similarity: Cosine of the two, in [-1, 1].
         """
+        from .compare import agree  # whose words take some milliseconds to load
+
         reason = agree(question, entry)
         return Judgement(reason, p_same(reason, similarity, None))
 
     def can_judge(self, question: str, entry: str, judged: Judgement) -> bool:
         """Whether the model can add anything to what `judge` said of two texts."""
-        has_model = self._model is not None and judged.reason in JUDGED
-        return has_model and not is_addition(reading(question), reading(entry))
+        if self._model is None or judged.reason not in JUDGED:
+            return False
+        from .addition import is_addition
+        from .compare import reading
+
+        return not is_addition(reading(question), reading(entry))
 
     def judge_closely(self, question: str, entry: str, similarity: float, judged: Judgement) -> Judgement:
         """By the model as well, where it can add anything, in about a millisecond.

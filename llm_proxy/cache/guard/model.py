@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from llm_proxy.errors import CacheError, MissingDependencyError
 from llm_proxy.shipped import REINSTALL, libraries, model_folder, onnxruntime_errors, session, tokenizer_of
@@ -20,28 +22,28 @@ _CUT_TOKENS = 256  # of each text: beyond the window, and where the encoder cuts
 
 
 class PairModel:
-    """A small cross-encoder on ONNX Runtime, on one thread; loads when constructed, takes about 20 MB.
+    """A small cross-encoder on ONNX Runtime, on one thread; loads when constructed, takes about 10 MB.
 
     Args:
-        graph: The graph, ``router_models/guard/model.onnx``.
+        graph: The graph, ``router_models/encoder/pair.onnx``. Its table of words is the encoder's, in the file beside
+            it: ONNX Runtime maps that, and lets no graph read files of another folder.
         tokenizer: ``tokenizer.json`` of the encoder.
-        sha256: What the graph's bytes must hash to, 64 hex digits; None: anything.
+        sha256: What files of the graph's folder must hash to, 64 hex digits each; none: anything.
 
     Raises:
         MissingDependencyError: ONNX Runtime, tokenizers or numpy is not installed, or the graph is absent or damaged.
     """
 
-    def __init__(self, graph: Path, tokenizer: Path, *, sha256: str | None = None) -> None:
+    def __init__(self, graph: Path, tokenizer: Path, *, sha256: Mapping[str, str] = MappingProxyType({})) -> None:
         self._np, onnxruntime, tokenizers = libraries("the pair model", "numpy", "onnxruntime", "tokenizers")
         self._foreign = onnxruntime_errors(onnxruntime)
         try:
-            with graph.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
             text = tokenizer.read_text(encoding="utf-8")
+            other = [name for name, digest in sha256.items() if _hash(graph.with_name(name)) != digest]
         except (OSError, UnicodeDecodeError) as exc:
             raise _damaged(str(exc)) from exc
-        if sha256 is not None and found != sha256:
-            raise _damaged(f"{graph.name} is another file")
+        if other:
+            raise _damaged(f"{', '.join(other)} is another file")
         try:
             self._session = session(onnxruntime, graph, is_fused=True)
         except self._foreign as exc:
@@ -94,13 +96,14 @@ def shipped_model() -> PairModel:
     Raises:
         MissingDependencyError: As for `PairModel`.
     """
-    folder = model_folder("guard")
+    folder = model_folder("encoder")
     try:
-        settings = json.loads((folder / "config.json").read_bytes())
-        graph, sha256 = str(settings["graph"]), str(settings["sha256"][settings["graph"]])
+        settings = json.loads((model_folder("guard") / "config.json").read_bytes())
+        graph = str(settings["graph"])
+        sha256 = {name: str(settings["sha256"][name]) for name in (graph, "model.onnx")}
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise _damaged(f"config.json: {exc}") from exc
-    return PairModel(folder / graph, model_folder("encoder") / "tokenizer.json", sha256=sha256)
+    return PairModel(folder / graph, folder / "tokenizer.json", sha256=sha256)
 
 
 def joined(a: list[int], b: list[int]) -> tuple[list[int], list[int]]:
@@ -116,6 +119,10 @@ def joined(a: list[int], b: list[int]) -> tuple[list[int], list[int]]:
     in_a, in_b = set(a), set(b)
     marks = [0] + [0 if i in in_b else 2 for i in a] + [0] + [1 if i in in_a else 3 for i in b] + [1]
     return [_CLS, *a, _SEP, *b, _SEP], marks
+
+
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _damaged(why: str) -> MissingDependencyError:

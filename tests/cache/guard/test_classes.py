@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from llm_proxy.cache.guard import agree
+from llm_proxy.cache.guard.compare import agree
 
 # Each sentence with its values, and of each value its spellings.
 CLASSES: dict[str, list[tuple[str, ...]]] = {

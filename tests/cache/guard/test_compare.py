@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_proxy.cache.guard import agree
+from llm_proxy.cache.guard.compare import agree
 
 AGREE = [
     # the same, worded otherwise

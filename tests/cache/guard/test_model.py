@@ -17,7 +17,7 @@ from llm_proxy.encode.onnx import OnnxEncoder
 from llm_proxy.errors import CacheError, MissingDependencyError
 from llm_proxy.shipped import model_folder
 
-GRAPH = model_folder("guard") / "model.onnx"
+GRAPH = model_folder("encoder") / "pair.onnx"
 TOKENIZER = model_folder("encoder") / "tokenizer.json"
 
 
@@ -107,10 +107,27 @@ def test_it_shares_the_encoders_tokenizer_which_cuts_well_beyond_its_window() ->
 
 
 def test_a_file_of_another_hash_is_refused() -> None:
-    right = sha256(GRAPH.read_bytes()).hexdigest()
+    right = {name: sha256(GRAPH.with_name(name).read_bytes()).hexdigest() for name in ("pair.onnx", "model.onnx")}
     PairModel(GRAPH, TOKENIZER, sha256=right)
-    with pytest.raises(MissingDependencyError, match=r"model\.onnx is another file.*pip install"):
-        PairModel(GRAPH, TOKENIZER, sha256="0" * 64)
+    for name in right:
+        with pytest.raises(MissingDependencyError, match=rf"damaged \({name} is another file.*pip install"):
+            PairModel(GRAPH, TOKENIZER, sha256={**right, name: "0" * 64})
+    with pytest.raises(MissingDependencyError, match="absent"):
+        PairModel(GRAPH, TOKENIZER, sha256={"absent": "0" * 64})
+
+
+def test_its_words_are_the_encoders(tmp_path: Path) -> None:
+    """It has none of its own: with the encoder's file gone it can't be loaded, and of another's it would be deaf."""
+    (tmp_path / "pair.onnx").write_bytes(GRAPH.read_bytes())
+    with pytest.raises(MissingDependencyError, match="damaged"):
+        PairModel(tmp_path / "pair.onnx", TOKENIZER)
+    encoder = GRAPH.with_name("model.onnx").read_bytes()
+    (tmp_path / "model.onnx").write_bytes(encoder)
+    here, there = PairModel(tmp_path / "pair.onnx", TOKENIZER), PairModel(GRAPH, TOKENIZER)
+    pair = "turn off the light in the kitchen", "switch the kitchen light off"
+    assert here.logit(*pair) == there.logit(*pair)
+    (tmp_path / "model.onnx").write_bytes(bytes(len(encoder)))
+    assert PairModel(tmp_path / "pair.onnx", TOKENIZER).logit(*pair) != there.logit(*pair)
 
 
 @pytest.mark.parametrize("content", [b'{"a":1}', b"\xff\xfe", b""])
@@ -118,7 +135,7 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path, content: bytes) -> None:
     broken = tmp_path / "tokenizer.json"
     broken.write_bytes(content)
     with pytest.raises(MissingDependencyError, match="pair model of this installation is damaged"):
-        PairModel(model_folder("guard") / "model.onnx", broken)
+        PairModel(GRAPH, broken)
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_proxy.cache.guard import agree
+from llm_proxy.cache.guard.compare import agree
 
 _VOCABULARY = (
     "how do i you can what is are the a my your which not don't of in for to from when if turn on off cats run running "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from llm_proxy.cache.guard import agree
+from llm_proxy.cache.guard.compare import agree
 
 DIFFER = {
     "units": [
