@@ -7,7 +7,7 @@ PAIRS = $(foreach name,pairs_negation slots_snips slots_hwu64 pairs_prompt_parap
 PAIR = --weak gpt-4o-mini-2024-07-18 --strong o1-mini-2024-09-12
 INDEX_TEXTS = $(BANKING77) $(CLINC150) $(BING)
 
-.PHONY: help demo newcomer release-check site test lint test-local-model test-chaos test-dashboard test-garbage test-openapi test-soak test-clients test-frameworks test-notebooks test-sentence-transformers bench docs clean
+.PHONY: help demo newcomer release-check site test lint test-local-model test-chaos test-dashboard test-garbage test-openapi test-soak test-soak-proxy test-clients test-frameworks test-notebooks test-sentence-transformers bench docs clean
 
 help:
 	@echo "make demo                        the demo, in .venv"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-garbage                10,000 requests of garbage, through real sockets"
 	@echo "make test-openapi                fuzzes the proxy's own endpoints by their OpenAPI document"
 	@echo "make test-soak                   8 processes on one cache at its budget, for 10 minutes"
+	@echo "make test-soak-proxy             30 minutes of mixed load on a proxy at its limits: nothing wrong, nothing grows"
 	@echo "make test-sentence-transformers  the encoder extra with its real model (installs torch)"
 	@echo "make test-clients                openai of PyPI and openai of npm pass one suite through the proxy (needs Node)"
 	@echo "make test-frameworks             LangChain and nine more, each in an environment of its own (needs Node)"
@@ -37,7 +38,7 @@ test: lint
 	@scripts/test
 	@scripts/release-check --only core,cpu
 	@$(MAKE) --no-print-directory site
-	@echo "not run here: make test-local-model (builds llama-cpp-python), test-chaos (60 s), test-dashboard (needs Chromium), test-soak (10 minutes), test-sentence-transformers, test-clients and test-frameworks (Node), test-notebooks, newcomer, release-check of the other extras (both install)"
+	@echo "not run here: make test-local-model (builds llama-cpp-python), test-chaos (60 s), test-dashboard (needs Chromium), test-soak (10 minutes), test-soak-proxy (30 minutes), test-sentence-transformers, test-clients and test-frameworks (Node), test-notebooks, newcomer, release-check of the other extras (both install)"
 
 lint:
 	@scripts/install .venv-test cpu dev
@@ -69,6 +70,10 @@ test-soak:
 	@scripts/install .venv-test cpu dev
 	@directory=$$(mktemp -d) && .venv-test/bin/python -m tests.cache.soak --processes 8 --seconds 600 \
 		--budget-bytes 268435456 --directory "$$directory" --plot "$$directory/soak.png" && echo "$$directory/soak.png"
+
+test-soak-proxy:
+	@scripts/install .venv-test cpu dev
+	@directory=$$(mktemp -d) && .venv-test/bin/python -m tests.faces.soak --plot "$$directory/soak.png" && echo "$$directory/soak.png"
 
 test-sentence-transformers:
 	@scripts/install .venv-st cpu,sentence-transformers dev

@@ -303,6 +303,10 @@ class SharedFlight(AsyncFlight):
                 self._idle = self._loop.create_future()
                 await self._idle
                 await self._pull()
+            if self.head is not None and not self._is_closed:
+                # The last caller left in the very turn in which a chunk came: its cancellation has yet to arrive.
+                await asyncio.sleep(0)
+                await self._close()
         except (Exception, asyncio.CancelledError):  # not on GeneratorExit: a collected coroutine can't await
             await self._close()
             raise

@@ -133,6 +133,24 @@ class TestSharing(OnALoop):
         assert (answered.body.closes, it.rig.cache.entries, len(it.flights)) == (1, {}, 0)
         assert [event.error for event in it.rig.events] == ["aborted"] * 2
 
+    async def test_the_last_one_leaves_in_the_turn_in_which_a_chunk_comes(self) -> None:
+        class Handed(AsyncBody):
+            came = asyncio.get_running_loop().create_future()
+
+            async def __anext__(self) -> bytes:
+                await self.came
+                return self._step()
+
+        body = Handed(PIECES)
+        it = Async(head(body, content_type=SSE))
+        (reading,) = it.start(it.rest(await it.serve(request(stream=True))))
+        await turns()
+        (task,) = own_tasks() - {reading}
+        reading.cancel()  # it runs first, then the flight's task with its chunk, and only then is that cancelled
+        body.came.set_result(None)
+        await turns()
+        assert (body.closes, task.done(), it.rig.event.error) == (1, True, "aborted")
+
     async def test_a_body_that_cannot_be_closed_is_left(self) -> None:
         class Bare:
             def __aiter__(self) -> Any:

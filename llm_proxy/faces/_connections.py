@@ -232,7 +232,10 @@ class _Watched(asyncio.Protocol):
         """Answer instead of the application, which is not asked or will see that its caller has left."""
         if self.transport.is_closing() or self._lingering is not None:
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        cycle = self.cycle
+        is_begun = cycle is not None and cycle.response_started and not cycle.response_complete
+        # Where requests wait in turn, the answer under way is that of another one than the last, which is known here.
+        if not is_begun and not getattr(self, "pipeline", ()):
             body = error_body(message, type="server_error" if code else "invalid_request_error", code=code)
             rows = [*OWN_HEADERS, ("content-length", str(len(body))), ("connection", "close")]
             rows += [("allow", METHODS)] if status == 405 else []
@@ -245,6 +248,9 @@ class _Watched(asyncio.Protocol):
     def _linger(self) -> None:
         """End our half of the connection, and close it when the caller has, or after a moment."""
         self._forget()
+        if self.cycle is not None and not self.cycle.response_complete:  # nothing may be written after the end
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         if not self.transport.can_write_eof():  # TLS
             self.transport.close()
             return

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import struct
 from collections import Counter
@@ -75,6 +76,7 @@ class SimulatedProvider:
         self.requests: list[tuple[str, Any]] = []
         self._failed: Counter[str] = Counter()
         self._files: dict[str, tuple[JSON, bytes]] = {}
+        self._file_numbers = itertools.count(1)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -217,7 +219,7 @@ class SimulatedProvider:
         name, _, rest = path.removeprefix("/v1/files").strip("/").partition("/")
         if method == "POST":
             row = {
-                "id": f"file-{len(self._files) + 1}", "object": "file", "bytes": len(body), "created_at": _CREATED,
+                "id": f"file-{next(self._file_numbers)}", "object": "file", "bytes": len(body), "created_at": _CREATED,
                 "filename": "notes.txt", "purpose": "user_data", "status": "processed",
             }  # fmt: skip
             self._files[row["id"]] = row, body

@@ -200,6 +200,46 @@ def test_one_connection_too_many_is_told_so(parser):
         assert len(upstream.requests) <= before + 1
 
 
+@PARSERS
+@pytest.mark.parametrize("ahead", [WHOLE, WHOLE * 2], ids=["one", "two in turn"])
+def test_nothing_is_written_after_a_refusal(parser, ahead, caplog):
+    """No HTTP comes while a call is under way: whatever that is answered, it is too late."""
+    is_left = threading.Event()
+
+    def slow(request) -> None:
+        if request.is_left(5):
+            is_left.set()
+
+    with (
+        RawUpstream(slow) as upstream,
+        proxied(upstream.url) as proxy,
+        running(proxy.app, http=parser) as port,
+        socket.create_connection(("127.0.0.1", port)) as caller,
+    ):
+        caller.sendall(ahead)
+        until(lambda: upstream.requests)
+        caller.sendall(b"\x00 no HTTP\r\n\r\n")
+        if parser == "httptools":  # h11 looks at what comes next when the answer is over
+            assert received(caller).startswith(b"HTTP/1.1 400 ") is (ahead == WHOLE)
+        caller.close()
+        if parser == "h11" or ahead == WHOLE:  # uvicorn tells none but the last one in turn
+            assert is_left.wait(5)
+        assert proxy.runtime.troubles.counts == {}
+    assert "Exception" not in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/llm-proxy/calls"])
+def test_nothing_is_written_after_a_refusal_that_came_at_once(path, caplog):
+    with proxied({"b": {"base_url": "http://127.0.0.1:9/v1"}}) as proxy:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", proxy.port)) as caller:
+                caller.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode() + b"\x00 no HTTP\r\n\r\n")
+                assert received(caller).startswith(b"HTTP/1.1 400 ")
+        time.sleep(0.1)
+        assert proxy.runtime.troubles.counts == {}
+    assert "Exception" not in caplog.text
+
+
 def test_far_too_many_are_closed_without_a_word(monkeypatch):
     monkeypatch.setattr("llm_proxy.faces._connections._BEYOND", 0)
     with served(max_connections=1) as (port, _), socket.create_connection(("127.0.0.1", port)) as first:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
+import weakref
 
 import pytest
 
@@ -62,6 +64,20 @@ def test_a_rush_that_never_ends_is_interrupted_once_a_minute(slack, machine):
             slack.give_back()
             machine.free = 100 * MIB
     assert [place for place, is_due in enumerate(found, 1) if is_due] == [12, 24, 36]
+
+
+def test_calls_that_are_over_are_collected_first():
+    class Call:
+        """Something that refers to itself, as a task does that keeps the error that ended it."""
+
+    call = Call()
+    call.me = call
+    gone = weakref.ref(call)
+    gc.collect()  # it is old now, and would wait for many calls
+    del call
+    assert gone() is not None
+    trim()
+    assert gone() is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -133,7 +133,7 @@ class Dashboard:
 
     async def _data(self, scope: Scope, headers: Mapping[str, str], receive: Receive, send: Send) -> None:
         method, path = scope["method"], scope["path"].removeprefix(_BELOW)
-        query = parse_qs(scope["query_string"].decode("latin-1"))
+        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if path == "/metrics":
             if method not in {"GET", "HEAD"}:
                 raise Refused(405, f"{method} is not for {path}", must_close=True, headers=(("allow", "GET, HEAD"),))

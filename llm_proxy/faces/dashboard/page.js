@@ -64,9 +64,10 @@
   const headers = (more) => ({ ...(state.key ? { authorization: `Bearer ${state.key}` } : {}), ...more });
   async function ask(path, options = {}) {
     const response = await fetch(`/llm-proxy/${path}`, { cache: "no-store", ...options, headers: headers(options.headers) });
-    if (response.status === 401) { signIn(); throw new Error("a key is needed"); }
+    if (response.status === 401) { signIn("That key is not one of them."); throw new Error("a key is needed"); }
     if (!response.ok) {
       const body = await response.json().catch(() => ({}));
+      if (body.error?.code === "not_allowed") signIn("That key may not see the calls of others.");
       throw new Error(body.error?.message || `the proxy answered ${response.status}`);
     }
     return response;
@@ -115,7 +116,8 @@
     const rows = [...state.calls.values()].sort((one, other) => other.at_s - one.at_s);
     state.calls = new Map(rows.slice(0, MOST).map((row) => [row.id, row]));
   }
-  function signIn() {
+  function signIn(why = "") {
+    $("wrong").textContent = why;
     $("wrong").hidden = !state.key;
     state.key = "";
     sessionStorage.removeItem("llm-proxy-key");

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from llm_proxy import runtime as runtime_module
 from llm_proxy.faces.dashboard import board as board_module
+from llm_proxy.faces.keys import add
+from llm_proxy.holders import Holder
 from llm_proxy.observe.events import CheckEvent
 from tests.faces.asgi_kit import until
 from tests.faces.dashboard.kit import KEY, TWICE, Shown, shown
@@ -240,6 +243,39 @@ def one_call(browser: Browser, page: Shown) -> None:
     until(lambda: not browser.driver.find_element("id", "detail").is_displayed(), 20)
     assert next(row for row in page.calls() if row["id"] == hit["id"])["is_undone"]
     until(lambda: "taken back" in browser.text("#list"), 20)
+
+
+@pytest.mark.parametrize(("size", "scheme"), [("wide", "light"), ("narrow", "dark")])
+def test_issued_keys(browser: Browser, tmp_path: Path, size: str, scheme: str):
+    """Who asked is told to a key that may watch, and to no other; names as long as they may be fit in."""
+    path, long = tmp_path / "keys.json", "n" * 64
+    holders = Holder("", "ci", "builds"), Holder("", long, long), Holder("", "eye", "office", may_watch=True)
+    ci, other, eye = (add(path, holder, now_s=1.0)[0] for holder in holders)
+    browser.look(size, scheme)
+    with shown(tmp_path / "cache", server={"keys_file": str(path)}) as page:
+        for key in (ci, other):
+            replace(page, key=key).ask("Why?")
+        browser.driver.get(page.url)
+        for key, said in (("lp-wrong", "not one of them"), (ci, "may not see"), (eye, "")):
+            browser.one("#key").send_keys(key)
+            browser.press("#key-form button")
+            until(lambda said=said: said in browser.text("#wrong"), 20)
+            if said:
+                browser.fits(f"{size}-key-{said.split()[0]}")
+        until(lambda: len(browser.all("#list tbody tr")) == 2, 20)
+        for name, tenant in (("ci", "builds"), (long, long)):
+            find = browser.press("#find")
+            find.clear()
+            find.send_keys(tenant)
+            assert len(browser.all("#list tbody tr")) == 1
+            browser.press("#list tbody tr button.open")
+            rows = browser.text("#facts").split("\n")
+            assert (rows[rows.index("key") + 1], rows[rows.index("tenant") + 1]) == (name, tenant)
+            browser.fits(f"{size}-{scheme}-key-{tenant[:6]}")
+            browser.press("#detail button")
+        browser.press("#leave")
+        assert browser.one("#login").is_displayed()
+    assert [text for text in browser.complaints() if "status of 403" not in text] == []
 
 
 def test_nothing_was_asked_yet(browser: Browser, tmp_path: Path):

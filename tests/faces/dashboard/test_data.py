@@ -67,8 +67,9 @@ class TestSummary:
     def test_has_ranges(self, page: Shown, name: str):
         assert page.get(f"/llm-proxy/summary?range={name}").data["range"] == name
 
-    def test_knows_no_other_range(self, page: Shown):
-        reply = page.get("/llm-proxy/summary?range=year")
+    @pytest.mark.parametrize("name", ["year", ""])
+    def test_knows_no_other_range(self, page: Shown, name: str):
+        reply = page.get(f"/llm-proxy/summary?range={name}")
         assert (reply.status, reply.data["error"]["type"]) == (400, "invalid_request_error")
 
     def test_says_how_often_checked_hits_were_wrong(self, page: Shown):

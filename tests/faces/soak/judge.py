@@ -1,0 +1,131 @@
+"""What a process holds, looked at once a second, and whether that stays flat: memory, open files, threads.
+
+The rule: the first third of a run is to warm up. Of the rest, the rise of its regression line from end to end, and the
+mean of its last minute less that of its first one, must both be at most `MOST`. In runs of less than six minutes a
+sixth of the run stands for the minute.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+__all__ = ["MOST", "Flatness", "Sample", "family", "judged", "plot", "sample"]
+
+MOST: Mapping[str, float] = {"rss_mib": 24.0, "fds": 4.0, "threads": 2.0}
+"""How much each may grow after the warm-up: MiB, files, threads.
+
+The proxy gives memory back once it has grown by 16 MiB, and what the C library keeps for each thread settles slowly,
+within some 10 MiB. At 60 calls a second 24 MiB in 20 minutes are 350 bytes a call: what is kept of each call is found.
+"""
+
+_WINDOW_S = 60.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a process and its children hold at a moment.
+
+    Attributes:
+        s: Seconds since the load began.
+        rss_mib: Memory that is resident, MiB.
+        fds: Open files and connections.
+        threads: Threads.
+        calls: Calls that were answered so far.
+    """
+
+    s: float
+    rss_mib: float
+    fds: int
+    threads: int
+    calls: int = 0
+
+
+@dataclass(frozen=True)
+class Flatness:
+    """How one of them went after the warm-up.
+
+    Attributes:
+        mean: Its mean.
+        rise: Of the regression line, from its beginning to its end.
+        step: Mean of the last minute less that of the first.
+        most: Bound of both.
+    """
+
+    mean: float
+    rise: float
+    step: float
+    most: float
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether it did not grow; that it shrinks is no fault."""
+        return self.rise <= self.most and self.step <= self.most
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it that are there."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        children = []
+    return [pid, *(one for child in children for one in family(int(child)))]
+
+
+def sample(pid: int, s: float, calls: int = 0) -> Sample:
+    """Look at a process and its children. Source: proc(5).
+
+    Raises:
+        OSError: It is not there.
+    """
+    pages = files = threads = 0
+    for one in family(pid):
+        folder = Path(f"/proc/{one}")
+        pages += int((folder / "statm").read_text().split()[1])
+        files += len(os.listdir(folder / "fd"))
+        threads += len(os.listdir(folder / "task"))
+    return Sample(s, pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20), files, threads, calls)
+
+
+def judged(samples: Sequence[Sample], most: Mapping[str, float] = MOST) -> dict[str, Flatness]:
+    """Apply the rule to each quantity of ``most``; at least six samples."""
+    import numpy as np
+
+    whole_s = samples[-1].s
+    kept = [row for row in samples if row.s >= whole_s / 3]
+    seconds = np.array([row.s for row in kept])
+    window_s = min(_WINDOW_S, whole_s / 6)
+    is_first, is_last = seconds <= seconds[0] + window_s, seconds >= seconds[-1] - window_s
+    found = {}
+    for name, bound in most.items():
+        values = np.array([float(getattr(row, name)) for row in kept])
+        slope, _ = np.polyfit(seconds - seconds[0], values, 1)
+        step = float(values[is_last].mean() - values[is_first].mean())
+        found[name] = Flatness(float(values.mean()), float(slope * (seconds[-1] - seconds[0])), step, bound)
+    return found
+
+
+def plot(samples: Sequence[Sample], path: Path) -> None:
+    """Draw all of it over time, the warm-up in grey."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    seconds = [row.s for row in samples]
+    figure, axes = pyplot.subplots(4, 1, sharex=True, figsize=(8, 9))
+    for axis, name, label in zip(axes, MOST, ("resident MiB", "open files", "threads"), strict=False):
+        axis.plot(seconds, [getattr(row, name) for row in samples], linewidth=0.8)
+        axis.set(ylabel=label, ylim=(0, None))
+    gaps = list(pairwise(samples))
+    rates = [(after.calls - before.calls) / max(after.s - before.s, 1e-9) for before, after in gaps]
+    axes[3].plot(seconds[1:], rates, linewidth=0.8)
+    axes[3].set(ylabel="calls a second", xlabel="seconds", ylim=(0, None))
+    for axis in axes:
+        axis.axvspan(0, seconds[-1] / 3, color="0.92")
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
