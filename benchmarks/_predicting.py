@@ -44,6 +44,7 @@ class PredictingProvider:
         word_s: What a word takes that was not predicted, seconds.
         first_s: What passes before the first one.
         is_ignorant: Whether it refuses requests that have a prediction, as a server that does not know it.
+        wrong: Share of its words that a provider without would not say, in [0, 1].
 
     Attributes:
         differs: As above; may be changed.
@@ -61,9 +62,10 @@ class PredictingProvider:
         word_s: float = 0.001,
         first_s: float = 0.005,
         is_ignorant: bool = False,
+        wrong: float = 0.0,
     ) -> None:
         self.differs, self.words, self.word_s, self.first_s = differs, words, word_s, first_s
-        self.is_ignorant = is_ignorant
+        self.is_ignorant, self.wrong = is_ignorant, wrong
         self.bill_usd = self.rejected_usd = 0.0
         self.accepted_words = 0
         self.requests: list[Mapping[str, Any]] = []
@@ -101,6 +103,7 @@ class PredictingProvider:
     def _word(self, place: int, asked: str) -> str:
         share = place // _RUN * _SPREAD % 1.0
         own = f" of {asked}" if share < self.differs else ""
+        own += " or so" if (place // _RUN * _SPREAD + 0.5) % 1.0 < self.wrong else ""
         return "w" + hashlib.sha256(f"{place}{own}".encode()).hexdigest()[:6]
 
     def _completion(self, request: ChatRequest) -> tuple[dict[str, Any], int]:

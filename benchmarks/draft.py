@@ -195,7 +195,7 @@ def main() -> None:
     options = arguments(
         "draft",
         __doc__,
-        calls=(int, 16, "calls that count, of each row (at full load, as many times half the capacity)"),
+        calls=(int, 16, "calls that count, of each row; at full load, of each caller"),
         tokens=(int, 32, "tokens of an answer"),
         pass_ms=(float, 100.0, "milliseconds that a pass of the large model takes"),
         network_ms=(float, 50.0, "milliseconds to the large model and back"),

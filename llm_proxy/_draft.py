@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ._draft_near import NearSettings
+from ._draft_near import NearSettings, PredictionSettings
 from ._sections import Frozen
 
 __all__ = ["DraftConfig", "Drafted", "WithDrafts"]
@@ -42,7 +42,7 @@ class DraftConfig(NearSettings):
     )
 
 
-class Drafted(Frozen):
+class Drafted(PredictionSettings):
     """Who drafts for one backend, and how it says what it thinks of a draft."""
 
     draft_with: str = Field(
@@ -85,14 +85,15 @@ class Drafted(Frozen):
 
     def draft_lack(self, backends: Mapping[str, Drafted], known: str) -> str:
         """What drafting lacks: the setting and what it must be; empty for nothing. ``known`` tells the backends."""
-        rival, _, model = self.race_with.partition("/")
-        if self.race_with and (rival not in backends or not model):
-            return f"race_with must be BACKEND/MODEL with BACKEND {known}, not {self.race_with!r}"
-        if not self.draft_with:
-            return ""
-        drafter, _, model = self.draft_with.partition("/")
-        if drafter not in backends or not model:
-            return f"draft_with must be BACKEND/MODEL with BACKEND {known}, not {self.draft_with!r}"
+        for setting in ("race_with", "predict_with", "draft_with"):
+            named = getattr(self, setting)
+            backend, _, model = named.partition("/")
+            if named and (backend not in backends or not model):
+                return f"{setting} must be BACKEND/MODEL with BACKEND {known}, not {named!r}"
+        return self._verified_lack(backends) if self.draft_with else ""
+
+    def _verified_lack(self, backends: Mapping[str, Drafted]) -> str:
+        drafter = self.draft_with.partition("/")[0]
         if self.scores == "no":
             return 'scores must be "echo" or "prompt_logprobs" where draft_with is set'
         if self.scores == "echo" and not self.template:
@@ -115,4 +116,6 @@ class WithDrafts(Frozen):
             lack = settings.draft_lack(backends, known)
             if lack:
                 raise ValueError(f"backends.{name}.{lack}")
+            if settings.predict_with and not self.draft.predicted:
+                raise ValueError(f"backends.{name}.predict_with needs draft.predicted = true")
         return self

@@ -42,6 +42,12 @@ class PredictionSettings(Frozen):
         description="Whether its models take `prediction` (predicted outputs); tokens of it that are not used may be "
         "billed as answer.",
     )
+    predict_with: str = Field(
+        "",
+        description="`BACKEND/MODEL` nearby that answers first where a question has no near miss, within "
+        "`draft.wait_s`; its answer goes along as predicted output, where that was measured to pay, its wait "
+        "included. Needs `draft.predicted`. Empty: none.",
+    )
 
 
 class ExampleSettings(Frozen):

@@ -141,10 +141,12 @@ def attempts_for(
     if not config.uses_near_misses:
         return attempts
     from .engine.near import NearMisses
+    from .engine.nearby import Nearby
 
     return NearMisses(
         config,
         attempts=attempts,
+        nearby=Nearby(config, dispatcher=dispatcher, settler=settler, gate=gate, clock=clock, troubles=troubles),
         dispatcher=dispatcher,
         settler=settler,
         prices=prices,

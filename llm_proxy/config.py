@@ -22,7 +22,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from . import _values
 from ._cascade import CascadeSettings
 from ._draft import DraftConfig, Drafted, WithDrafts
-from ._draft_near import ExampleSettings, PredictionSettings
+from ._draft_near import ExampleSettings
 from ._encoder import EncoderConfig
 from ._learn_sections import CompareSettings, OutcomeSettings
 from ._limits import BudgetConfig, BudgetLimit, Hurried, Queued
@@ -157,7 +157,7 @@ class CacheConfig(Frozen):
     )
 
 
-class BackendConfig(Queued, BackendAttempts, Drafted, PredictionSettings):
+class BackendConfig(Queued, BackendAttempts, Drafted):
     """One OpenAI-compatible server."""
 
     base_url: Annotated[str, AfterValidator(_values.base_url)] = Field(description="URL up to and with `/v1`.")

@@ -59,6 +59,7 @@ def drafting_for(
 
 def _drafting(parts: Parts, sends: Sends, dispatcher: Dispatcher, settler: Settler, gate: Gate) -> Sends:
     from .draft.goodput import Goodput
+    from .draft.load import Load
     from .engine.drafting import Drafting
 
     config = parts.config
@@ -69,7 +70,7 @@ def _drafting(parts: Parts, sends: Sends, dispatcher: Dispatcher, settler: Settl
         settler=settler,
         gate=gate,
         goodput=Goodput(most=config.draft.max_length, max_extra_cost=config.draft.max_extra_cost),
-        load=parts.selector.health.under_way,
+        load=Load(parts.selector.health.under_way),
         clock=parts.clock,
         troubles=parts.troubles,
     )

@@ -25,6 +25,7 @@ from llm_proxy.engine.cascade import Cascade
 from llm_proxy.engine.flow import Engine
 from llm_proxy.engine.learn import Learner, Way
 from llm_proxy.engine.near import NearMisses
+from llm_proxy.engine.nearby import Nearby
 from llm_proxy.engine.outgoing import Dispatcher
 from llm_proxy.engine.settle import Settler
 from llm_proxy.engine.shadow import Checker
@@ -246,9 +247,18 @@ class Rig:
             troubles=self.troubles,
             chance=lambda: self.chance,
         )
+        self.nearby = Nearby(
+            self.config,
+            dispatcher=self.dispatcher,
+            settler=self.settler,
+            gate=self.gate,
+            clock=self.clock,
+            troubles=self.troubles,
+        )
         self.near = NearMisses(
             self.config,
             attempts=self.attempts,
+            nearby=self.nearby,
             dispatcher=self.dispatcher,
             settler=self.settler,
             prices=self.prices,

@@ -159,10 +159,12 @@ class TestEnvironment:
             "HAS_JSON_SCHEMA": "0", "HAS_JSON_OBJECT": "1", "QUEUE_LENGTH": "4", "QUEUE_WAIT_S": "5",
             "COLD_START_S": "6",
             "RETRIES": "3", "HEDGE": "true", "CAN_PREFILL": "trailing", "TAKES_PREDICTION": "1",
+            "PREDICT_WITH": "local/tiny",
             "FALLBACKS": '{"any": ["local/y"]}', "DRAFT_WITH": "local/tiny", "SCORES": "echo", "TEMPLATE": "chatml",
             "GREEDY_WHEN": '{"repeat_penalty": 1}', "RACE_WITH": "local/tiny", "RACE_AFTER_S": "0", "RACE_BAR": "0.5",
         }.items():  # fmt: skip
             monkeypatch.setenv(f"LLM_PROXY_BACKENDS_LOCAL_{name}", text)
+        monkeypatch.setenv("LLM_PROXY_DRAFT_PREDICTED", "1")
         monkeypatch.setenv("LLM_PROXY_ROUTES_AUTO_CANDIDATES", "local/x,local/y")
         monkeypatch.setenv("LLM_PROXY_ROUTES_AUTO_LONG_PROMPT_CHARS", "5")
         config = load()

@@ -142,8 +142,13 @@ class Confirmed:
                 self.finish = "length"
 
     def _add_unclear(self, tokens: list[str], text: str, *, is_end: bool) -> None:
-        """Add tokens some of which are parts of characters: without those at the end, unless the answer is over."""
-        is_last = is_end or self.left_tokens == len(tokens)
+        """Add tokens some of which are parts of characters: without those at the end, unless the answer is over.
+
+        At the limit, some servers write more tokens than they were asked for, to the end of a character; then so does
+        the plain answer.
+        """
+        left = self.left_tokens
+        is_last = is_end or (left is not None and len(tokens) >= left)
         while tokens and not tokens[-1] and not is_last:
             tokens = tokens[:-1]
         if not tokens:
@@ -157,7 +162,7 @@ class Confirmed:
         self._known += tokens
         self.tokens += len(tokens)
         self._add_text(text)
-        if not self.finish and self.left_tokens == 0:
+        if not self.finish and left is not None and len(tokens) >= left:
             self.finish = "stop" if is_end else "length"
 
     def _add_text(self, text: str) -> None:

@@ -4,15 +4,24 @@
 
     l(a, k) = (1 - a^(k+1)) / (1 - a)     tokens that a step with k drafted ones is expected to bring
     T(k)    = c + s * k                   seconds of such a step, and T(0) of a token of plain answers
-    k       = argmax of l(a, k) / T(k) over 0..most, as far as the extra cost of k is allowed
+    H(k)    = (n - 1) * r * k             seconds that the other calls under way wait longer, together, for its sake
+    k       = argmax of l(a, k) / (T(k) + H(k)) over 0..most, as far as the extra cost of k is allowed
     a       = kept / (kept + missed)      of drafted tokens; those behind a missed one tell nothing
 
-``a`` is a moving average, and so are both lines, which are fitted by least squares for each load apart (calls under
-way, by powers of two): what a busy server takes longer for, it drafts less of. Whatever the model says, drafting also
-stops where the calls that were drafted took longer than plain ones are known to take.
+``r`` is what a drafted token adds to the time that the target takes to score. A server with room does not get slower by
+it; one without has it taken from the others in the same pass, who wait as long for it as the call that it is for. While
+a pass takes time in proportion to its tokens, beyond a fixed part, this finds the ``k`` that brings all calls together
+the most tokens a second, whether one of them drafts or all do.
+
+``a`` is a moving average, and so are the lines, which are fitted by least squares for each load apart (calls under way,
+by powers of two). Whatever the model says, drafting also stops where the calls that were drafted took longer than plain
+ones are known to take.
 
 Where nothing is drafted, a call now and then tries: one of 4, and each time that it doesn't pay twice as rare, down to
-one of 64. So what it takes to find out that acceptance has risen is bounded, and the median call never pays for it.
+one of 64; heavier loads are tried as rarely as lighter ones. A trial is a step, and goes on as the model says; where
+others are under way, as if they had room for it, but in short steps, until six were seen and ``r`` can be told. So what
+it takes to find out that acceptance has risen, or that there is room again, is bounded, and the median call never pays
+for it.
 
 Source: Liu et al., "TurboSpec", arXiv 2406.14066, sections 3 and 4 (goodput, its estimate, and k = 0).
 """
@@ -30,8 +39,9 @@ _CALL_DECAY = 0.7
 _TRIAL_DECAY = 0.25  # what was found long ago is not to outweigh what is found now
 _MARGIN = 1.05  # drafting must promise this much, or the plain way is taken
 _FIRST_EVERY, _LAST_EVERY = 4, 64
-_TRIAL_LENGTHS = (6, 3)
+_TRIAL_LENGTHS, _BUSY_TRIAL_LENGTHS = (6, 3), (4, 2)
 _LEAST_PLAIN, _LEAST_DRAFTED = 3, 2.0
+_LEAST_TOLD = 6  # steps: what a token adds is multiplied by all others under way, and so is what is wrong about it
 _SPREAD = 0.01  # of the square of the mean: less, and a slope can't be told
 _MOST_WAYS = 1024
 
@@ -105,20 +115,23 @@ class Goodput:
         """
         with self._lock:
             known = self._of(way)
-            is_first = not known.trials
-            trials = known.trials.setdefault(_bucket(load), _Trials(_FIRST_EVERY - 1 if is_first else 0))
-            length = 0 if known.is_slower else self._best(known, load, price)
+            trials = known.trials_at(_bucket(load))
+            is_told = load == 1 or known.added_s(_bucket(load)) is not None
+            length = self._best(known, load, price) if is_told and not known.is_slower else 0
             if length:
                 self._steps[way.backend] += 1
                 trials.every, trials.idle = _FIRST_EVERY, 0
                 return length
             if known.plain_calls < _LEAST_PLAIN:
                 return 0
-            length = min(self._most, _TRIAL_LENGTHS[trials.count % 2])
+            lengths = _TRIAL_LENGTHS if load == 1 else _BUSY_TRIAL_LENGTHS
+            length = min(self._most, lengths[trials.count % 2])
             if price.step + length * price.token > self._max_extra_cost or not trials.is_due():
                 return 0
-            for others in known.trials.values():  # one at a time, whatever the load
+            for bucket, others in known.trials.items():  # one at a time, whatever the load
                 others.idle = 0
+                if bucket > _bucket(load):
+                    others.every = max(others.every, trials.every)
             self._steps[way.backend] += 1
             known.kept, known.missed = known.kept * _TRIAL_DECAY, known.missed * _TRIAL_DECAY
             return length
@@ -146,11 +159,21 @@ class Goodput:
             known.kept = known.kept * _DECAY + kept
             known.missed = known.missed * _DECAY + missed
 
-    def took(self, way: Way, length: int, seconds: float, *, load: int = 1) -> None:
-        """Learn what a step of ``length`` >= 1 drafted tokens has taken, drafting included."""
+    def took(self, way: Way, length: int, seconds: float, *, load: int = 1, drafting_s: float = 0.0) -> None:
+        """Learn what a step of ``length`` >= 1 drafted tokens has taken.
+
+        Args:
+            way: What the call is.
+            length: Tokens that were asked for.
+            seconds: Of the whole step.
+            load: Calls under way at the backend, this one included, >= 1.
+            drafting_s: What of it the drafting took, which no other call waits for.
+        """
         with self._lock:
+            known, bucket = self._of(way), _bucket(load)
             self._steps[way.backend] += 1
-            self._of(way).steps.setdefault(_bucket(load), _Line()).add(length, seconds)
+            known.steps.setdefault(bucket, _Line()).add(length, seconds)
+            known.scored.setdefault(bucket, _Line()).add(length, seconds - drafting_s)
 
     def steps(self, backend: str) -> int:
         """How often drafts were begun and scored there so far: a plain answer beside them took longer for their sake.
@@ -193,23 +216,29 @@ class Goodput:
         line, plain = known.steps.get(bucket), _nearest(known.plain, bucket)
         if line is None or plain is None:
             return 0
-        acceptance = known.acceptance
+        acceptance, others_s = known.acceptance, (load - 1) * (known.added_s(bucket) or 0.0)
         best, most_tokens_per_s = 0, _MARGIN / max(plain.slope_or_share, 1e-9)
         for length in range(1, self._most + 1):
-            tokens_per_s = expected_tokens(acceptance, length) / max(line.at(length), 1e-9)
+            tokens_per_s = expected_tokens(acceptance, length) / max(line.at(length) + others_s * length, 1e-9)
             is_allowed = price.share(acceptance, length) <= self._max_extra_cost
             if is_allowed and tokens_per_s > most_tokens_per_s:
                 best, most_tokens_per_s = length, tokens_per_s
+        if load > 1 and known.added_s(bucket) is None:
+            return min(best, _BUSY_TRIAL_LENGTHS[line.count % 2])
         return best if line.is_spread or best < 2 else best // 2
 
 
 class _Line:
     """Seconds by tokens: a straight line through what was measured, recent measurements first."""
 
-    __slots__ = ("_w", "_x", "_xx", "_xy", "_y")
+    __slots__ = ("_w", "_x", "_xx", "_xy", "_y", "count", "told_slope")
 
     def __init__(self) -> None:
         self._w = self._x = self._y = self._xx = self._xy = 0.0
+        self.count = 0
+        """How often something was measured."""
+        self.told_slope: float | None = None
+        """Seconds a token, as of when it could last be told; None before, and after a few measurements alone."""
 
     def add(self, tokens: int, seconds: float) -> None:
         self._w = self._w * _DECAY + 1.0
@@ -217,6 +246,9 @@ class _Line:
         self._y = self._y * _DECAY + seconds
         self._xx = self._xx * _DECAY + tokens * tokens
         self._xy = self._xy * _DECAY + tokens * seconds
+        self.count += 1
+        if self.is_spread and self.count >= _LEAST_TOLD:
+            self.told_slope = self._fitted()[1]
 
     @property
     def is_spread(self) -> bool:
@@ -250,8 +282,8 @@ class _Trials:
 
     __slots__ = ("count", "every", "idle")
 
-    def __init__(self, idle: int) -> None:
-        self.every, self.idle, self.count = _FIRST_EVERY, idle, 0
+    def __init__(self, every: int, idle: int) -> None:
+        self.every, self.idle, self.count = every, idle, 0
 
     def is_due(self) -> bool:
         self.idle += 1
@@ -265,13 +297,14 @@ class _Trials:
 class _Known:
     """What is known of one way."""
 
-    __slots__ = ("drafted", "kept", "missed", "plain", "plain_calls", "ratio", "steps", "trials")
+    __slots__ = ("drafted", "kept", "missed", "plain", "plain_calls", "ratio", "scored", "steps", "trials")
 
     def __init__(self) -> None:
         self.kept = self.missed = self.ratio = 0.0
         self.plain_calls = self.drafted = 0
         self.plain: dict[int, _Line] = {}
         self.steps: dict[int, _Line] = {}
+        self.scored: dict[int, _Line] = {}
         self.trials: dict[int, _Trials] = {}
 
     @property
@@ -281,6 +314,19 @@ class _Known:
     @property
     def is_slower(self) -> bool:
         return self.drafted >= _LEAST_DRAFTED and self.ratio > 1.0
+
+    def added_s(self, bucket: int) -> float | None:
+        """What a drafted token adds to the time of scoring at this load, seconds; None where that can't be told."""
+        line = self.scored.get(bucket)
+        return None if line is None else line.told_slope
+
+    def trials_at(self, bucket: int) -> _Trials:
+        """Those of a load; of a new one as rare as those of the next lighter load, but for the very first."""
+        if bucket not in self.trials:
+            lighter = max((other for other in self.trials if other < bucket), default=0)
+            every = self.trials[lighter].every if lighter else _FIRST_EVERY
+            self.trials[bucket] = _Trials(every, 0 if self.trials else _FIRST_EVERY - 1)
+        return self.trials[bucket]
 
 
 def _bucket(load: int) -> int:

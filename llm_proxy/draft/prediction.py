@@ -13,6 +13,10 @@ of a prediction is known, and the first predictions are sent once plain calls ha
 
 What is learnt is learnt apart for each model and for near and farther questions, whose answers have less in common.
 
+Where another model writes predictions first, each call could have one. So three plain answers are waited for, and one
+of 16 calls stays plain, or nobody would know what plain answers take. The wait for the prediction is a part of
+``ratio``, and what it cost is in the account.
+
 Source: OpenAI, guide "Predicted Outputs" and API reference, ``prediction`` and ``completion_tokens_details``.
 """
 
@@ -26,7 +30,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from llm_proxy.types import CHARS_PER_TOKEN, Usage
 
-__all__ = ["Draft", "Kind", "Predictions", "draft_in", "may_be_predicted", "with_prediction"]
+__all__ = ["AHEAD", "Draft", "Kind", "Predictions", "draft_in", "may_be_predicted", "with_prediction"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -36,6 +40,9 @@ _FIRST_EVERY, _LAST_EVERY = 16, 256
 _DECAY, _TIME_DECAY = 0.8, 0.9
 _LEAST_TIMED, _MOST_RATIO = 4.0, 1.1
 _BANDS = 0.9, 0.75
+_LEAST_PLAIN, _PLAIN_EVERY = 3, 16
+AHEAD = len(_BANDS) + 1
+"""The band of predictions that another model writes for the very question."""
 _MOST_KINDS = 1024
 _CLOSED = frozenset({"prediction", "max_completion_tokens", "tools", "functions", "audio", "logprobs", "top_logprobs"})
 _NONE: tuple[Any, ...] = (None, False, 0, [], {})
@@ -129,6 +136,7 @@ class _Known:
     """What is known of one kind: sums that decay."""
 
     tries: int = 0
+    calls: int = 0
     accepted: float = 0.0
     answered: float = 0.0
     ratio: float = 0.0
@@ -160,8 +168,10 @@ class _Plain:
     """Seconds of plain answers of one model, by powers of two of their tokens: sums that decay."""
 
     sums: dict[int, tuple[float, float]] = field(default_factory=dict)
+    count: int = 0
 
     def add(self, tokens: int, seconds: float) -> None:
+        self.count += 1
         weight, total = self.sums.get(tokens.bit_length(), (0.0, 0.0))
         self.sums[tokens.bit_length()] = weight * _TIME_DECAY + 1.0, total * _TIME_DECAY + seconds
 
@@ -196,8 +206,7 @@ class Predictions:
         with self._lock:
             if (kind.backend, kind.model) in self._refusing:
                 return False
-            held = self.extra_usd + self.set_aside_usd + most_usd
-            if held > self._max_extra_cost * self.plain_usd:
+            if not self._has_room(most_usd):
                 return False
             known = self._of(kind)
             if known.tries >= _FIRST_TRIES and not known.pays(self._least) and not known.is_due():
@@ -205,6 +214,26 @@ class Predictions:
             known.tries += 1
             self.set_aside_usd += most_usd
             return True
+
+    def begin_ahead(self, kind: Kind, most_usd: float) -> bool:
+        """The same for a call whose prediction is still to be written, of about so much; see `set_aside`."""
+        with self._lock:
+            known = self._of(kind)
+            known.calls += 1
+            if self._plain_of(kind).count < _LEAST_PLAIN or known.calls % _PLAIN_EVERY == 0:
+                return False
+            return self.begin(kind, most_usd)
+
+    def set_aside(self, most_usd: float) -> bool:
+        """Whether there is room for what a prediction adds at worst, dollars, >= 0; then that is set aside."""
+        with self._lock:
+            if not self._has_room(most_usd):
+                return False
+            self.set_aside_usd += most_usd
+            return True
+
+    def _has_room(self, most_usd: float) -> bool:
+        return self.extra_usd + self.set_aside_usd + most_usd <= self._max_extra_cost * self.plain_usd
 
     def give_back(self, most_usd: float) -> None:
         """What was set aside for a call is free again: it is over, and what it did cost is booked."""

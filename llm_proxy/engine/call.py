@@ -95,6 +95,10 @@ class Call:
         """The flight that this call leads, if it leads one."""
         return self.flight if self.flight is not None and self.flight.ticket is self.ticket else None
 
+    def add(self, word: str) -> None:
+        """Say something more of it in ``detail``."""
+        self.detail = f"{self.detail}; {word}" if self.detail else word
+
     def leave(self) -> None:
         """Give the seat up, if there is one."""
         if self.flight is not None and self.seat is not None:

@@ -25,7 +25,6 @@ Source: FrugalGPT, arXiv 2305.05176; agreement: arXiv 2407.02348.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,7 +40,9 @@ from llm_proxy.wire.recorder import recorder_for
 
 from . import admission
 from .call import Grade
+from .copies import plainly, raw_of, within, without_key
 from .effects import Flow, Held, Late, background, compute, forward, hold
+from .exemplars import TAUGHT
 from .sight import Thought, at_sight, reply_of, text_of
 
 if TYPE_CHECKING:
@@ -63,8 +64,6 @@ SCORING_S = 2.0
 
 _UNSEEN, _KEPT_BACK = "unseen", ("busy", "over-budget")
 _STREAM_OVERHEAD = 16  # as in `llm_proxy.wire.recorder`
-_NOT_SENT = ("stream", "stream_options", "store", "metadata")
-_NOT_OURS = "idempotency-key"  # it stands for one request, and others are sent before it
 
 
 Steps = tuple[tuple[str, str], ...]
@@ -79,6 +78,7 @@ class _Trial(NamedTuple):
     text: str = ""
     usd: float = 0.0
     is_checked: bool = False
+    is_taught: bool = False
 
 
 class Cascade:
@@ -166,9 +166,10 @@ class Cascade:
     def _tried(self, call: Call, step: tuple[str, str], sent: object) -> Flow[_Trial]:
         """The answer of one step; where it is not good enough, what it took is booked."""
         outgoing = self.turn_to(call, step)
+        taught = self._dispatcher.with_examples(call.ticket, outgoing, call.call_id)
         self._settler.sent(call.outcome, sent)
         started_s, usd, is_checked = self._clock.monotonic(), 0.0, False
-        held, thought = yield from self._held(call, outgoing)
+        held, thought = yield from self._held(call, taught or outgoing)
         took_s, text = self._clock.monotonic() - started_s, ""
         if held is not None and (held.is_whole or held.head.status != 200):
             completion = self._completion(held)
@@ -181,13 +182,17 @@ class Cascade:
         call.tried += (f"{outgoing.model} {thought.words}",)
         if thought.source is not None:
             call.grades += (Grade(*step, thought.source, thought.p_right or 0.0, thought.tokens),)
+        if taught is not None and (held is None or held.head.status != 200):
+            self._dispatcher.without_examples(call.call_id, taught)  # nothing is known of what they help
         if held is None or not thought.is_good:
             if thought.words in _KEPT_BACK or (held is not None and self._is_loading(outgoing.backend, held)):
                 self._settler.withdrawn(call.outcome, sent)
             else:
                 self._settler.given_up(call.outcome, sent, status=held.head.status if held is not None else 0)
             head = held.head if held is not None and thought.is_whole else None
-            return _Trial(step, thought, head, text, usd, is_checked)
+            return _Trial(step, thought, head, text, usd, is_checked, taught is not None)
+        if taught is not None:
+            call.add(TAUGHT)
         if call.ticket is not None:
             call.ticket.outcome, call.ticket.is_storable = call.outcome, thought.words != _UNSEEN
             call.ticket.grades = call.grades
@@ -196,7 +201,7 @@ class Cascade:
 
     def _held(self, call: Call, outgoing: Outgoing) -> Flow[tuple[Held | None, Thought]]:
         limit_bytes, limit_s, wait_s = self._limits(call)
-        outgoing = _within(_without_key(outgoing), wait_s, call.request.timeout_s)
+        outgoing = within(without_key(outgoing), wait_s, call.request.timeout_s)
         try:
             admitted = yield from self._gate.enter(call, outgoing)
             held = yield from hold(admitted, limit_bytes=limit_bytes, limit_s=limit_s, wait_s=wait_s)
@@ -241,6 +246,8 @@ class Cascade:
         call.tried = (*call.tried[:-1], f"{outgoing.model} {why}", kept.step[1])
         call.spent_usd = max(0.0, call.spent_usd - kept.usd)  # it is what the caller gets
         call.detail = call.detail or "doubtful"
+        if kept.is_taught:
+            call.add(TAUGHT)
         self.turn_to(call, kept.step)
         if call.ticket is not None:
             call.ticket.is_storable, call.ticket.is_learnt, call.ticket.look = False, True, None
@@ -314,7 +321,7 @@ class Cascade:
         return Thought(p_right >= bar, f"{p_right:.2f}", p_right, is_whole=True, source="score")
 
     def _agreed(self, call: Call, named: str, text: str) -> Flow[Thought]:
-        other = yield from self._asked(call, named, _plainly(call.request))
+        other = yield from self._asked(call, named, plainly(call.request))
         doubt = Thought(False, "alone", is_whole=True, is_read=True)
         if other is None:
             return doubt
@@ -324,7 +331,7 @@ class Cascade:
 
     def _judged(self, call: Call, named: str, text: str) -> Flow[Thought]:
         body = self._opinion.judging(named.partition("/")[2], call.request.question, text)
-        said = yield from self._asked(call, named, replace(call.request, body=body, raw=_raw(body)))
+        said = yield from self._asked(call, named, replace(call.request, body=body, raw=raw_of(body)))
         doubt = Thought(False, "doubted", is_whole=True, is_read=True, source=None if said is None else "judge")
         if said is None or not self._opinion.approves(text_of(said)):
             return doubt
@@ -335,7 +342,7 @@ class Cascade:
         backend, _, model = named.partition("/")
         outgoing = self._dispatcher.request(request, Destination("", backend=backend, model=model))
         wait_s, limit_bytes = self._route(call).cascade_wait_s, self._config.cache.max_entry_bytes
-        outgoing = _within(_without_key(outgoing), wait_s, None)
+        outgoing = within(without_key(outgoing), wait_s, None)
         started_s = self._clock.monotonic()
         admitted = yield from self._gate.enter(call, outgoing)
         held = yield from hold(admitted, limit_bytes=limit_bytes, limit_s=wait_s, keeps_rest=False, wait_s=wait_s)
@@ -371,23 +378,3 @@ class Cascade:
 
 def _p_right(trial: _Trial) -> float:
     return trial.thought.p_right or 0.0
-
-
-def _within(outgoing: Outgoing, wait_s: float, callers_s: float | None) -> Outgoing:
-    """The same, waiting for no byte longer than this, the backend's own limit, or the caller's."""
-    limits = (one for one in (outgoing.timeout_s, callers_s) if one is not None)
-    return replace(outgoing, timeout_s=min([wait_s, *limits]))
-
-
-def _plainly(request: ChatRequest) -> ChatRequest:
-    """The same request for an answer in one piece, that leaves nothing behind upstream."""
-    body = {name: value for name, value in request.body.items() if name not in _NOT_SENT}
-    return replace(request, body=body, raw=_raw(body))
-
-
-def _without_key(outgoing: Outgoing) -> Outgoing:
-    return replace(outgoing, headers=[(name, value) for name, value in outgoing.headers if name != _NOT_OURS])
-
-
-def _raw(body: JSON) -> bytes:
-    return json.dumps(body, separators=(",", ":")).encode()

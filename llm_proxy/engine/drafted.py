@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -34,7 +35,8 @@ class Plan:
 
     ``target`` is the call's own request, ``drafter`` the same for the model that drafts, ``prompt`` and
     ``draft_prompt`` are what each of them reads; where ``prompt`` is empty, the target scores chats. ``wait_s`` is the
-    longest wait for a draft; ``most_extra_usd`` is what the steps may cost more than their answer.
+    longest wait for a draft, ``patience_s`` that for a whole answer in one piece; ``context_tokens`` is the target's
+    window, where the settings say it; ``most_extra_usd`` is what the steps may cost more than their answer.
     """
 
     call: Call
@@ -46,6 +48,8 @@ class Plan:
     greedy: Mapping[str, float]
     draft_greedy: Mapping[str, float]
     wait_s: float
+    patience_s: float = math.inf
+    context_tokens: int | None = None
     price: Price = FREE
     most_extra_usd: float = 0.0
     load: int = 1
@@ -125,18 +129,23 @@ class Meter:
 
     def __init__(self, over: Callable[[int], object]) -> None:
         self._over, self._events, self._tail = over, 0, b""
+        self.is_done = False
+        """Whether the last event has passed."""
 
     def passed(self, piece: bytes) -> bytes:
         """The same bytes."""
         seen = self._tail + piece  # shorter than the last event, so that none is seen twice
         self._events += seen.count(_EVENT) - self._tail.count(_EVENT)
         self._tail = seen[1 - len(_DONE) :]
-        if _DONE in seen and self._events > _FRAME_EVENTS:
-            self._over(self._events - _FRAME_EVENTS)
+        if _DONE in seen:
+            self.is_done = True
+            if self._events > _FRAME_EVENTS:
+                self._over(self._events - _FRAME_EVENTS)
         return piece
 
     def ended(self) -> bytes:
         """Nothing is kept back."""
+        self.is_done = True
         return b""
 
     def kept(self) -> bytes:

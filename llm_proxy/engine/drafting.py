@@ -17,7 +17,6 @@ Source: Leviathan et al., arXiv 2211.17192; from the client: Liu et al., "TurboS
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -40,12 +39,13 @@ if TYPE_CHECKING:
     from .call import Call
     from .gate import Gate
     from .outgoing import Dispatcher
-    from .ports import Clock, Sends
+    from .ports import Clock, Load, Sends
     from .settle import Settler
 
 __all__ = ["Drafting"]
 
 _REST_S = 300.0
+_PATIENCE_S = 600.0  # for a whole answer, where nobody says: as long as the openai client waits for a byte
 _USUAL_TOKENS = 300.0
 _LONG_CHARS = (1_000, 8_000)
 
@@ -74,7 +74,7 @@ class Drafting:
         settler: Settler,
         gate: Gate,
         goodput: Goodput,
-        load: Callable[[str], int],
+        load: Load,
         clock: Clock,
         troubles: Troubles,
     ) -> None:
@@ -87,7 +87,11 @@ class Drafting:
         """The flow that sends a call; see `Attempts.asking`, which it is where nothing may be drafted."""
         plan = self._planned(call, outgoing)
         plain = self._sends.asking(call, outgoing)
-        return plain if plan is None else self._asking(plan, plain)
+        if plan is not None:
+            return self._asking(plan, plain)
+        backend = self._config.backends.get(outgoing.backend)
+        is_counted = backend is not None and backend.draft_with and call.led is None and call.request.is_stream
+        return self._counted(call, outgoing, plain) if is_counted else plain
 
     # -- whether ---------------------------------------------------------------------------------------------------
 
@@ -113,7 +117,7 @@ class Drafting:
         draft_prompt = prompt_for(call.request.messages, drafts.template)
         if not draft_prompt or (backend.scores == "echo" and not prompt):
             return None
-        chars = len(draft_prompt)
+        chars, own = len(draft_prompt), backend.limits.get(outgoing.model)
         size = sum(chars > limit for limit in _LONG_CHARS)
         return Plan(
             call=call,
@@ -125,6 +129,8 @@ class Drafting:
             greedy={"temperature": 0, **backend.greedy_when},
             draft_greedy={"temperature": 0, **drafts.greedy_when},
             wait_s=self._config.draft.wait_s,
+            patience_s=min(outgoing.timeout_s or _PATIENCE_S, call.request.timeout_s or _PATIENCE_S),
+            context_tokens=(own.context_tokens if own is not None else None) or backend.context_tokens,
         )
 
     def _rests(self, backend: str) -> bool:
@@ -155,7 +161,7 @@ class Drafting:
 
     def _asking(self, plan: Plan, plain: Flow[Head] | None) -> Flow[Head]:
         call, length = plan.call, 0
-        plan.load = 1 + self._load(plan.target.backend)
+        plan.load = 1 + self._load.under_way(plan.target.backend)
         try:
             plan.price = yield from compute(partial(self._price, plan))
             if not self._rests(plan.drafter.backend):
@@ -170,7 +176,7 @@ class Drafting:
             settler=self._settler,
             gate=self._gate,
             goodput=self._goodput,
-            load=self._load,
+            load=self._load.under_way,
             clock=self._clock,
             troubles=self._troubles,
             rest=self.rest,
@@ -179,26 +185,36 @@ class Drafting:
         head = yield from stepping.begun(length)
         if head is None:
             self._settler.withdrawn(call.outcome, call.sent)
-            return (yield from self._plainly(plan, plain))
-        return (yield from mend(head, stepping)) if call.request.is_stream else head
+            return (yield from self._plainly(call, plan.target, plain))
+        return (yield from self._mended(call, plan.target, head, stepping)) if call.request.is_stream else head
 
-    def _plainly(self, plan: Plan, plain: Flow[Head] | None) -> Flow[Head]:
+    def _counted(self, call: Call, outgoing: Outgoing, plain: Flow[Head] | None) -> Flow[Head]:
+        """Send a call as ever, and count it until its end: it makes the others slower, and they it."""
+        head = yield from self._plainly(call, outgoing, plain)
+        return (yield from self._mended(call, outgoing, head, Meter(lambda tokens: None)))
+
+    def _mended(self, call: Call, outgoing: Outgoing, head: Head, body: Meter | Stepping) -> Flow[Head]:
+        if call.led is None:  # else its ticket counts
+            self._load.began(outgoing.backend, body)
+        return (yield from mend(head, body))
+
+    def _plainly(self, call: Call, outgoing: Outgoing, plain: Flow[Head] | None) -> Flow[Head]:
         """Send the call as ever, by the flow that does so where there is one."""
         if plain is not None:
             return (yield from plain)
-        self._settler.sent(plan.call.outcome, plan.call.sent)
-        return (yield from forward(plan.target))
+        self._settler.sent(call.outcome, call.sent)
+        return (yield from forward(outgoing))
 
     def _rest(self, plan: Plan) -> Flow[Head]:
         """Send the call as ever, for an answer whose bytes can be read here."""
         rows = [(name, value) for name, value in plan.target.headers if name != "accept-encoding"]
         plan.target = replace(plan.target, headers=[*rows, ("accept-encoding", "identity")])
-        return (yield from self._plainly(plan, self._sends.asking(plan.call, plan.target)))
+        return (yield from self._plainly(plan.call, plan.target, self._sends.asking(plan.call, plan.target)))
 
     def _measured(self, plan: Plan, plain: Flow[Head] | None) -> Flow[Head]:
         """Send the call as ever, and learn what that took."""
         began_s, steps = self._clock.monotonic(), self._goodput.steps(plan.way.backend)
-        head = yield from self._plainly(plan, plain)
+        head = yield from self._plainly(plan.call, plan.target, plain)
         if head.status != 200:
             return head
 
@@ -207,7 +223,7 @@ class Drafting:
                 self._goodput.finished(plan.way, tokens, self._clock.monotonic() - began_s, load=plan.load)
 
         if plan.call.request.is_stream:
-            return (yield from mend(head, Meter(over)))
+            return (yield from self._mended(plan.call, plan.target, head, Meter(over)))
         limit_bytes = self._config.cache.max_entry_bytes
         held = yield from read(head, limit_bytes=limit_bytes, limit_s=float("inf"))
         usage = whole_usage(held, limit_bytes)

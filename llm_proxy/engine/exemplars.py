@@ -1,7 +1,8 @@
 """Which near misses become examples of a call, and what outcomes say of them.
 
 Only entries of the call's own scope, so of its tenant; only answers of candidates that are stronger than the one that
-is asked; only for routes that say ``examples``, and not in cascades. See `llm_proxy.draft.examples` for what is kept.
+is asked; only for routes that say ``examples``. In a cascade all but the last may get some. See
+`llm_proxy.draft.examples` for what is kept.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from .flights import Ticket
     from .ports import Quoter
 
-__all__ = ["Exemplars", "place_of"]
+__all__ = ["TAUGHT", "Exemplars", "place_of"]
+
+TAUGHT = "examples"
+"""What is said of an answer to a question that had examples before it."""
 
 _SAMPLE_TOKENS = 1000
 

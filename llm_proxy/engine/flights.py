@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from llm_proxy.cache.near import Near
     from llm_proxy.encode.base import Encoding
     from llm_proxy.route.looks import Look
-    from llm_proxy.types import JSON, ChatRequest, Fingerprint, Head, HeaderList, Outcome
+    from llm_proxy.types import JSON, ChatRequest, Fingerprint, Head, HeaderList, Outcome, Usage
 
     from .call import Grade
     from .effects import Flow
@@ -95,6 +95,7 @@ class Ticket:
         grades: What was found of answers to it, by a cascade.
         is_storable: Whether it may be stored, as far as is known before it is complete.
         is_learnt: Whether the estimates know of it already.
+        usage: Token counts of the answer where they are known without its saying them.
         look: What a cascade saw of it, where the last candidate's answer tells more.
         is_settled: Whether it is booked: `settle` or ``lost`` came.
         is_left: Whether its caller left before the upstream answered; the flight then books the call.
@@ -120,6 +121,7 @@ class Ticket:
     grades: tuple[Grade, ...] = ()
     is_storable: bool = True
     is_learnt: bool = False
+    usage: Usage | None = None
     look: Look | None = None
     is_settled: bool = False
     is_left: bool = False

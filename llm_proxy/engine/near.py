@@ -4,6 +4,7 @@
 
     asking   a route with examples, a weaker candidate? they go before its question (`llm_proxy.engine.exemplars`)
              else: near miss? a backend that takes predictions? parameters that go with one? does it pay?
+             no near miss? a model nearby may answer first (`llm_proxy.engine.nearby`), and its answer is taken for one
                │ yes: what it may cost is set aside                    no: as it is
              send with prediction ── refused (400, 413, 415, 422, 501) ── send without, at once; not tried again there
                │
@@ -22,6 +23,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from llm_proxy.draft.prediction import (
+    AHEAD,
     Draft,
     Kind,
     Predictions,
@@ -33,7 +35,9 @@ from llm_proxy.types import CHAT, Usage
 from llm_proxy.wire.chat import unpredicted, usage_of
 from llm_proxy.wire.failure import said_in
 
+from .copies import without_key
 from .effects import Flow, forward, read
+from .exemplars import TAUGHT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 
     from .call import Call
     from .flights import Ticket
+    from .nearby import Nearby
     from .outgoing import Dispatcher
     from .ports import Clock, Quoter, Sends
     from .settle import Settler
@@ -52,18 +57,22 @@ __all__ = ["NearMisses"]
 
 _REFUSING = frozenset({400, 413, 415, 422, 501})
 _ERROR_BYTES, _ERROR_S = 1 << 20, 10.0
-_KEY = "idempotency-key"  # it stands for one request
-_PREDICTED, _TAUGHT = "predicted", "examples"
+_PREDICTED = "predicted"
 
 
 @dataclass(slots=True, eq=False)
 class _Stake:
-    """A call that a prediction was thought of for, and what is set aside for it as long as somebody holds this."""
+    """A call that a prediction was thought of for, and what is set aside for it as long as somebody holds this.
+
+    ``ahead_usd`` and ``ahead_s`` are what it took to have the prediction written.
+    """
 
     predictions: Predictions
     kind: Kind
     most_usd: float = 0.0
     is_sent: bool = False
+    ahead_usd: float = 0.0
+    ahead_s: float = 0.0
 
     def __del__(self) -> None:
         self.free()
@@ -82,12 +91,22 @@ class _Dressed(NamedTuple):
     stake: _Stake | None
 
 
+class _Ahead(NamedTuple):
+    """A request whose prediction is to be written first, by the model of this name; and what is at stake."""
+
+    outgoing: Outgoing
+    ticket: Ticket
+    stake: _Stake
+    name: str
+
+
 class NearMisses:
     """Sends calls with what near misses tell. One a runtime; thread-safe as far as its parts are.
 
     Args:
         config: ``draft`` and ``backends`` are read.
         attempts: Sends a request, as often as it takes.
+        nearby: Has models write predictions first.
         dispatcher: Gives examples.
         settler: Is told which backend has a call.
         prices: What tokens cost.
@@ -100,6 +119,7 @@ class NearMisses:
         config: Config,
         *,
         attempts: Sends,
+        nearby: Nearby,
         dispatcher: Dispatcher,
         settler: Settler,
         prices: Quoter,
@@ -107,7 +127,7 @@ class NearMisses:
         troubles: Troubles,
     ) -> None:
         self._config, self._attempts, self._dispatcher, self._settler = config, attempts, dispatcher, settler
-        self._prices, self._clock, self._troubles = prices, clock, troubles
+        self._prices, self._clock, self._troubles, self._nearby = prices, clock, troubles, nearby
         self.predictions = Predictions(
             least_accepted=config.draft.least_accepted, max_extra_cost=config.draft.max_extra_cost
         )
@@ -121,30 +141,42 @@ class NearMisses:
             dressed = None
         if dressed is None:
             return self._attempts.asking(call, outgoing)
+        if isinstance(dressed, _Ahead):
+            return self._foretold(call, dressed)
         return self._predicting(call, outgoing, dressed)
 
-    def _dressed(self, call: Call, outgoing: Outgoing) -> _Dressed | None:
-        """The request with its examples or its prediction; None where it has neither."""
+    def _dressed(self, call: Call, outgoing: Outgoing) -> _Dressed | _Ahead | None:
+        """The request with its examples or its prediction, which may be still to come; None where it has neither."""
         ticket = call.ticket
         if ticket is None or call.led is None or call.request.api != CHAT or self._is_drafted_for(outgoing):
             return None
         told = self._dispatcher.with_examples(ticket, outgoing, call.call_id)
         if told is not None:
-            return self._dressed_as(call, _Dressed(told, ticket, None), _TAUGHT)
+            return self._dressed_as(call, _Dressed(told, ticket, None), TAUGHT)
         if not self._takes_prediction(outgoing):
             return None
         near = next(((one, found) for one in ticket.near if (found := draft_in(one.entry.completion))), None)
+        ahead = "" if near else self._nearby.named(outgoing.backend)
         kind = Kind.of(outgoing.backend, outgoing.model, near[0].similarity if near else 0.0)
-        stake = _Stake(self.predictions, kind)
+        stake = _Stake(self.predictions, kind._replace(band=AHEAD) if ahead else kind)
         ticket.settle = partial(self._settled, stake, ticket.settle)
-        if near is None or not may_be_predicted(call.request.body) or not self._may_stake(stake, near[1]):
+        if not may_be_predicted(call.request.body):
             return None
+        if ahead:
+            begin = partial(self.predictions.begin_ahead, stake.kind)
+            is_begun = self._may_stake(stake, self._nearby.usual_tokens(ahead), begin)
+            return _Ahead(outgoing, ticket, stake, ahead) if is_begun else None
+        if near is None or not self._may_stake(stake, near[1].tokens, partial(self.predictions.begin, kind)):
+            return None
+        return self._predicted(call, outgoing, stake, ticket, near[1])
+
+    def _predicted(self, call: Call, outgoing: Outgoing, stake: _Stake, ticket: Ticket, draft: Draft) -> _Dressed:
         ticket.is_predicted = stake.is_sent = True
-        sent = replace(outgoing, body=with_prediction(outgoing.body, near[1].text))
+        sent = replace(outgoing, body=with_prediction(outgoing.body, draft.text))
         return self._dressed_as(call, _Dressed(sent, ticket, stake), _PREDICTED)
 
     def _dressed_as(self, call: Call, dressed: _Dressed, word: str) -> _Dressed:
-        call.detail = f"{call.detail}; {word}" if call.detail else word
+        call.add(word)
         return dressed
 
     def _is_drafted_for(self, outgoing: Outgoing) -> bool:
@@ -159,14 +191,27 @@ class NearMisses:
         own = backend.limits.get(outgoing.model)
         return backend.takes_prediction if own is None or own.takes_prediction is None else own.takes_prediction
 
-    def _may_stake(self, stake: _Stake, draft: Draft) -> bool:
-        """Whether the prediction pays, as far as is known; what it may add to the bill is then at stake."""
+    def _may_stake(self, stake: _Stake, tokens: int, begin: Callable[[float], bool]) -> bool:
+        """Whether a prediction of so many tokens may be had; what it may add to the bill is then at stake."""
         kind = stake.kind
-        most_usd = self._prices.quote_usd(Usage(0, draft.tokens), model=kind.model, backend=kind.backend)
-        if most_usd is None or not self.predictions.begin(kind, most_usd):
+        most_usd = self._prices.quote_usd(Usage(0, tokens), model=kind.model, backend=kind.backend)
+        if most_usd is None or not begin(most_usd):
             return False
         stake.most_usd = most_usd
         return True
+
+    def _foretold(self, call: Call, asked: _Ahead) -> Flow[Head]:
+        """Send a call with what a model nearby says to it, as far as it says something and there is room for it."""
+        plain, ticket, stake, name = asked
+        began_s = self._clock.monotonic()
+        draft, stake.ahead_usd = yield from self._nearby.draft(call, name)
+        stake.ahead_s, ticket.outcome = self._clock.monotonic() - began_s, call.outcome
+        stake.free()
+        if draft is None or not self._may_stake(stake, draft.tokens, self.predictions.set_aside):
+            return (yield from self._sent(call, plain))
+        dressed = self._predicted(call, plain, stake, ticket, draft)
+        ticket.outcome = call.outcome
+        return (yield from self._predicting(call, plain, dressed))
 
     def _predicting(self, call: Call, plain: Outgoing, dressed: _Dressed) -> Flow[Head]:
         pair = call.destination.backend, call.destination.model
@@ -186,8 +231,7 @@ class NearMisses:
         self._undress(call, dressed)
         self._settler.given_up(call.outcome, call.sent, status=refusal.status)
         call.is_over = False
-        plain = replace(plain, headers=[row for row in plain.headers if row[0] != _KEY])
-        head = yield from self._sent(call, plain)
+        head = yield from self._sent(call, without_key(plain))
         if dressed.stake is None:
             return head
         is_named = "prediction" in said_in(refusal.headers, held.body).message or b"prediction" in held.body
@@ -207,7 +251,7 @@ class NearMisses:
             stake.free()
         else:
             self._dispatcher.without_examples(call.call_id, dressed.outgoing)
-        word = _TAUGHT if stake is None else _PREDICTED
+        word = TAUGHT if stake is None else _PREDICTED
         call.detail = call.detail.removesuffix(word).removesuffix("; ")
         ticket.outcome = call.outcome
 
@@ -240,11 +284,11 @@ class NearMisses:
             return
         plain = unpredicted(usage)
         usd, plain_usd = self._usd(usage, kind), self._usd(plain, kind)
-        self.predictions.earned(plain_usd, max(0.0, usd - plain_usd))
+        self.predictions.earned(plain_usd, max(0.0, usd - plain_usd) + stake.ahead_usd)
         if stake.is_sent:
             self.predictions.predicted(kind, usage, took_s)
         else:
-            self.predictions.answered(kind, max(1, plain.completion_tokens), took_s)
+            self.predictions.answered(kind, max(1, plain.completion_tokens), took_s - stake.ahead_s)
 
     def _usd(self, usage: Usage, kind: Kind) -> float:
         return self._prices.cost_usd(usage, model=kind.model, backend=kind.backend) or 0.0

@@ -149,6 +149,24 @@ class Appraiser(Protocol):
         """What asking the same again is expected to cost; None where that is not estimated."""
 
 
+class Load(Protocol):
+    """See `llm_proxy.draft.load.Load`."""
+
+    def began(self, backend: str, body: Passing) -> None:
+        """Count a stream whose answer is not recorded."""
+
+    def under_way(self, backend: str) -> int:
+        """Calls under way at a backend, >= 0."""
+
+
+class Passing(Protocol):
+    """A stream on its way."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all of it has passed."""
+
+
 class Watch(Protocol):
     """See `llm_proxy.route.health.Health`."""
 

@@ -26,6 +26,7 @@ from llm_proxy.wire.chat import usage_of
 from llm_proxy.wire.recorder import recorder_for
 
 from .cascade import SCORING_S
+from .copies import without_key
 from .effects import Flow, compute, forward, hold, race, read
 from .sight import at_sight, reply_of, text_of
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["Racing"]
 
 _STREAM_OVERHEAD = 16  # as in `llm_proxy.wire.recorder`
-_KEY = "idempotency-key"  # it stands for one request at one backend
 
 
 @dataclass(eq=False)
@@ -143,8 +143,7 @@ class Racing:
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the remote one answers
             self._troubles.note("race", exc)
             return None
-        headers = [row for row in outgoing.headers if row[0] != _KEY]
-        return _Local(replace(outgoing, headers=headers), replace(call.outcome, backend=name, model=model))
+        return _Local(without_key(outgoing), replace(call.outcome, backend=name, model=model))
 
     def _answered(self, call: Call, local: _Local, bar: float) -> Flow[Head | None]:
         """The local answer; None where it is not good enough, or there is none."""

@@ -64,13 +64,13 @@ class Settler:
         completion: JSON | None = None
         try:
             completion = ticket.recorder.completion() if ticket.recorder else None
-            self._learn(ticket, usage_of(completion) if completion else None)
+            self._learn(ticket, _counted(ticket, completion))
             yield from self._store(ticket, completion)
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: a caller never pays for the cache
             self._troubles.note("cache", exc)
             ticket.outcome = ticket.outcome.with_changes(is_stored=False, detail="trouble")
         finally:  # the last caller may leave while the store is writing, and the call is booked even so
-            self._emit(ticket, usage=usage_of(completion) if completion else None)
+            self._emit(ticket, usage=_counted(ticket, completion))
 
     def lost(self, ticket: Ticket, reason: str) -> None:
         """Book an answer that ended without its terminal event; nothing is stored.
@@ -275,7 +275,7 @@ class Settler:
 
     def _all_usd(self, ticket: Ticket, completion: JSON | None) -> float | None:
         """What a call cost whose answer is not stored, the tries of a cascade included; None where nobody knows."""
-        usage = usage_of(completion) if completion is not None else None
+        usage = _counted(ticket, completion)
         cost_usd = None if usage is None else self._cost_usd(usage, ticket.outcome.model, ticket)
         return None if cost_usd is None else cost_usd + (ticket.outcome.cost_usd or 0.0)
 
@@ -297,7 +297,7 @@ class Settler:
         model = model if isinstance(model, str) and model else outcome.model
         text = "" if print_.text is None or admission.is_call_for(request, completion) else print_.text
         encoding = ticket.encoding if text and self._encoder is not None else None
-        counts = usage or _estimate(request, raw)
+        counts = usage or ticket.usage or _estimate(request, raw)
         cost_usd = self._cost_usd(counts, model, ticket)
         again, again_usd = counts, cost_usd
         if ticket.is_predicted:
@@ -383,6 +383,11 @@ def _is_well(status: int, error: str) -> bool | None:
     if status == 429 or status >= 500:
         return False
     return True if status < 400 else None
+
+
+def _counted(ticket: Ticket, completion: JSON | None) -> Usage | None:
+    """Token counts of an answer that came to its end: what it says itself, or what is known else."""
+    return None if completion is None else usage_of(completion) or ticket.usage
 
 
 def _estimate(request: ChatRequest, raw: bytes) -> Usage:

@@ -91,14 +91,18 @@ class Stepping:
         """Whether the rest, which is sent as ever, is not the same answer."""
         return self._remainder is not None and self._remainder.is_broken
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the answer is over."""
+        return bool(self._confirmed.finish) if self._remainder is None else self._remainder.is_done
+
     def passed(self, piece: bytes) -> bytes:
         """What is to be handed on of the next bytes that came."""
         return piece if self._remainder is None else self._remainder.feed(piece)
 
     def ended(self) -> bytes | None:
         """Nothing is kept back; None where the answer is not over."""
-        is_over = bool(self._confirmed.finish) if self._remainder is None else self._remainder.is_done
-        return b"" if is_over else None
+        return b"" if self.is_done else None
 
     def kept(self) -> bytes:
         """Nothing is kept back."""
@@ -167,11 +171,32 @@ class Stepping:
         """Tokens that the next step is to draft."""
         if not self._has_drafts or self._is_alone:
             return 0
-        left, price = self._confirmed.left_tokens, self._plan.price
+        left, price = self._left(), self._plan.price
         if price.step and self._extra_usd() > self._plan.most_extra_usd:
             return 0
         length = self._goodput.length(self._plan.way, load=self._load_now(), price=price)
         return length if left is None else min(length, left - 1)
+
+    def _left(self) -> int | None:
+        """Tokens that may still come, by the request and by the target's window; None for any number."""
+        left, window = self._confirmed.left_tokens, self._plan.context_tokens
+        if window is None or not self._confirmed.prompt_tokens:
+            return left
+        room = window - self._confirmed.prompt_tokens - self._confirmed.tokens
+        return room if left is None else min(left, room)
+
+    def _bound(self) -> None:
+        """See that an answer without an end comes to where its plain call would end.
+
+        Raises:
+            _StuckError: The target's window is full, or nobody would wait longer for an answer in one piece.
+        """
+        left = self._left()
+        if left is not None and left < 1:
+            raise _StuckError("the window of the target is full")
+        is_whole = not self._plan.call.request.is_stream
+        if is_whole and self._clock.monotonic() - self._began_s > self._plan.patience_s:
+            raise _StuckError(f"an answer in one piece took longer than {self._plan.patience_s:g} s")
 
     def _step(self, length: int) -> Flow[None]:
         """Draft, score, take.
@@ -179,8 +204,10 @@ class Stepping:
         Raises:
             Exception: Nothing more is to be had in steps; `_StuckError`, or the HTTP library's own.
         """
+        self._bound()
         plan, confirmed, began_s = self._plan, self._confirmed, self._clock.monotonic()
         draft = (yield from self._draft(length)) if length else None
+        drafting_s = self._clock.monotonic() - began_s
         scored = yield from self._scored(draft or "", 1 if draft is not None else self._stretched())
         step = confirmed.take(scored, draft or "")
         is_lost = step.new < 1 and not confirmed.finish
@@ -188,8 +215,9 @@ class Stepping:
         self._idle = self._idle + 1 if is_lost else 0
         if draft is not None:
             missed = int(not confirmed.finish) if is_lost or not draft else step.missed
+            seconds, load = self._clock.monotonic() - began_s, self._load_now()
             self._goodput.saw(plan.way, kept=step.kept, missed=missed)
-            self._goodput.took(plan.way, length, self._clock.monotonic() - began_s, load=self._load_now())
+            self._goodput.took(plan.way, length, seconds, load=load, drafting_s=drafting_s)
             self._drafted, self._kept = self._drafted + step.kept + missed, self._kept + step.kept
         if self._idle > _MOST_IDLE or (is_lost and not draft and not step.new):
             raise _StuckError("the tokens of the text so far are not those that it was made of")
@@ -198,7 +226,7 @@ class Stepping:
 
     def _stretched(self) -> int:
         """How many tokens the target goes on by itself: longer each time, since each request takes a way."""
-        left, most = self._confirmed.left_tokens, self._stretch
+        left, most = self._left(), self._stretch
         self._stretch = min(2 * most, _LAST_STRETCH)
         return most if left is None else min(most, left)
 
@@ -278,6 +306,7 @@ class Stepping:
         self._booked_usd = spent_usd
         if call.ticket is not None:
             call.ticket.outcome = call.outcome
+            call.ticket.usage = self._usage() if self._confirmed.finish else None
 
     def _extra_usd(self) -> float:
         """What the steps cost more than their answer would by itself, dollars."""

@@ -124,6 +124,11 @@ class TestPartsOfCharacters:
         confirmed.take(scored([TOP], ["Hi", " ", "", ""], "Hi \U0001f319"), "")
         assert (confirmed.text, confirmed.finish) == ("Hi \U0001f319", "length")
 
+    def test_a_server_that_ends_a_character_beyond_the_limit_is_followed(self) -> None:
+        confirmed = Confirmed(most_tokens=4)
+        confirmed.take(scored([TOP], ["Hi", " ", "", "", "", ""], "Hi \U0001f319"), "")
+        assert (confirmed.text, confirmed.finish, confirmed.tokens) == ("Hi \U0001f319", "length", 6)
+
     def test_nothing_but_parts_brings_nothing(self) -> None:
         confirmed = Confirmed()
         assert confirmed.take(scored([TOP], ["", ""], ""), "") == Step()

@@ -125,6 +125,94 @@ class TestLength:
         assert len(goodput._known) == 1024
 
 
+class TestOthersUnderWay:
+    """A server whose passes take longer the more tokens all calls have in them, up to some room."""
+
+    def taught(self, load: int, room: int, acceptance: float = 0.8, drafting_s: float = 0.0) -> Goodput:
+        goodput = Goodput(most=MOST)
+        for tokens in (10, 50, 100):
+            goodput.finished(WAY, tokens, 0.05 + 0.1 * tokens, load=load)
+        for length in (4, 2) * 3:
+            seconds = 0.05 + 0.1 * max(1.0, (load + length) / room)
+            goodput.took(WAY, length, seconds + drafting_s * length, load=load, drafting_s=drafting_s * length)
+        goodput.saw(WAY, kept=round(100 * acceptance), missed=round(100 * (1 - acceptance)))
+        return goodput
+
+    @pytest.mark.parametrize("load", [4, 8, 31])
+    def test_a_server_without_room_is_not_drafted_for(self, load: int) -> None:
+        goodput = self.taught(load, room=load)
+        assert goodput.length(WAY, load=load) == 0
+        assert expected_tokens(0.8, 4) / (0.05 + 0.1 * (load + 4) / load) > 10.5, "though it pays for the call itself"
+
+    @pytest.mark.parametrize("load", [2, 8, 31])
+    def test_one_with_room_is_drafted_for_as_when_it_is_idle(self, load: int) -> None:
+        assert self.taught(load, room=64).length(WAY, load=load) == self.taught(1, room=64).length(WAY) > 2
+
+    @given(
+        load=st.integers(2, 40),
+        acceptance=st.floats(0.05, 0.99),
+        fixed_s=st.floats(0.001, 0.2),
+        token_s=st.floats(0.00001, 0.02),
+    )
+    def test_the_length_is_the_one_that_brings_all_calls_together_most(
+        self, load: int, acceptance: float, fixed_s: float, token_s: float
+    ) -> None:
+        goodput = Goodput(most=MOST)
+        for tokens in (10, 50):
+            goodput.finished(WAY, tokens, (fixed_s + token_s * load) * tokens, load=load)
+        for length in (2, 6) * 3:
+            goodput.took(WAY, length, fixed_s + token_s * (load + length), load=load)
+        goodput.saw(WAY, kept=round(1000 * acceptance), missed=round(1000 * (1 - acceptance)))
+        known = goodput.acceptance(WAY)
+        rates = [
+            load * expected_tokens(known, length) / (fixed_s + token_s * load * (length + 1))
+            for length in range(MOST + 1)
+        ]
+        rates[0] *= 1.05
+        assert rates[goodput.length(WAY, load=load)] == pytest.approx(max(rates), rel=1e-3)
+
+    def test_nobody_else_waits_for_the_drafting(self) -> None:
+        goodput = self.taught(8, room=64, drafting_s=0.004)
+        alone = self.taught(1, room=64, drafting_s=0.004)
+        assert goodput.length(WAY, load=8) == alone.length(WAY) > 2
+
+    @pytest.mark.parametrize("room", [8, 64])
+    def test_a_trial_goes_on_in_short_steps_until_it_can_be_told_what_others_wait(self, room: int) -> None:
+        goodput, tried = Goodput(most=MOST), list[int]()
+        for tokens in (10, 50, 100):
+            goodput.finished(WAY, tokens, 0.05 + 0.1 * tokens, load=8)
+        length = goodput.begin(WAY, load=8)
+        while length and len(tried) < 10:
+            tried.append(length)
+            goodput.saw(WAY, kept=length, missed=0)
+            goodput.took(WAY, length, 0.05 + 0.1 * max(1.0, (8 + length) / room), load=8)
+            length = goodput.length(WAY, load=8)
+            assert (goodput.begin(WAY, load=8) > 0) is (len(tried) >= 6 and room == 64), "no other call begins before"
+        assert tried[:6] == [4, 2, 4, 2, 4, 2], "of which others have less to wait for than of longer ones"
+        assert len(tried) == (6 if room == 8 else 10)
+        assert tried[6:] == [MOST] * (len(tried) - 6)
+
+    def test_a_trial_of_what_is_not_accepted_is_one_step(self) -> None:
+        goodput = self.taught(8, room=64, acceptance=0.0)
+        untold = Goodput(most=MOST)
+        for tokens in (10, 50, 100):
+            untold.finished(WAY, tokens, 0.05 + 0.1 * tokens, load=8)
+        assert untold.begin(WAY, load=8) == 4
+        untold.saw(WAY, kept=0, missed=1)
+        untold.took(WAY, 4, 0.15, load=8)
+        assert untold.length(WAY, load=8) == goodput.length(WAY, load=8) == 0
+
+    def test_what_was_told_holds_while_all_steps_are_of_one_length(self) -> None:
+        goodput = self.taught(8, room=8)
+        for _ in range(200):
+            goodput.took(WAY, 6, 0.225, load=8)
+        assert goodput.length(WAY, load=8) == 0
+        roomy = self.taught(8, room=64)
+        for _ in range(200):
+            roomy.took(WAY, 6, 0.15, load=8)
+        assert roomy.begin(WAY, load=8) > 0
+
+
 class TestTrials:
     def dull(self, **more: float) -> Goodput:
         return taught(0.0, (0.05, 0.01), 0.03, **more)
@@ -138,6 +226,22 @@ class TestTrials:
     def test_loads_are_not_tried_one_right_after_the_other(self) -> None:
         goodput = self.dull()
         assert [goodput.begin(WAY, load=load) for load in (1, 8, 32, 64)] == [6, 0, 0, 0]
+
+    def test_a_heavier_load_is_tried_as_rarely_as_the_next_lighter_one(self) -> None:
+        goodput = self.dull()
+        for _ in range(200):
+            goodput.begin(WAY)
+        tried = [at for at in range(300) if goodput.begin(WAY, load=32)]
+        assert [later - earlier for earlier, later in itertools.pairwise([-1, *tried])] == [64] * len(tried)
+        assert len(tried) == 4
+
+    def test_a_trial_makes_those_of_heavier_loads_as_rare(self) -> None:
+        goodput = self.dull()
+        goodput.begin(WAY, load=32)
+        for _ in range(200):
+            goodput.begin(WAY)
+        assert not any(goodput.begin(WAY, load=32) for _ in range(63))
+        assert goodput.begin(WAY, load=32) > 0
 
     def test_both_lengths_are_tried(self) -> None:
         goodput = self.dull()

@@ -122,6 +122,8 @@ class TestSettings:
             ({"draft_with": "small/m"}, {"template": FORM}, "scores must be"),
             ({"race_with": "nobody/m"}, {}, "race_with must be BACKEND/MODEL"),
             ({"race_with": "small"}, {}, "race_with must be BACKEND/MODEL"),
+            ({"predict_with": "small"}, {}, "predict_with must be BACKEND/MODEL"),
+            ({"predict_with": "small/m"}, {}, "predict_with needs draft.predicted"),
             ({"draft_with": "small/m", "scores": "echo"}, {"template": FORM}, "template must be set"),
             ({"draft_with": "small/m", "scores": "prompt_logprobs"}, {}, "backends.small.template must be set"),
         ],

@@ -8,19 +8,23 @@ from typing import Any
 
 import pytest
 
+from benchmarks._knowing import words
 from llm_proxy.draft.confirmed import Confirmed, Step
 from llm_proxy.draft.goodput import Way
 from llm_proxy.engine.drafted import Meter, Said
+from llm_proxy.engine.drafting import Drafting
 from llm_proxy.engine.effects import Held, Hold, Mend
 from llm_proxy.engine.racing import Racing
 from llm_proxy.errors import Interrupted
 from llm_proxy.types import Head, Outgoing
+from llm_proxy.wire.chat import usage_of
 from tests.engine.attempts_kit import BROKEN
 from tests.engine.draft_kit import ANSWER, BIG, SMALL, Servers, ask, drafting_rig, said, teach
 from tests.engine.flow_kit import Course
 from tests.fakes import Rig, body_of, completion, request
 
 FORMS = pytest.mark.parametrize("fields", [{}, {"stream": True, "stream_options": {"include_usage": True}}])
+QUESTION = {"role": "user", "content": "Count."}
 PRICES = {"prices": {"b": {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 100.0}}}
 
 
@@ -112,6 +116,32 @@ class TestSteps:
         assert text_of(served) == ANSWER
         assert goodput._known[way].plain_calls == 0
 
+    @pytest.mark.parametrize("fields", [{}, {"temperature": 0.5}], ids=["drafted or not", "never"])
+    @pytest.mark.parametrize("is_cached", [True, False])
+    def test_streams_count_as_calls_under_way_until_they_are_over(
+        self, fields: dict[str, Any], is_cached: bool
+    ) -> None:
+        rig = Rig(
+            {"cache": {"enabled": is_cached, "semantic": False}, "backends": {"big": BIG, "small": SMALL}}, encoder=None
+        )
+        servers, drafting = Servers(rig), rig.drafting
+        assert isinstance(drafting, Drafting)
+        served = [ask(rig, servers, stream=True, user=str(number), **fields) for number in range(3)]
+        assert drafting._load.under_way("big") == 3
+        for left, one in zip((2, 1), served, strict=False):
+            assert text_of(one) == ANSWER
+            assert drafting._load.under_way("big") == left
+        assert text_of(served[2]) == ANSWER
+        assert drafting._load.under_way("big") == 0
+
+    def test_a_drafted_stream_counts_too(self) -> None:
+        rig, servers = ready(0.5)
+        assert isinstance(rig.drafting, Drafting)
+        served = ask(rig, servers, stream=True, control="no-store")
+        assert rig.drafting._load.under_way("big") == 1
+        assert text_of(served) == ANSWER
+        assert rig.drafting._load.under_way("big") == 0
+
     @pytest.mark.parametrize("acceptance", [0.0, 0.3])
     def test_what_drafts_no_longer_pay_for_the_target_writes_by_itself(self, acceptance: float) -> None:
         rig, servers = ready(acceptance)
@@ -197,6 +227,52 @@ def raising(what: str, after: int = 0) -> Any:
         return None
 
     return meddle
+
+
+class TestAnswersWithoutAnEnd:
+    """The plain call says where they end: of what is sent as ever, the caller gets what it has not got yet."""
+
+    @FORMS
+    @pytest.mark.parametrize("limits", [{}, {"max_tokens": 1_000}], ids=["no limit", "a limit beyond"])
+    @pytest.mark.parametrize("acceptance", [0.0, 1.0])
+    def test_they_are_sent_as_ever_where_the_window_is_full(
+        self, fields: dict[str, Any], limits: dict[str, Any], acceptance: float
+    ) -> None:
+        answer, window = " ".join(["on"] * 500), 200
+        rig = drafting_rig({"context_tokens": window}, draft={"max_length": 16})
+        rig, servers = ready(acceptance, rig=rig, answer=answer)
+        scored: list[dict[str, Any]] = []
+
+        def noted(path: str, outgoing: Outgoing) -> None:
+            if path == "big completions":
+                scored.append(json.loads(outgoing.body))
+
+        servers.meddle = noted
+        assert text_of(ask(rig, servers, control="no-store", **fields, **limits)) == answer
+        assert servers.asked[-1] == "big chat/completions"
+        assert max(len(words(body["prompt"])) + body["max_tokens"] for body in scored) <= window
+        assert len(servers.asked) <= 2 * window
+        assert rig.troubles.counts["draft"] == 1
+
+    def test_a_models_own_window_comes_first(self) -> None:
+        limits = {"limits": {"b": {"context_tokens": 100_000}}, "context_tokens": 10}
+        rig, servers = ready(rig=drafting_rig(limits))
+        assert text_of(ask(rig, servers)) == ANSWER
+        assert "big chat/completions" not in servers.asked
+
+    @pytest.mark.parametrize("patience", [{"timeout_s": 2.0}, {}], ids=["the backend's", "the usual"])
+    def test_one_in_one_piece_is_sent_as_ever_where_nobody_would_wait_longer(self, patience: dict[str, Any]) -> None:
+        answer = " ".join(["on"] * 500)
+        rig, servers = ready(0.5, rig=drafting_rig(patience), answer=answer)
+        servers.step_s = 1.5 if patience else 500.0
+        assert text_of(ask(rig, servers)) == answer
+        assert servers.asked[-1] == "big chat/completions"
+        assert servers.asked.count("big completions") == 2
+
+    def test_a_stream_may_take_as_long_as_it_is_read(self) -> None:
+        rig, servers = ready(0.5, rig=drafting_rig({"timeout_s": 0.01}))
+        assert text_of(ask(rig, servers, stream=True)) == ANSWER
+        assert "big chat/completions" not in servers.asked
 
 
 @FORMS
@@ -398,6 +474,15 @@ class TestCosts:
         assert event.outcome.cost_usd is not None
         assert event.outcome.cost_usd == pytest.approx(self.bill(rig), rel=1e-9)
         assert completed == []
+
+    @pytest.mark.parametrize("fields", [{}, {"max_tokens": 7}], ids=["stored", "not stored"])
+    def test_a_stream_without_usage_costs_what_its_requests_cost(self, fields: dict[str, Any]) -> None:
+        rig, servers = self.dear(max_extra_cost=50.0)
+        assert "usage" not in said(ask(rig, servers, stream=True, **fields))
+        (event,) = rig.events
+        assert event.outcome.is_stored is not bool(fields)
+        assert event.outcome.cost_usd == pytest.approx(self.bill(rig), rel=1e-9)
+        assert event.usage == usage_of(servers.big.chat({"model": "b", "messages": [QUESTION], **fields}))
 
     def bill(self, rig: Rig) -> float:
         return self.billed_usd

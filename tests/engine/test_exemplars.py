@@ -10,13 +10,13 @@ import pytest
 
 from llm_proxy.cache.near import Near
 from llm_proxy.draft.examples import Group
-from llm_proxy.engine.effects import Held, Launch, Read
+from llm_proxy.engine.effects import Compute, Held, Hold, Launch, Read
 from llm_proxy.faces._http import httpx
 from llm_proxy.observe.events import GradeEvent
 from llm_proxy.testing import FakeHead
 from llm_proxy.types import Head
 from tests.engine.flow_kit import Course
-from tests.fakes import Found, Rig, body_of, completion, entry, request
+from tests.fakes import FakeScorer, Found, Rig, body_of, completion, entry, request
 
 PRICE = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 10}
 BACKENDS = {
@@ -33,11 +33,11 @@ def near(number: int = 1, backend: str = "cloud", model: str = "big-2026-01-01",
     return Near(entry(f"{number}" * 64, backend=backend, model=model, **stored), 0.95 - number / 100, 0.0)
 
 
-def made(heads: Any = None, backends: Any = None, **route: Any) -> Rig:
+def made(heads: Any = None, backends: Any = None, scorer: Any = None, **route: Any) -> Rig:
     settings = {"candidates": CANDIDATES, "examples": 2, "quality": 0.9, **route}
     heads = heads or {"auto": FakeHead(WEAK, models=("tiny", "mid", "big"))}
     sections = {"backends": {**BACKENDS, **(backends or {})}, "routes": {"auto": settings}}
-    rig = Rig(sections, heads=heads, has_costs=True)
+    rig = Rig(sections, heads=heads, has_costs=True, scorer=scorer or FakeScorer())
     rig.cache.found = Found(refusal="number", similarity=0.94, near=(near(1), near(2), near(3)))
     return rig
 
@@ -172,6 +172,90 @@ class TestSent:
         with pytest.raises(httpx.ConnectError):
             flow.throw(httpx.ConnectError("gone too"))
         assert course.answer is None
+
+
+class TestCascades:
+    """All but the last may get examples, of those who stand behind them."""
+
+    def asking(self, says: float = 0.9, **route: Any) -> tuple[Rig, Launch, Any, Any]:
+        """A call whose first candidate is asked: the flow that asks, and what it does first."""
+        rig = made(cascade=True, scorer=FakeScorer(says), **route)
+        _, launch = launched(rig)
+        flow: Any = launch.asking
+        return rig, launch, flow, next(flow)
+
+    def said(self, effect: Any) -> tuple[str, list[str]]:
+        asked = json.loads(effect.outgoing.body)
+        return asked["model"], [message["content"] for message in asked["messages"]]
+
+    def scored(self, flow: Any, text: str = "so") -> Any:
+        """The candidate that is asked answers, and its answer is scored."""
+        body = body_of(completion(text))
+        effect = flow.send(Held(Head(200, JSON_TYPE, iter((body,))), body, True))
+        while isinstance(effect, Compute):
+            effect = flow.send(effect.call())
+        return effect
+
+    def test_the_first_gets_them_and_its_answer_is_handed_on(self) -> None:
+        rig, launch, flow, effect = self.asking()
+        assert isinstance(effect, Hold)
+        assert self.said(effect) == ("tiny", ["q2", "a2", "q1", "a1", "q"])
+        with pytest.raises(StopIteration):
+            self.scored(flow)
+        ticket = launch.flight.ticket
+        assert ticket.outcome.detail == "refused=number; similarity=0.940; examples"
+        assert [asked.model for asked in self.remembered(rig)] == ["tiny"]
+
+    def remembered(self, rig: Rig) -> list[Any]:
+        exemplars = rig.dispatcher.exemplars
+        assert exemplars is not None
+        return list(exemplars.helpfulness._asked)
+
+    def test_one_in_between_gets_those_of_who_is_stronger_and_the_last_none(self) -> None:
+        rig, launch, flow, _ = self.asking(0.2, cascade_steps=3)
+        rig.cache.found = Found()
+        launch.flight.ticket.near = (near(1, model="mid"), near(2))
+        effect = self.scored(flow)
+        assert self.said(effect) == ("mid", ["q2", "a2", "q"])
+        effect = self.scored(flow)
+        assert self.said(effect) == ("big", ["q"])
+        assert "examples" not in launch.flight.ticket.outcome.detail
+
+    def test_what_an_answer_was_scored_teaches_what_they_help(self) -> None:
+        rig, launch, flow, _ = self.asking(0.2)
+        self.scored(flow)
+        call_id = launch.flight.ticket.outcome.call_id
+        exemplars = rig.dispatcher.exemplars
+        assert exemplars is not None
+        for given in launch.flight.ticket.grades:
+            rig.dispatcher.heard(grade(call_id, given.score))
+        (known,) = exemplars.helpfulness._known.values()
+        assert (known.with_.outcomes, known.without.outcomes) == (1, 0)
+
+    @pytest.mark.parametrize("failure", [ConnectionError(), 400], ids=str)
+    def test_where_no_answer_came_nothing_is_learnt_of_them(self, failure: Exception | int) -> None:
+        rig, launch, flow, _ = self.asking()
+        if isinstance(failure, int):
+            effect = flow.send(Held(Head(failure, JSON_TYPE, iter(())), b'{"error":{"message":"too long"}}', True))
+        else:
+            effect = flow.throw(failure)
+        assert self.said(effect) == ("big", ["q"])
+        assert self.remembered(rig) == []
+        assert "examples" not in launch.flight.ticket.outcome.detail
+
+    def test_a_doubtful_answer_that_is_handed_on_after_all_says_that_it_had_some(self) -> None:
+        _, launch, flow, _ = self.asking(0.2)
+        effect = self.scored(flow)
+        assert self.said(effect) == ("big", ["q"])
+        with pytest.raises(StopIteration):
+            flow.throw(ConnectionError())
+        assert launch.flight.ticket.outcome.detail.endswith("; examples")
+
+    def test_a_bypassed_call_has_none(self) -> None:
+        rig = made(cascade=True, scorer=FakeScorer())
+        course = Course(rig, request("q", model="auto", control="no-store"))
+        assert self.said(course.effect) == ("tiny", ["q"])
+        course.flow.close()
 
 
 def grade(call_id: str, score: float | None, backend: str = "local", model: str = "tiny") -> GradeEvent:

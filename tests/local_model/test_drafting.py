@@ -81,12 +81,7 @@ def test_drafted_answers_are_those_of_the_target(
             expected = own.choices[0].message.content, own.choices[0].finish_reason, own.usage
             found = streamed(drafted, chat) if number % 2 else whole(drafted, chat)
             assert found == expected, prompt
-    # Now and then it writes tokens that its own text does not bring back; such a call is sent as ever.
-    assert runtime.troubles.counts["draft"] <= PROMPTS // 50
-    assert set(runtime.troubles.counts) <= {"draft"}
-    runtime.troubles.counts.clear()
-    assert isinstance(runtime.engine._attempts, Drafting)
-    runtime.engine._attempts._resting.clear()
+    assert not runtime.troubles.counts, "no call was sent as ever"
 
 
 def whole(client: openai.OpenAI, chat: dict[str, Any]) -> tuple[Any, Any, Any]:
