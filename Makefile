@@ -36,7 +36,7 @@ demo:
 
 test: lint
 	@scripts/test
-	@scripts/release-check --only core,cpu
+	@scripts/release-check --only core,cpu --types mypy
 	@$(MAKE) --no-print-directory site
 	@echo "not run here: make test-local-model (builds llama-cpp-python), test-chaos (60 s), test-dashboard (needs Chromium), test-soak (10 minutes), test-soak-proxy (30 minutes), test-sentence-transformers, test-clients and test-frameworks (Node), test-notebooks, newcomer, release-check of the other extras (both install)"
 
