@@ -19,22 +19,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 
-from . import _values
-from ._cascade import CascadeSettings
-from ._draft import DraftConfig, Drafted, WithDrafts
-from ._draft_near import ExampleSettings
-from ._encoder import EncoderConfig
-from ._learn_sections import CompareSettings, OutcomeSettings
-from ._limits import BudgetConfig, BudgetLimit, Hurried, Queued
-from ._reliability import AttemptsConfig, BackendAttempts, Fallbacks, WithAttempts
-from ._sections import Frozen, LimitConfig, PriceConfig
-from ._sentences import sentence
-from ._server import ServerConfig
-from ._tables import from_file, leaves, merged
-from ._values import OPENAI_BASE_URL
-from ._variables import PREFIX, Steps, settings_in, variable_of
-from ._watching import TellConfig
 from .errors import ConfigError
+from .settings import values
+from .settings.base import Frozen, LimitConfig, PriceConfig
+from .settings.cascade import CascadeSettings
+from .settings.draft import DraftConfig, Drafted, WithDrafts
+from .settings.draft_near import ExampleSettings
+from .settings.encoder import EncoderConfig
+from .settings.learning import CompareSettings, OutcomeSettings
+from .settings.limits import BudgetConfig, BudgetLimit, Hurried, Queued
+from .settings.reliability import AttemptsConfig, BackendAttempts, Fallbacks, WithAttempts
+from .settings.sentences import sentence
+from .settings.server import ServerConfig
+from .settings.tables import from_file, leaves, merged
+from .settings.values import OPENAI_BASE_URL
+from .settings.variables import PREFIX, Steps, settings_in, variable_of
+from .settings.watching import TellConfig
 
 __all__ = [
     "OPENAI_BASE_URL",
@@ -87,7 +87,7 @@ class CacheConfig(Frozen):
 
     enabled: bool = Field(True, description="Look up and store answers at all.")
     store: Literal["disk", "memory"] = Field("disk", description="Where entries live.")
-    directory: Annotated[Path, AfterValidator(_values.directory)] = Field(
+    directory: Annotated[Path, AfterValidator(values.directory)] = Field(
         default_factory=_default_directory,
         description="Directory of the disk store, the index snapshot and the ledger; processes may share it.",
     )
@@ -107,7 +107,7 @@ class CacheConfig(Frozen):
         "llama-cpp-python's for one, send it with every stream.",
     )
     max_temperature: float = Field(1.0, ge=0, description="A request above it bypasses the cache.")
-    tenant: Annotated[str, AfterValidator(_values.tenant)] = Field(
+    tenant: Annotated[str, AfterValidator(values.tenant)] = Field(
         "api_key",
         description="What separates callers: `api_key` (a hash of all key headers, organization and project), `user`, "
         "`header:NAME`, `fixed:NAME`.",
@@ -160,9 +160,9 @@ class CacheConfig(Frozen):
 class BackendConfig(Queued, BackendAttempts, Drafted):
     """One OpenAI-compatible server."""
 
-    base_url: Annotated[str, AfterValidator(_values.base_url)] = Field(description="URL up to and with `/v1`.")
+    base_url: Annotated[str, AfterValidator(values.base_url)] = Field(description="URL up to and with `/v1`.")
     api_key: SecretStr | None = Field(None, description="Key to send. Prefer `api_key_env`.")
-    api_key_env: Annotated[str | None, AfterValidator(_values.variable)] = Field(
+    api_key_env: Annotated[str | None, AfterValidator(values.variable)] = Field(
         None, description="Environment variable that holds the key."
     )
     auth: Literal["key", "caller", "none"] | None = Field(
@@ -261,11 +261,11 @@ class Config(WithAttempts, WithDrafts):
 
     cache: CacheConfig = Field(default_factory=CacheConfig, description="What is kept and served.")
     encoder: EncoderConfig = Field(default_factory=EncoderConfig, description="Questions to vectors.")
-    backends: Annotated[Mapping[str, BackendConfig], AfterValidator(_values.names)] = Field(
+    backends: Annotated[Mapping[str, BackendConfig], AfterValidator(values.names)] = Field(
         default_factory=dict, description="Servers by name."
     )
     default_backend: str = Field("", description="Backend of models that no other claims; empty: the first one.")
-    routes: Annotated[Mapping[str, RouteConfig], AfterValidator(_values.names)] = Field(
+    routes: Annotated[Mapping[str, RouteConfig], AfterValidator(values.names)] = Field(
         default_factory=dict, description="Routes by name, e.g. `auto`."
     )
     aliases: Mapping[str, str] = Field(

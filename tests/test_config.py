@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from llm_proxy._variables import kind_of, tables_of, variables_of
 from llm_proxy.cache.bound import ErrorLimits
 from llm_proxy.cache.build import error_limits
 from llm_proxy.config import (
@@ -27,6 +26,7 @@ from llm_proxy.config import (
     variable_of,
 )
 from llm_proxy.errors import ConfigError
+from llm_proxy.settings.variables import kind_of, tables_of, variables_of
 
 SECRET = "sk-very-secret-0123456789"
 

@@ -25,7 +25,7 @@ from ._asgi_io import OWN_HEADERS, WHOLE
 from .paths import METHODS
 
 if TYPE_CHECKING:
-    from llm_proxy._server import ServerConfig
+    from llm_proxy.settings.server import ServerConfig
 
     from ._asgi_io import Receive, Scope, Send
 

@@ -41,10 +41,10 @@ from .dashboard import Dashboard
 from .paths import METHODS, MODELS, refuse_other_spelling
 
 if TYPE_CHECKING:
-    from llm_proxy._server import ServerConfig
     from llm_proxy.encode.lazy import LazyEncoder
     from llm_proxy.holders import Holder
     from llm_proxy.runtime import Runtime
+    from llm_proxy.settings.server import ServerConfig
     from llm_proxy.types import ChatRequest, HeaderList
 
     from ._asgi_io import Receive, Scope, Send

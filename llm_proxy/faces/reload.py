@@ -26,7 +26,7 @@ from ._memory import forget
 from .asgi import ProxyApp
 
 if TYPE_CHECKING:
-    from llm_proxy._server import ServerConfig
+    from llm_proxy.settings.server import ServerConfig
 
     from ._asgi_io import Receive, Scope, Send
 

@@ -38,7 +38,7 @@ from .reload import Reloading
 if TYPE_CHECKING:
     from types import FrameType
 
-    from llm_proxy._server import ServerConfig
+    from llm_proxy.settings.server import ServerConfig
 
     from .reload import Reread
 

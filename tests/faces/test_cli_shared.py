@@ -162,8 +162,8 @@ class TestDocs:
         assert self.run("--nonsense").returncode == 2
 
     def test_every_setting_and_option_is_there(self):
-        from llm_proxy._variables import variables_of
         from llm_proxy.config import Config
+        from llm_proxy.settings.variables import variables_of
 
         page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
         tables = {"LLM_PROXY_BACKENDS", "LLM_PROXY_ROUTES"}

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from . import _values
-from ._watching import PageConfig
+from . import values
+from .watching import PageConfig
 
 __all__ = ["ServerConfig"]
 
@@ -21,7 +21,7 @@ class ServerConfig(PageConfig):
     keys: tuple[SecretStr, ...] = Field(
         (), description="Keys of which callers must present one, as bearer token, `api-key` or `x-api-key`."
     )
-    keys_file: Annotated[Path | None, AfterValidator(_values.optional_file)] = Field(
+    keys_file: Annotated[Path | None, AfterValidator(values.optional_file)] = Field(
         None,
         description="File of the keys that `llm-proxy keys` issues; unset: beside `cache.directory`, named after it, "
         "or none without a disk store. Where it is there, callers need a key.",

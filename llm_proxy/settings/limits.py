@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ._sections import Frozen
+from .base import Frozen
 
 __all__ = ["AMOUNTS", "BudgetConfig", "BudgetLimit", "Hurried", "Queued"]
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ._draft_near import NearSettings, PredictionSettings
-from ._sections import Frozen
+from .base import Frozen
+from .draft_near import NearSettings, PredictionSettings
 
 __all__ = ["DraftConfig", "Drafted", "WithDrafts"]
 

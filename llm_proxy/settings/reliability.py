@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ._sections import Frozen
+from .base import Frozen
 
 __all__ = ["CAUSES", "AttemptsConfig", "BackendAttempts", "Fallbacks", "WithAttempts"]
 

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ._variables import Steps
-from .errors import ConfigError
+from llm_proxy.errors import ConfigError
+
+from .variables import Steps
 
 __all__ = ["from_file", "leaves", "merged"]
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ._sections import Frozen
+from .base import Frozen
 
 __all__ = ["PageConfig", "TellConfig"]
 

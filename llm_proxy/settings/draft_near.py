@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ._sections import Frozen
+from .base import Frozen
 
 __all__ = ["ExampleSettings", "NearSettings", "PredictionSettings"]
 

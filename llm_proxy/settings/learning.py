@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from pydantic import Field
 
-from ._sections import Frozen
+from .base import Frozen
 
 __all__ = ["CompareSettings", "OutcomeSettings"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from ._variables import Steps, kind_of
+from .variables import Steps, kind_of
 
 if TYPE_CHECKING:
     from pydantic import ValidationError

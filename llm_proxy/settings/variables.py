@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from .errors import ConfigError
+from llm_proxy.errors import ConfigError
 
 __all__ = ["PREFIX", "Steps", "kind_of", "settings_in", "tables_of", "variable_of", "variables_of"]
 
