@@ -103,7 +103,7 @@ class Handover:
         self._is_closed = False
 
     def close(self) -> None:
-        """Begin nothing more; from any thread, and safe to repeat."""
+        """Take nothing more; what waits is still done. From any thread, and safe to repeat."""
         with self._lock:
             self._is_closed, threads, self._threads = True, self._threads, None
         if threads is not None:

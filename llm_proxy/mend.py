@@ -46,6 +46,7 @@ class Mended:
     def close(self) -> None:
         """Close the answer that is read; safe to repeat."""
         self._is_closed = self._is_over = True
+        self._mending.left()
         _close(self._source)
 
     def _passed(self) -> bytes:
@@ -68,9 +69,14 @@ class Mended:
 
     def _go_on(self, error: Exception | None) -> bytes:
         _close(self._source)
-        head = None if self._is_closed else self._run(self._mending.going_on(error))
+        try:
+            head = None if self._is_closed else self._run(self._mending.going_on(error))
+        except BaseException:
+            self._mending.left()
+            raise
         if head is None:
             self._is_over = True
+            self._mending.left()
             if error is not None:
                 raise error
             if self._has_gone_on and not self._is_closed:
@@ -105,6 +111,7 @@ class MendedAsync:
     async def aclose(self) -> None:
         """Close the answer that is read; safe to repeat."""
         self._is_over = True
+        self._mending.left()
         if self._pieces is not self._source and not self._is_pulling:  # an iterator that is running can't be closed
             await _aclose(self._pieces)
         await _aclose(self._source)
@@ -133,9 +140,14 @@ class MendedAsync:
 
     async def _go_on(self, error: Exception | None) -> bytes:
         await _aclose(self._source)
-        head = await self._run(self._mending.going_on(error))
+        try:
+            head = await self._run(self._mending.going_on(error))
+        except BaseException:
+            self._mending.left()
+            raise
         if head is None:
             self._is_over = True
+            self._mending.left()
             if error is not None:
                 raise error
             if self._has_gone_on:

@@ -6,9 +6,10 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -76,7 +77,14 @@ def libraries(what: str, *names: str) -> tuple[Any, ...]:
         raise MissingDependencyError(f'{what} needs {exc.name}: pip install "llm-proxy[cpu]"') from exc
 
 
-def session(onnxruntime: Any, graph: bytes | Path, providers: Sequence[str] = (CPU,), *, is_fused: bool = False) -> Any:
+def session(
+    onnxruntime: Any,
+    graph: bytes | Path,
+    providers: Sequence[str] = (CPU,),
+    *,
+    is_fused: bool = False,
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> Any:
     """An ``InferenceSession`` on one thread: the one place where llm-proxy makes any.
 
     Args:
@@ -86,6 +94,7 @@ def session(onnxruntime: Any, graph: bytes | Path, providers: Sequence[str] = (C
         providers: Execution providers in order of preference, by ONNX Runtime's names.
         is_fused: Whether the graph is fused as it should be; further fusions pick slower kernels for Add and
             LayerNormalization.
+        given: Arrays that the graph says are in other files, by name; they must live as long as the session.
 
     Raises:
         Exception: One of `onnxruntime_errors`.
@@ -97,6 +106,9 @@ def session(onnxruntime: Any, graph: bytes | Path, providers: Sequence[str] = (C
     # Texts of every length come by: an arena keeps the largest buffers for ever and saves no time.
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     options.log_severity_level = 3
+    if given:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in given.values()]
+        options.add_external_initializers(list(given), values)
     source = graph if isinstance(graph, bytes) else str(graph)
     # Without the fallback of ONNX Runtime, which prints.
     return onnxruntime.InferenceSession(source, options, providers=list(providers), enable_fallback=0)

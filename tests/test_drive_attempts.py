@@ -45,6 +45,28 @@ def rest_of(kind: str, head: Head) -> list[bytes]:
     return asyncio.run(go())
 
 
+class Mending:
+    """Goes on once."""
+
+    is_broken = False
+
+    def passed(self, piece: bytes) -> bytes:
+        return piece
+
+    def ended(self) -> bytes | None:
+        return None
+
+    def going_on(self, error: Exception | None) -> Flow[Head | None]:
+        self.ended = lambda: b"."  # type: ignore[method-assign]
+        return forward(OUTGOING)  # type: ignore[return-value]
+
+    def kept(self) -> bytes:
+        raise AssertionError
+
+    def left(self) -> None:
+        pass
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 class TestEffects:
     def test_a_piece_is_read_and_given_again(self, kind: str) -> None:
@@ -64,22 +86,6 @@ class TestEffects:
         assert time.monotonic() - began_s >= 0.045
 
     def test_a_body_is_mended(self, kind: str) -> None:
-        class Mending:
-            is_broken = False
-
-            def passed(self, piece: bytes) -> bytes:
-                return piece
-
-            def ended(self) -> bytes | None:
-                return None
-
-            def going_on(self, error: Exception | None) -> Flow[Head | None]:
-                self.ended = lambda: b"."  # type: ignore[method-assign]
-                return forward(OUTGOING)  # type: ignore[return-value]
-
-            def kept(self) -> bytes:
-                raise AssertionError
-
         second = Head(200, (), body(kind))
         answer = Head(200, (), body(kind))
 

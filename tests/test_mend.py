@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -41,6 +42,7 @@ class Mending:
 
     def __init__(self, *rests: Body) -> None:
         self.rests, self.last, self.errors = list(rests), b"", []
+        self.is_left = False
 
     @property
     def is_broken(self) -> bool:
@@ -55,6 +57,9 @@ class Mending:
 
     def kept(self) -> bytes:
         return b"(kept)"
+
+    def left(self) -> None:
+        self.is_left = True
 
     def going_on(self, error: Exception | None) -> Any:
         self.errors.append(error)
@@ -113,6 +118,27 @@ async def test_nobody_goes_on_after_an_error(kind: str) -> None:
     with pytest.raises(OSError, match="reset"):
         await read(kind, body, Mending())
     assert body.closed == 1
+
+
+@pytest.mark.parametrize(
+    "body", [Body(b"a."), Body(b"a"), Body(b"a", error=OSError("reset"))], ids=["whole", "early", "broken"]
+)
+async def test_it_is_told_when_nobody_reads_on(kind: str, body: Body) -> None:
+    mending = Mending()
+    with suppress(OSError):
+        await read(kind, body, mending)
+    assert mending.is_left
+
+
+async def test_it_is_told_when_nobody_can_be_asked_for_the_rest(kind: str) -> None:
+    class Raising(Mending):
+        def going_on(self, error: Exception | None) -> Any:
+            raise Interrupted("no rest")
+
+    mending = Raising()
+    with pytest.raises(Interrupted, match="no rest"):
+        await read(kind, Body(b"a"), mending)
+    assert mending.is_left
 
 
 async def test_nobody_goes_on_after_an_early_end(kind: str) -> None:

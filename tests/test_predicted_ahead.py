@@ -89,6 +89,19 @@ def test_it_stops_where_waiting_for_it_takes_longer(tmp_path: Path) -> None:
         assert 0 < made.far.predicted <= 10
 
 
+def test_a_thread_waits_no_longer_for_it(tmp_path: Path) -> None:
+    with pair(tmp_path, wait_s=0.1) as made:
+        for number in range(3):
+            made.ask(number)
+        made.near.first_s = 3.0
+        began_s = time.perf_counter()
+        assert made.ask(3) == made.far.answer(question(3))
+        assert time.perf_counter() - began_s < 1.5
+        assert len(made.near.requests) == 1
+        time.sleep(3.1)  # until it has written its answer, which nobody waits for
+        made.near.bill_usd = 0.0
+
+
 def test_one_that_is_late_is_left_alone(tmp_path: Path) -> None:
     with pair(tmp_path, wait_s=0.05) as made:
         made.near.first_s = 0.3

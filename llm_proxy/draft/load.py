@@ -19,7 +19,7 @@ class Load:
     """Calls under way, by backend. Thread-safe, O(those that nobody else counts), no I/O.
 
     A stream whose answer is not recorded is no longer under way for anybody else once it has begun; here it counts
-    until all of it has passed, or until nobody holds it.
+    until all of it has passed, it broke off or was closed, or nobody holds it.
 
     Args:
         others: Calls under way at a backend without such streams, see `llm_proxy.route.health.Health.under_way`.

@@ -24,7 +24,7 @@ __all__ = ["LazyEncoder", "build"]
 _WINDOWFUL = "a text that fills the window " * 100
 _LATE_BEFORE_OPEN = 5
 _TIMED_RUNS = 3
-_DENSEST = 5  # characters of the text above a token, blanks counted: no text has more tokens than characters
+_DENSEST = 5  # characters of the text above a token, blanks counted: hardly a text has more tokens than characters
 _KEPT = 0.9  # of the slowest time, with each text: three seconds are forgotten after 46 texts of a millisecond
 
 

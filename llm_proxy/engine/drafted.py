@@ -130,7 +130,7 @@ class Meter:
     def __init__(self, over: Callable[[int], object]) -> None:
         self._over, self._events, self._tail = over, 0, b""
         self.is_done = False
-        """Whether the last event has passed."""
+        """Whether the last event has passed, or nobody reads on."""
 
     def passed(self, piece: bytes) -> bytes:
         """The same bytes."""
@@ -151,6 +151,10 @@ class Meter:
     def kept(self) -> bytes:
         """Nothing is kept back."""
         return b""
+
+    def left(self) -> None:
+        """See `llm_proxy.engine.effects.Mending`."""
+        self.is_done = True
 
     def going_on(self, error: Exception | None) -> Flow[Head | None]:
         """Nobody goes on."""

@@ -198,6 +198,9 @@ class Mending(Protocol):
     def kept(self) -> bytes:
         """What was kept back, where nothing follows."""
 
+    def left(self) -> None:
+        """Nobody reads on: the body was closed, or broke off for good. May come more than once, from any thread."""
+
 
 class Mend(NamedTuple):
     """Have a body go on where it breaks off. Answer: the same `Head`, with a body that does so.

@@ -321,14 +321,12 @@ class Engine:
         return Ready(200, (("content-type", replayed.content_type), *outcome.headers), replayed.body, outcome)
 
     def _absent(self, call: Call) -> Ready:
-        """Source: RFC 9111 section 5.2.1.7."""
+        """One reason in the ledger, whatever was near. Source: RFC 9111 section 5.2.1.7."""
         outcome = call.outcome.with_changes(status="refused", forward="")
-        booked = outcome.with_changes(detail=outcome.detail or "not-cached")
-        self._settler.passed(call.request, booked, call.started_s, status=504)
+        self._settler.passed(call.request, outcome.with_changes(detail="not-cached"), call.started_s, status=504)
         body = error_body("no stored answer, and only-if-cached was asked for", type="cache_miss", code="not_cached")
-        # The openai client would retry a 504 without this header.
-        headers = (("content-type", "application/json"), ("x-should-retry", "false"), *outcome.headers)
-        return Ready(504, headers, body, outcome)
+        kind, again = ("content-type", "application/json"), ("x-should-retry", "false")  # openai retries a 504
+        return Ready(504, (kind, again, *outcome.headers), body, outcome)
 
     # -- 6 to 8: from upstream -----------------------------------------------------------------------------------
 

@@ -135,8 +135,13 @@ class Gate:
             outgoing = replace(admitted, permit=None)
             yield from pause(COLD_PAUSE_S)
 
-    def enter(self, call: Call, outgoing: Outgoing) -> Flow[Outgoing]:
+    def enter(self, call: Call, outgoing: Outgoing, *, wait_s: float | None = None) -> Flow[Outgoing]:
         """Wait until a request may be sent; the same request, with the permit that gives back what it took.
+
+        Args:
+            call: The call that the request is for.
+            outgoing: The request.
+            wait_s: Longest wait for a slot, seconds, > 0; None: as long as the caller waits.
 
         Raises:
             LimitReached: It may not be sent.
@@ -149,7 +154,8 @@ class Gate:
             if purse is not None:
                 yield from self._reserved(call, taken, purse)
             if line is not None:
-                taken.turn = yield from self._turn(call, line, taken.size)
+                limits = [limit for limit in (wait_s, call.request.timeout_s) if limit is not None]
+                taken.turn = yield from self._turn(call, line, taken.size, min(limits, default=None))
         except BaseException:
             taken.is_left = True
             self._settle(taken, Usage())
@@ -236,13 +242,13 @@ class Gate:
 
     # -- the queue -------------------------------------------------------------------------------------------------
 
-    def _turn(self, call: Call, line: Line, size: Size) -> Flow[Turn]:
+    def _turn(self, call: Call, line: Line, size: Size, limit_s: float | None) -> Flow[Turn]:
         """A slot, waited for."""
         turn: Turn = line.enter(size.expected_tokens, self._tenant(call.request))
         if turn.begun_s is not None:
             return turn
         try:
-            yield from stand(partial(line.when_called, turn), call.request.timeout_s)
+            yield from stand(partial(line.when_called, turn), limit_s)
         except Late as exc:
             line.leave(turn)
             raise LimitReached(

@@ -31,7 +31,7 @@ from llm_proxy.draft.prediction import (
     may_be_predicted,
     with_prediction,
 )
-from llm_proxy.types import CHAT, Usage
+from llm_proxy.types import CHARS_PER_TOKEN, CHAT, Usage
 from llm_proxy.wire.chat import unpredicted, usage_of
 from llm_proxy.wire.failure import said_in
 
@@ -64,14 +64,13 @@ _PREDICTED = "predicted"
 class _Stake:
     """A call that a prediction was thought of for, and what is set aside for it as long as somebody holds this.
 
-    ``ahead_usd`` and ``ahead_s`` are what it took to have the prediction written.
+    ``ahead_s`` is what it took to have the prediction written, seconds.
     """
 
     predictions: Predictions
     kind: Kind
     most_usd: float = 0.0
     is_sent: bool = False
-    ahead_usd: float = 0.0
     ahead_s: float = 0.0
 
     def __del__(self) -> None:
@@ -164,7 +163,7 @@ class NearMisses:
             return None
         if ahead:
             begin = partial(self.predictions.begin_ahead, stake.kind)
-            is_begun = self._may_stake(stake, self._nearby.usual_tokens(ahead), begin)
+            is_begun = self._may_stake(stake, self._nearby.usual_tokens(ahead), begin, self._ahead_usd(ahead, outgoing))
             return _Ahead(outgoing, ticket, stake, ahead) if is_begun else None
         if near is None or not self._may_stake(stake, near[1].tokens, partial(self.predictions.begin, kind)):
             return None
@@ -191,20 +190,27 @@ class NearMisses:
         own = backend.limits.get(outgoing.model)
         return backend.takes_prediction if own is None or own.takes_prediction is None else own.takes_prediction
 
-    def _may_stake(self, stake: _Stake, tokens: int, begin: Callable[[float], bool]) -> bool:
+    def _may_stake(self, stake: _Stake, tokens: int, begin: Callable[[float], bool], ahead_usd: float = 0.0) -> bool:
         """Whether a prediction of so many tokens may be had; what it may add to the bill is then at stake."""
         kind = stake.kind
         most_usd = self._prices.quote_usd(Usage(0, tokens), model=kind.model, backend=kind.backend)
-        if most_usd is None or not begin(most_usd):
+        if most_usd is None or not begin(most_usd + ahead_usd):
             return False
-        stake.most_usd = most_usd
+        stake.most_usd = most_usd + ahead_usd
         return True
+
+    def _ahead_usd(self, name: str, outgoing: Outgoing) -> float:
+        """About what a model nearby takes for its answer to a request, dollars; 0 where nobody knows."""
+        backend, _, model = name.partition("/")
+        usage = Usage(len(outgoing.body) // CHARS_PER_TOKEN, self._nearby.usual_tokens(name))
+        return self._prices.quote_usd(usage, model=model, backend=backend) or 0.0
 
     def _foretold(self, call: Call, asked: _Ahead) -> Flow[Head]:
         """Send a call with what a model nearby says to it, as far as it says something and there is room for it."""
         plain, ticket, stake, name = asked
         began_s = self._clock.monotonic()
-        draft, stake.ahead_usd = yield from self._nearby.draft(call, name)
+        draft, ahead_usd = yield from self._nearby.draft(call, name)
+        self.predictions.earned(0.0, ahead_usd)  # whatever becomes of the call
         stake.ahead_s, ticket.outcome = self._clock.monotonic() - began_s, call.outcome
         stake.free()
         if draft is None or not self._may_stake(stake, draft.tokens, self.predictions.set_aside):
@@ -284,7 +290,7 @@ class NearMisses:
             return
         plain = unpredicted(usage)
         usd, plain_usd = self._usd(usage, kind), self._usd(plain, kind)
-        self.predictions.earned(plain_usd, max(0.0, usd - plain_usd) + stake.ahead_usd)
+        self.predictions.earned(plain_usd, max(0.0, usd - plain_usd))
         if stake.is_sent:
             self.predictions.predicted(kind, usage, took_s)
         else:

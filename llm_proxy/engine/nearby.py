@@ -2,7 +2,8 @@
 
 ::
 
-    ask     the model that ``predict_with`` names, the same request for an answer in one piece, for ``draft.wait_s``
+    ask     the model that ``predict_with`` names, the same request for an answer in one piece, for ``draft.wait_s``,
+            the wait for a slot of its backend included
               │ late, an error: the call goes on without, and that model is left alone for five minutes
     draft   its answer; what it cost is the call's
 
@@ -21,7 +22,7 @@ from llm_proxy.route.base import Destination
 from llm_proxy.types import Outcome
 from llm_proxy.wire.recorder import recorder_for
 
-from .copies import plainly, without_key
+from .copies import plainly, within, without_key
 from .effects import Flow, compute, hold
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Foretold", "Nearby"]
 
-_REST_S = 300.0
+_REST_S, _LEAST_S = 300.0, 1e-3
 _USUAL_TOKENS, _KEPT = 300.0, 0.8
 
 
@@ -89,20 +90,27 @@ class Nearby:
         """What a model says to a call, whose cost is then booked; never raises."""
         try:
             return (yield from self._answer(call, name))
-        except LimitReached:
+        except LimitReached as exc:
+            if exc.code == "queue_timeout":
+                self._rest(name)
             return Foretold()
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the call goes on without
             self._troubles.note("draft", exc)
-            self._resting[name] = self._clock.monotonic() + _REST_S
+            self._rest(name)
             return Foretold()
+
+    def _rest(self, name: str) -> None:
+        self._resting[name] = self._clock.monotonic() + _REST_S
 
     def _answer(self, call: Call, name: str) -> Flow[Foretold]:
         backend, _, model = name.partition("/")
         wait_s, began_s = self._config.draft.wait_s, self._clock.monotonic()
         limit_bytes = self._config.cache.max_entry_bytes
         outgoing = self._dispatcher.request(plainly(call.request), Destination("", backend=backend, model=model))
-        admitted = yield from self._gate.enter(call, without_key(outgoing))
-        held = yield from hold(admitted, limit_bytes=limit_bytes, limit_s=math.inf, keeps_rest=False, wait_s=wait_s)
+        admitted = yield from self._gate.enter(call, without_key(outgoing), wait_s=wait_s)
+        left_s = max(_LEAST_S, began_s + wait_s - self._clock.monotonic())  # the slot was waited for, too
+        asked = within(admitted, left_s, call.request.timeout_s)
+        held = yield from hold(asked, limit_bytes=limit_bytes, limit_s=math.inf, keeps_rest=False, wait_s=left_s)
         self._gate.saw(backend, held.head.status)
         recorder = recorder_for(held.head.headers, limit_bytes=limit_bytes) if held.head.status == 200 else None
         if recorder is None:

@@ -84,6 +84,9 @@ class Splicing:
         """What was kept back, where nothing follows."""
         return self._splice.kept()
 
+    def left(self) -> None:
+        """Nobody counts these."""
+
     def going_on(self, error: Exception | None) -> Flow[Head | None]:
         """Ask for the rest after the body broke off; its head, or None where it can't be had."""
         try:

@@ -83,6 +83,7 @@ class Stepping:
         self._handed = ""
         self._drafted = self._kept = self._steps = self._idle = 0
         self._remainder: Remainder | None = None
+        self._is_left = False
 
     # -- the body of a stream --------------------------------------------------------------------------------------
 
@@ -93,8 +94,13 @@ class Stepping:
 
     @property
     def is_done(self) -> bool:
-        """Whether the answer is over."""
-        return bool(self._confirmed.finish) if self._remainder is None else self._remainder.is_done
+        """Whether the answer is over, or nobody reads on."""
+        is_over = bool(self._confirmed.finish) if self._remainder is None else self._remainder.is_done
+        return self._is_left or is_over
+
+    def left(self) -> None:
+        """See `llm_proxy.engine.effects.Mending`."""
+        self._is_left = True
 
     def passed(self, piece: bytes) -> bytes:
         """What is to be handed on of the next bytes that came."""
@@ -235,7 +241,7 @@ class Stepping:
         plan = self._plan
         try:
             asked = plan.drafting(self._confirmed.text, length)
-            admitted = yield from self._gate.enter(plan.call, asked)
+            admitted = yield from self._gate.enter(plan.call, asked, wait_s=plan.wait_s)
             held = yield from hold(
                 admitted, limit_bytes=_LIMIT_BYTES, limit_s=math.inf, keeps_rest=False, wait_s=plan.wait_s
             )

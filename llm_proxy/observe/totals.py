@@ -54,8 +54,10 @@ FROM (SELECT name, status, latency_s,
     WHERE at_s >= ? AND status IN ('hit', 'miss') AND error = '' AND http_status < 400))
 GROUP BY name, status
 """
+# A reason is what stands before the first semicolon; what follows may be of that one call, as a similarity is.
 _REASONS = """
-SELECT detail, COUNT(*) FROM calls WHERE status = ? AND at_s >= ? GROUP BY detail ORDER BY 2 DESC, 1
+SELECT RTRIM(SUBSTR(detail, 1, INSTR(detail || ';', ';') - 1)) AS reason, COUNT(*) FROM calls
+WHERE status = ? AND at_s >= ? GROUP BY reason ORDER BY 2 DESC, 1
 """
 _LATEST = """
 SELECT backend, model, prompt_tokens, completion_tokens, latency_s FROM calls

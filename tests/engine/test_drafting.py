@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -35,6 +36,11 @@ def ready(acceptance: float = 1.0, *, rig: Rig | None = None, **more: Any) -> tu
     return rig, servers
 
 
+def broken_off() -> Iterator[bytes]:
+    raise OSError("reset")
+    yield b""
+
+
 def text_of(served: Any) -> str:
     text: str = said(served)["choices"][0]["message"]["content"]
     return text
@@ -64,6 +70,15 @@ class TestAnswers:
 
 
 class TestSteps:
+    def test_a_drafter_is_waited_for_no_longer_in_its_queue(self) -> None:
+        rig, servers = ready(rig=drafting_rig(small={"concurrency": 1}, draft={"wait_s": 0.05}))
+        line: Any = rig.gate._lines["small"]
+        line.enter(1, "another")  # and stays
+        assert text_of(ask(rig, servers)) == ANSWER
+        assert "small completions" not in servers.asked
+        assert line.waiting == 0
+        assert rig.troubles.counts["draft"] == 1
+
     def test_fewer_requests_than_tokens(self) -> None:
         rig, servers = ready()
         ask(rig, servers)
@@ -133,6 +148,29 @@ class TestSteps:
             assert drafting._load.under_way("big") == left
         assert text_of(served[2]) == ANSWER
         assert drafting._load.under_way("big") == 0
+
+    def test_a_stream_that_is_left_or_breaks_off_counts_no_more(self) -> None:
+        rig = Rig({"cache": {"enabled": False}, "backends": {"big": BIG, "small": SMALL}}, encoder=None)
+        servers, drafting = Servers(rig), rig.drafting
+        assert isinstance(drafting, Drafting)
+        left = ask(rig, servers, stream=True, temperature=0.5)
+        next(left.rest)
+        assert drafting._load.under_way("big") == 1
+        left.rest.close()
+        assert drafting._load.under_way("big") == 0, "although somebody holds it"
+        broken = ask(rig, servers, stream=True, temperature=0.5)
+        broken.rest._source, broken.rest._pieces = None, broken_off()
+        with pytest.raises(OSError, match="reset"):
+            next(broken.rest)
+        assert drafting._load.under_way("big") == 0, "although somebody holds it"
+
+    def test_a_drafted_stream_that_is_left_counts_no_more(self) -> None:
+        rig, servers = ready(0.5)
+        assert isinstance(rig.drafting, Drafting)
+        served = ask(rig, servers, stream=True, control="no-store")
+        assert rig.drafting._load.under_way("big") == 1
+        served.rest.close()
+        assert rig.drafting._load.under_way("big") == 0
 
     def test_a_drafted_stream_counts_too(self) -> None:
         rig, servers = ready(0.5)

@@ -154,6 +154,13 @@ class TestControls:
             "not-cached",
         )
 
+    def test_only_if_cached_is_booked_for_one_reason_whatever_was_near(self, rig: Rig) -> None:
+        rig.cache.found = Found(refusal="similarity", similarity=0.117)
+        course = Course(rig, request(control="only-if-cached"))
+        course.search()
+        assert dict(course.answer.headers)["cache-status"].endswith('detail="refused=similarity; similarity=0.117"')
+        assert rig.event.outcome.detail == "not-cached"
+
 
 class TestSemantic:
     @pytest.mark.parametrize(

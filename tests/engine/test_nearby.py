@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_proxy.draft.prediction import AHEAD, Kind
-from llm_proxy.engine.effects import Compute, Forward, Held, Hold, Late, Launch
+from llm_proxy.engine.effects import Compute, Forward, Held, Hold, Late, Launch, Stand
 from llm_proxy.errors import LimitReached
 from llm_proxy.types import Head
 from tests.engine.flow_kit import Course
@@ -75,6 +75,7 @@ class TestSent:
         launch, effect = begun(rig, stream=True, stream_options={"include_usage": True})
         assert isinstance(effect, Hold)
         assert (effect.outgoing.url, effect.wait_s) == ("http://127.0.0.1:9/v1/chat/completions", 2.0)
+        assert effect.outgoing.timeout_s == 2.0, "in a thread nothing else ends its wait"
         assert effect.limit_s == math.inf
         asked = json.loads(effect.outgoing.body)
         assert (asked["model"], "stream" in asked, "stream_options" in asked) == ("s", False, False)
@@ -161,6 +162,34 @@ class TestTheModelNearbyFails:
         assert not rig.troubles.counts
         assert isinstance(begun(rig, seed=2)[1], Hold)
 
+    @pytest.mark.parametrize(("callers_s", "limit_s"), [(None, 2.0), (600.0, 2.0), (0.5, 0.5)])
+    def test_it_is_waited_for_no_longer_in_its_queue(self, callers_s: float | None, limit_s: float) -> None:
+        rig = ahead({"concurrency": 1})
+        line: Any = rig.gate._lines["small"]
+        line.enter(1, "another")
+        launch, effect = begun(rig, timeout_s=callers_s)
+        assert isinstance(effect, Stand)
+        assert effect.limit_s == limit_s
+        effect = on(launch, Late())
+        assert isinstance(effect, Forward)
+        assert b"prediction" not in effect.outgoing.body
+        assert line.waiting == 0
+        assert begun(rig, seed=2)[1] is None, "it is left alone"
+
+    def test_the_wait_in_its_queue_is_a_part_of_its_time(self) -> None:
+        rig = ahead({"concurrency": 1})
+        line: Any = rig.gate._lines["small"]
+        turn = line.enter(1, "another")
+        launch, effect = begun(rig)
+        assert isinstance(effect, Stand)
+        rig.clock.advance(1.5)
+        line.leave(turn)
+        effect = on(launch, None)
+        assert isinstance(effect, Hold)
+        assert (effect.wait_s, effect.outgoing.timeout_s) == (pytest.approx(0.5), pytest.approx(0.5))
+        effect.outgoing.permit.dropped()
+        launch.asking.close()  # type: ignore[union-attr]
+
     @pytest.mark.parametrize("answer", [completion(""), completion(None)])
     def test_what_has_no_text_predicts_nothing(self, answer: Any) -> None:
         rig = ahead()
@@ -181,6 +210,25 @@ class TestWhatItTakes:
         ticket = answered(launch, usage_of(accepted=10, rejected=0))
         assert rig.near.predictions.extra_usd - before == pytest.approx(SMALL_USD)
         assert ticket.outcome.cost_usd == pytest.approx(2 * SMALL_USD)
+
+    def test_what_it_may_cost_is_set_aside_before_it_is_asked(self) -> None:
+        rig = ahead({"prices": {"s": PRICE}})
+        launch, effect = begun(rig)
+        at_once_usd = rig.near.predictions.set_aside_usd
+        prompt_tokens = len(launch.outgoing.body) // 4
+        assert at_once_usd == pytest.approx((prompt_tokens + 300 * 10 + 300 * 10) / 1e6)
+        assert isinstance(effect, Hold)
+        rig.near.predictions.extra_usd = 0.25 - 1.5 * at_once_usd
+        assert begun(rig, seed=2)[1] is None, "there is room for one of them only"
+
+    def test_its_cost_is_in_the_account_where_the_call_fails(self) -> None:
+        rig = ahead({"prices": {"s": PRICE}})
+        before = rig.near.predictions.extra_usd
+        launch, _ = begun(rig)
+        on(launch, said())
+        with pytest.raises(ConnectionError):
+            launch.asking.throw(ConnectionError())  # type: ignore[union-attr]
+        assert rig.near.predictions.extra_usd - before == pytest.approx(SMALL_USD)
 
     def test_where_there_is_no_room_for_what_was_said_it_is_not_sent(self) -> None:
         rig = ahead()

@@ -72,6 +72,12 @@ def test_everything_is_added_up(tmp_path):
     assert refusal_reasons(path) == {"budget-usd": 1}
 
 
+def test_what_is_of_one_call_only_makes_no_reason_of_its_own(tmp_path):
+    details = [f"not-cached; refused=similarity; similarity=0.{share}" for share in (448, 489)]
+    path = written(tmp_path / "l.sqlite3", *map(refused, ["not-cached", *details, "queue-full"]))
+    assert refusal_reasons(path) == {"not-cached": 3, "queue-full": 1}
+
+
 def test_since(tmp_path):
     path = written(tmp_path / "l.sqlite3", hit(NOON - DAY_S), hit(NOON), bypass("x"))
     assert totals(path, since_s=NOON)["exact_hits"] == 1

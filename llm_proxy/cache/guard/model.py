@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from llm_proxy.errors import CacheError, MissingDependencyError
 from llm_proxy.shipped import REINSTALL, libraries, model_folder, onnxruntime_errors, session, tokenizer_of
@@ -18,6 +20,11 @@ WINDOW_TOKENS = 96
 """Most tokens of both texts together, the three special ones included."""
 _CLS, _SEP = 101, 102
 _MOST_CHARS = WINDOW_TOKENS * 16  # a tokenizer's time grows with the text, although longer ones are not judged
+_DIM = 384
+# Where a graph says that its table of words is: `external_data` of ONNX's TensorProto, in the order of the recipe.
+_ELSEWHERE = re.compile(
+    rb"\x05wordsj.\n\x08location\x12.([\w.-]+)j.\n\x06offset\x12.(\d+)j.\n\x06length\x12.(\d+)", re.DOTALL
+)
 _CUT_TOKENS = 256  # of each text: beyond the window, and where the encoder cuts too, so that both share a tokenizer
 
 
@@ -26,7 +33,7 @@ class PairModel:
 
     Args:
         graph: The graph, ``router_models/encoder/pair.onnx``. Its table of words is the encoder's, in the file beside
-            it: ONNX Runtime maps that, and lets no graph read files of another folder.
+            it, and read here: ONNX Runtime would map that file, and end the process where somebody writes over it.
         tokenizer: ``tokenizer.json`` of the encoder.
         sha256: What files of the graph's folder must hash to, 64 hex digits each; none: anything.
 
@@ -40,12 +47,13 @@ class PairModel:
         try:
             text = tokenizer.read_text(encoding="utf-8")
             other = [name for name, digest in sha256.items() if _hash(graph.with_name(name)) != digest]
-        except (OSError, UnicodeDecodeError) as exc:
+            self._given = {} if other else self._tables(graph)
+        except (OSError, ValueError) as exc:
             raise _damaged(str(exc)) from exc
         if other:
             raise _damaged(f"{', '.join(other)} is another file")
         try:
-            self._session = session(onnxruntime, graph, is_fused=True)
+            self._session = session(onnxruntime, graph, is_fused=True, given=self._given)
         except self._foreign as exc:
             raise _damaged(str(exc)) from exc
         try:
@@ -83,6 +91,15 @@ class PairModel:
         if not math.isfinite(found):
             raise CacheError(f"the pair model gave {found}")
         return found
+
+    def _tables(self, graph: Path) -> dict[str, Any]:
+        """What the graph says is in a file beside it; nothing of one that holds all itself."""
+        place = _ELSEWHERE.search(graph.read_bytes())
+        if place is None:
+            return {}
+        name, start, size = place[1].decode(), int(place[2]), int(place[3])
+        words = self._np.fromfile(graph.with_name(name), self._np.int8, size, offset=start)
+        return {"words": words.reshape(-1, _DIM)}
 
     def _ids(self, text: str) -> list[int]:
         sound = text.encode("utf-8", "replace").decode()  # lone surrogates are no Unicode text

@@ -88,7 +88,7 @@ def test_tokens_of_one_text_only_are_marked() -> None:
     assert joined([7, 8], [8, 9, 9]) == ([101, 7, 8, 102, 8, 9, 9, 102], [0, 2, 0, 0, 1, 3, 3, 1])
 
 
-def test_it_keeps_no_copy_of_its_file() -> None:
+def test_it_keeps_no_copy_of_its_file_but_the_words() -> None:
     PairModel(GRAPH, TOKENIZER)  # imports
     tracemalloc.start()
     try:
@@ -97,7 +97,9 @@ def test_it_keeps_no_copy_of_its_file() -> None:
     finally:
         tracemalloc.stop()
     assert model.logit("a", "a") is not None
-    assert kept < GRAPH.stat().st_size / 10
+    words = sum(array.nbytes for array in model._given.values())
+    assert words < GRAPH.with_name("model.onnx").stat().st_size / 1.9
+    assert kept < words + GRAPH.stat().st_size / 10
 
 
 def test_it_shares_the_encoders_tokenizer_which_cuts_well_beyond_its_window() -> None:
@@ -128,6 +130,19 @@ def test_its_words_are_the_encoders(tmp_path: Path) -> None:
     assert here.logit(*pair) == there.logit(*pair)
     (tmp_path / "model.onnx").write_bytes(bytes(len(encoder)))
     assert PairModel(tmp_path / "pair.onnx", TOKENIZER).logit(*pair) != there.logit(*pair)
+
+
+def test_it_goes_on_where_somebody_writes_over_its_files(tmp_path: Path) -> None:
+    """A file that is mapped and cut short would end the process."""
+    for name in ("pair.onnx", "model.onnx"):
+        (tmp_path / name).write_bytes(GRAPH.with_name(name).read_bytes())
+    model, pair = PairModel(tmp_path / "pair.onnx", TOKENIZER), ("how warm is it", "what is the temperature")
+    before = model.logit(*pair)
+    for name in ("pair.onnx", "model.onnx"):
+        with (tmp_path / name).open("r+b") as stream:
+            stream.truncate(0)
+    assert model.logit(*pair) == before
+    assert model.logit("a word that was not read before", "another one") is not None
 
 
 @pytest.mark.parametrize("content", [b'{"a":1}', b"\xff\xfe", b""])
