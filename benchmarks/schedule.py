@@ -6,7 +6,9 @@ time. Who is answered has a slot for as long as its tokens take at ``--tokens-pe
 Qwen2.5-0.5B gave 10 a second in bfloat16 on two cores); reading prompts takes no time. Each request is one of the
 prompts of ``--test``, or of the fifth of ``--train`` (if none is named: of router_zeroeval beside the trace's folder)
 that is not learnt from, drawn by chance. The length of its answer is ``--model``'s, and what is predicted comes
-from a head that was trained on the other prompts.
+from a head that was trained on the other prompts. With ``--folds`` it is one of those that are learnt from, each
+predicted by a head that was trained on the other folds: `llm_proxy.backends.queue.PATIENCE` was chosen so, by
+``--patience`` and some ``--seed``, and what is reported is of prompts that had no part in it.
 
 ``first_come``: in order of arrival. ``predicted``: shortest predicted first, ``bounded`` with ``--bound``. ``perfect``:
 shortest first, by the real lengths, no bound. ``ceiling``: the best that the real lengths give with ``--bound`` where
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import heapq
 import io
 import math
@@ -45,10 +48,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from llm_proxy.route.train.evaluate import Encoded
+
 _MODEL = "Meta-Llama-3.1-8B-Instruct"
 _LOADS = (0.7, 0.9, 1.2)
 _POLICIES = ("first_come", "predicted", "bounded", "perfect", "ceiling")
-_PATIENCES = (2.0, 2.5, PATIENCE, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0)
+_PATIENCES = (1.5, PATIENCE, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0)
 _MOST_P99 = 1.5
 
 
@@ -82,7 +87,11 @@ def main() -> None:
         tokens_per_second=(float, 10.0, "speed of one slot"),
         loads=(float, _LOADS, "shares of the time for which all slots would be busy", "+"),
         seed=(int, 0, "of what is drawn"),
+        patience=(float, PATIENCE, "the queue's"),
+        folds=(int, 0, "measure on the prompts that are learnt from, in so many folds; 0: on the others"),
     )
+    if options.folds and options.record:
+        sys.exit("what is recorded is measured on prompts that had no part in any choice: leave --folds out")
     if options.train is None and options.trace is not None:
         options.train = options.trace.resolve().parent.parent / "router_zeroeval" / "rows.jsonl.gz"
     try:
@@ -137,13 +146,14 @@ def run(
 
 
 def _measure(options: Namespace) -> dict[str, Any]:
-    import numpy
-
     train, test = (known_lengths(side, options.model) for side in sides(options, lengths_only=True))
     if len(train.outcomes) < 2 or len(test.outcomes) < 2:
         sys.exit(f"there are no two lengths of answers of {options.model} on either side")
+    if options.folds:
+        test, predicted = train, _by_folds(train, options)
+    else:
+        predicted = _predicted(train, test, options)
     real = test.outcomes.of(options.model).tokens[:, 0]
-    predicted = numpy.expm1(train.fit([options.model]).predict(test.inputs)[1][:, 0])  # a queue is told tokens
     arrivals_s = _arrivals(options.trace)
     loads = {
         f"{load:g}": _side_by_side(_jobs(arrivals_s, real, predicted, load, options), options) for load in options.loads
@@ -152,6 +162,7 @@ def _measure(options: Namespace) -> dict[str, Any]:
         "model": options.model,
         "slots": options.slots,
         "bound_s": options.bound,
+        "patience": options.patience,
         "tokens_per_second": options.tokens_per_second,
         "n_requests": len(arrivals_s),
         "n_train": len(train.outcomes),
@@ -164,13 +175,32 @@ def _measure(options: Namespace) -> dict[str, Any]:
     }
 
 
+def _predicted(train: Encoded, test: Encoded, options: Namespace) -> NDArray[np.float32]:
+    """Tokens, as a queue is told them."""
+    import numpy
+
+    return numpy.expm1(train.fit([options.model]).predict(test.inputs)[1][:, 0])
+
+
+def _by_folds(side: Encoded, options: Namespace) -> NDArray[np.float32]:
+    import numpy
+
+    digests = (hashlib.sha256(prompt.encode()).hexdigest() for prompt in side.outcomes.prompts)
+    folds = numpy.array([int(digest[8:16], 16) % options.folds for digest in digests])
+    predicted = numpy.zeros(len(folds), numpy.float32)
+    for fold in range(options.folds):
+        inside = numpy.flatnonzero(folds == fold)
+        predicted[inside] = _predicted(side.rows(numpy.flatnonzero(folds != fold)), side.rows(inside), options)
+    return predicted
+
+
 def _side_by_side(jobs: Sequence[Job], options: Namespace) -> dict[str, Any]:
     slots, speed = options.slots, options.tokens_per_second
     shared = {"slots": slots, "bound_s": options.bound, "tokens_per_second": speed}
     ended = {
         "first_come": run(jobs, slots=slots, bound_s=0.0, tokens_per_second=speed),
         "predicted": run(jobs, slots=slots, bound_s=math.inf, tokens_per_second=speed),
-        "bounded": run(jobs, **shared),
+        "bounded": run(jobs, patience=options.patience, **shared),
         "perfect": run(jobs, slots=slots, bound_s=math.inf, tokens_per_second=speed, is_perfect=True),
     }
     longest_s = max(map(operator.sub, ended["first_come"].begun_s, ended["first_come"].arrived_s))

@@ -30,8 +30,8 @@ class Queued(Frozen):
     queue_wait_s: float = Field(
         60.0,
         ge=0,
-        description="A call that has waited so long, and 2.75 times as long as all who wait would take if each took as "
-        "long as usual, is overtaken by none that came later; 0: none ever is.",
+        description="A call that has waited so long, and 1.7 times as long as all who waited in the longest jam since "
+        "it came would take at their usual, is overtaken by none that came later; 0: none ever is.",
     )
     cold_start_s: float = Field(
         120.0,

@@ -35,6 +35,14 @@ class Desk:
         self.clock.advance(after_s)
         self.queue.leave(self.places[name])
 
+    def warm(self, count: int = 500) -> Desk:
+        """Have it learn that an answer takes a second."""
+        for at in range(count):
+            self.enter(f"warm {at}", 60.0)
+            self.leave(f"warm {at}", 1.0)
+        self.called.clear()
+        return self
+
     def serve_all(self, service_s: float = 1.0) -> list[str]:
         """Everybody is served, one after the other; who was called in which order."""
         while not self.places[self.called[-1]].is_over:
@@ -92,7 +100,7 @@ def test_a_jam_is_as_long_as_many_wait_not_as_long_as_is_predicted_of_them() -> 
     """The longest are left where the shortest go first: that is no reason to let them wait longer."""
     called_as = []
     for tokens in (61.0, 60_000.0):
-        desk = Desk(bound_s=1.0)
+        desk = Desk(bound_s=1.0).warm()
         desk.enter("first", 60.0)
         for at in range(10):
             desk.enter(str(at), tokens)
@@ -103,6 +111,35 @@ def test_a_jam_is_as_long_as_many_wait_not_as_long_as_is_predicted_of_them() -> 
                 break
         called_as.append(desk.called.index("0"))
     assert 11 * PATIENCE < called_as[0] == called_as[1] < 40
+
+
+def overtaking(*, before: int, after: int) -> int:
+    """How many short calls go before a long one that comes among so many; then one comes for each that is over."""
+    desk = Desk(bound_s=1.0).warm()
+    desk.enter("first", 1.0)
+    for at in range(before):
+        desk.enter(f"before {at}", 1.0)
+    while desk.queue.waiting > 1:
+        desk.leave(desk.called[-1], 1.0)
+    desk.enter("long", 100.0)
+    gone = len(desk.called)
+    for at in range(after):
+        desk.enter(f"beside {at}", 1.0)
+    while desk.queue.waiting > 2:
+        desk.leave(desk.called[-1], 1.0)
+    while "long" not in desk.called:
+        desk.enter(f"later {len(desk.called)}", 1.0)
+        desk.leave(desk.called[-1], 1.0)
+    return desk.called.index("long") - gone
+
+
+def test_a_jam_is_remembered_for_who_was_in_it() -> None:
+    """Only two wait as it ends: there is time for the long ones then, so they need not go first before."""
+    assert overtaking(before=1, after=20) > 20 * PATIENCE
+
+
+def test_a_jam_is_forgotten_for_who_came_later() -> None:
+    assert overtaking(before=20, after=1) < 5 * PATIENCE
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:

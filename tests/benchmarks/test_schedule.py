@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import _outcomes, schedule
 from benchmarks.schedule import Job
+from llm_proxy.backends.queue import PATIENCE
 from tests.benchmarks.test_contract import run
 from tests.benchmarks.test_router import Topics
 from tests.route.route_kit import lines, written
@@ -42,9 +43,10 @@ def test_two_slots() -> None:
 
 
 def test_a_bound_ends_starving() -> None:
-    jobs = [Job(0.0, 10.0, 10.0), Job(0.0, 10.0, 10.0)]
-    jobs += [Job(float(at), 1.0, 1.0) for at in range(1, 200)]
-    starving, bounded = served(jobs)[1], served(jobs, bound_s=30.0)[1]
+    jobs = [Job(float(at), 1.0, 1.0) for at in range(300)]  # how long an answer takes is known by then
+    jobs += [Job(300.0, 10.0, 10.0), Job(300.0, 10.0, 10.0)]
+    jobs += [Job(float(at), 1.0, 1.0) for at in range(301, 500)]
+    starving, bounded = served(jobs)[301] - 300.0, served(jobs, bound_s=30.0)[301] - 300.0
     assert starving > 190.0
     assert bounded < 60.0
 
@@ -58,6 +60,7 @@ def options(train: Path, trace: Path | None, **changes: Any) -> Namespace:
     plain: dict[str, Any] = {
         "train": train, "test": None, "models": None, "vectors_cache": None, "trace": trace, "slots": 2,
         "model": "weak", "bound": 60.0, "tokens_per_second": 10.0, "loads": [0.7, 0.9, 1.2], "seed": 0,
+        "patience": PATIENCE, "folds": 0,
     }  # fmt: skip
     return Namespace(**{**plain, **changes})
 
@@ -89,6 +92,19 @@ def test_side_by_side(tmp_path: Path) -> None:
     busy, idle = found["loads"]["1.2"]["first_come"], found["loads"]["0.7"]["first_come"]
     assert busy["mean"] > 2 * idle["mean"]
     assert schedule._table(found)
+
+
+@pytest.mark.usefixtures("_topics")
+def test_what_is_chosen_is_chosen_on_other_prompts_than_are_reported(tmp_path: Path) -> None:
+    train, trace = written(tmp_path / "train.jsonl", lines(400)), traced(tmp_path / "trace.csv.gz", 300)
+    reported = schedule._measure(options(train, trace))
+    chosen = schedule._measure(options(train, trace, folds=4))
+    assert reported["n_train"] == chosen["n_train"] == chosen["n_test"] == 400 - reported["n_test"]
+    assert 0.4 < chosen["kendall_tau"] < 0.95  # nobody saw the lengths that it foretells
+    hasty = schedule._measure(options(train, trace, patience=1e-3, bound=1e-3, loads=[1.2]))["loads"]["1.2"]
+    assert hasty["bounded"] == hasty["first_come"]
+    line = ["--train", str(train), "--trace", str(trace), "--folds", "2", "--record"]
+    assert "leave --folds out" in run("schedule", *line, code=1).stderr
 
 
 def test_what_is_wrong(tmp_path: Path) -> None:
