@@ -25,9 +25,9 @@ is given at least what the one with the least has had, so that nobody saves up f
 other processes that ask the same backend have slots of their own.
 
 Source: shortest predicted first: Fu et al., arXiv 2408.15792; what tenants have had: the virtual token counter of Sheng
-et al., "Fairness in Serving Large Language Models", arXiv 2401.00588, with seconds in place of tokens. `PATIENCE` is
-the largest, in steps of .1, for which the 99th percentile of latency is at most one and a half times that in order of
-arrival on the mean of four seeds, for each of four models at loads of 70, 90 and 120 %, on prompts that
+et al., "Fairness in Serving Large Language Models", arXiv 2401.00588, with seconds in place of tokens. With
+`PATIENCE` the 99th percentile of latency is at most one and a half times that in order of arrival on the mean of four
+seeds, with a little to spare, for each of four models at loads of 70, 90 and 120 %: chosen on prompts that
 `benchmarks.schedule` does not report (its ``--folds``). To learn how long answers take by their predicted length made
 it no better.
 """
