@@ -13,7 +13,7 @@ help:
 	@echo "make demo                        the demo, in .venv"
 	@echo "make test                        lint, types and tests, in .venv-test and two smaller ones; the release and the site, built"
 	@echo "make lint                        lint and types only"
-	@echo "make test-local-model            against a real tiny model in llama-cpp-python (builds it: about 5 minutes)"
+	@echo "make test-local-model            against a real tiny model in llama.cpp (builds it: about 5 minutes) and transformers (torch)"
 	@echo "make test-chaos                  20 processes on one cache, one killed every second, for 60 s"
 	@echo "make test-dashboard              clicks through the dashboard in headless Chromium, which must be installed"
 	@echo "make test-garbage                10,000 requests of garbage, through real sockets"
@@ -47,7 +47,7 @@ lint:
 test-local-model:
 	@scripts/install .venv-test cpu dev
 	@scripts/local-model
-	@LLM_PROXY_REQUIRE_LOCAL_MODEL=1 .venv-test/bin/python -m pytest -m local_model tests
+	@LLM_PROXY_REQUIRE_LOCAL_MODEL=1 .venv-test/bin/python -m pytest -rs -m local_model tests
 
 test-chaos:
 	@scripts/install .venv-test cpu dev

@@ -9,11 +9,16 @@ wait until it is done. Whoever keeps locks of its own makes them anew in the chi
     thread:  with working: ...      enters, unless a fork is about to happen; leaves
     fork:    shut ── all threads are out, or the wait is too long ──> fork ──> parent: open; child: all anew
 
-Nothing is registered with Python before `heed_forks` or `on_fork` is called, or the number of the process is asked for.
+The end of a process is such a moment, too: threads that nobody waits for may be in a compiled library, which aborts
+the process where Python ends them there (`end_in_peace`).
+
+Nothing is registered with Python before `heed_forks`, `on_fork` or `end_in_peace` is called, or the number of the
+process is asked for.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from collections import deque
@@ -24,7 +29,7 @@ from functools import cache, partial
 from threading import get_ident
 from typing import Any
 
-__all__ = ["Gate", "Process", "Workers", "heed_forks", "on_fork", "process", "working"]
+__all__ = ["Gate", "Process", "Workers", "end_in_peace", "heed_forks", "on_fork", "process", "working"]
 
 _WAIT_S = 5.0  # for a model that loads; a fork is never held up longer
 _TURN_S = 30.0  # a thread held up longer goes on: the fork failed in a way that nobody was told of
@@ -133,6 +138,20 @@ def heed_forks() -> None:
     """Have every fork from now on wait for the threads that are `working`."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_before, after_in_parent=working.open, after_in_child=_in_child)
+
+
+@cache
+def end_in_peace() -> None:
+    """Have the end of the process wait for threads that are `working`, no longer than a fork does.
+
+    To be called before anything is registered with `atexit` that needs those threads: what came first is called last.
+    """
+    atexit.register(_end)
+
+
+def _end() -> None:
+    working.__enter__()  # this thread is let in again by whatever comes later
+    working.shut(_WAIT_S)
 
 
 def _before() -> None:

@@ -28,7 +28,7 @@ from .engine.flow import Engine
 from .engine.outgoing import Dispatcher
 from .engine.settle import Settler
 from .errors import CacheError, LLMProxyError
-from .forking import Workers, on_fork, working
+from .forking import Workers, end_in_peace, on_fork, working
 from .learning import Learning, learn_from_ledger
 from .limits import gate_for
 from .observe.events import CallEvent, Sink, Troubles
@@ -382,6 +382,7 @@ def runtime_for(settings: Settings = None) -> Runtime:
     with working, _shared.lock:
         runtime = next((known for known in _shared.runtimes if known.config == config), None)
         if runtime is None:
+            end_in_peace()
             atexit.unregister(close_all)
             atexit.register(close_all)
             runtime = Runtime(config)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,26 @@ else:
     print("hung")
 """
 
+END = """
+import atexit, sys, threading, time
+from llm_proxy import runtime
+from llm_proxy.forking import working
+
+runtime.runtime_for({"cache": {"store": "memory", "semantic": False}, "observe": {"ledger": False}})
+is_inside = threading.Event()
+
+def work():
+    with working:
+        is_inside.set()
+        time.sleep(float(sys.argv[1]))
+        print("done", flush=True)
+    with working:
+        print("in again", flush=True)
+
+threading.Thread(target=work, daemon=True).start()
+is_inside.wait(10)
+"""
+
 
 def run(script: str, *arguments: str) -> str:
     done = subprocess.run(
@@ -93,6 +114,17 @@ def test_children_forked_while_all_is_loading(tmp_path: Path, kind: str, pause_s
 def test_a_child_ends_although_the_parent_has_loaded_a_model() -> None:
     """ONNX Runtime's thread for usage data, were it there, would be waited for in vain."""
     assert run(EXIT) == "7"
+
+
+def test_the_end_of_a_process_waits_for_who_is_inside() -> None:
+    """A thread that is in a compiled library when Python ends it takes the process with it: ``abort``."""
+    assert run(END, "0.5") == "done"
+
+
+def test_the_end_of_a_process_is_not_held_up_for_ever() -> None:
+    began_s = time.monotonic()
+    assert run(END, "60") == ""
+    assert time.monotonic() - began_s < 30
 
 
 class TestGate:

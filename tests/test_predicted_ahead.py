@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Iterator
@@ -20,6 +21,20 @@ from llm_proxy.testing import FakeEncoder
 from tests.servers import serving
 
 
+def messages_of(number: int) -> Any:
+    """A question without any near miss."""
+    return [
+        {"role": "system", "content": f"You work for customer {number}."},
+        {"role": "user", "content": question(number)},
+    ]
+
+
+def prompt_usd(number: int) -> float:
+    """What the prompt of a call is thought to cost: four characters a token."""
+    sent = json.dumps({"messages": messages_of(number), "model": "far/big"}, separators=(",", ":"))
+    return len(sent) // 4 * PRICE["input_usd_per_mtok"] / 1e6
+
+
 class Pair:
     """A client, the provider that answers it, and the one nearby that answers first."""
 
@@ -29,10 +44,7 @@ class Pair:
 
     def ask(self, number: int, **options: Any) -> str:
         """What a question without any near miss is answered."""
-        messages: Any = [
-            {"role": "system", "content": f"You work for customer {number}."},
-            {"role": "user", "content": question(number)},
-        ]
+        messages = messages_of(number)
         before, began_s = self.far.predicted, time.perf_counter()
         found = self.client.chat.completions.create(model="far/big", messages=messages, **options)
         if options.get("stream"):
@@ -98,8 +110,9 @@ def test_a_thread_waits_no_longer_for_it(tmp_path: Path) -> None:
         assert made.ask(3) == made.far.answer(question(3))
         assert time.perf_counter() - began_s < 1.5
         assert len(made.near.requests) == 1
-        time.sleep(3.1)  # until it has written its answer, which nobody waits for
-        made.near.bill_usd = 0.0
+        time.sleep(3.1)  # until it has written its answer, which nobody waits for, and whose length nobody knows
+        assert made.near.bill_usd > prompt_usd(3)
+        made.near.bill_usd = prompt_usd(3)
 
 
 def test_one_that_is_late_is_left_alone(tmp_path: Path) -> None:
@@ -109,5 +122,5 @@ def test_one_that_is_late_is_left_alone(tmp_path: Path) -> None:
             assert made.ask(number) == made.far.answer(question(number))
         assert len(made.near.requests) == 1
         assert made.far.predicted == 0
-        time.sleep(0.4)  # until it has written its answer, which nobody waits for
-        made.near.bill_usd = 0.0
+        time.sleep(0.4)  # until it has written its answer, which nobody waits for, and whose length nobody knows
+        made.near.bill_usd = prompt_usd(3)

@@ -105,8 +105,9 @@ class Asking:
         recorder.feed(answer.body)
         recorder.end()
         completion = recorder.completion()
-        usage = usage_of(completion) if completion is not None else None
-        took_usd = yield from compute(partial(cost_usd, usage or _guess(outgoing.body, answer.body)))
+        guess = _guess(outgoing.body, answer.body)
+        usage = usage_of(completion, prompt_tokens=guess.prompt_tokens) if completion is not None else None
+        took_usd = yield from compute(partial(cost_usd, usage or guess))
         further_usd = (took_usd or 0.0) - guess_usd
         if usage is not None or further_usd > 0:  # it took less than the guess only where it says so itself
             self._allowance.correct(further_usd)

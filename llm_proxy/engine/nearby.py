@@ -4,10 +4,10 @@
 
     ask     the model that ``predict_with`` names, the same request for an answer in one piece, for ``draft.wait_s``,
             the wait for a slot of its backend included
-              │ late, an error: the call goes on without, and that model is left alone for five minutes
+              │ late, too large, an error: the call goes on without, and that model is left alone for five minutes
     draft   its answer; what it cost is the call's
 
-Nobody else gets that answer, and it is not stored.
+Nobody else gets that answer, and it is not stored. What was made of a late one nobody tells: its prompt is booked.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from llm_proxy.backends.retry import failed_by
 from llm_proxy.draft.prediction import Draft, draft_in
 from llm_proxy.errors import LimitReached, WireError
 from llm_proxy.route.base import Destination
-from llm_proxy.types import Outcome
+from llm_proxy.types import CHARS_PER_TOKEN, Outcome, Usage
 from llm_proxy.wire.recorder import recorder_for
 
 from .copies import plainly, within, without_key
-from .effects import Flow, compute, hold
+from .effects import Flow, Held, Late, compute, hold
 
 if TYPE_CHECKING:
     from llm_proxy.config import Config
     from llm_proxy.observe.events import Troubles
     from llm_proxy.types import JSON, Outgoing
+    from llm_proxy.wire.recorder import Recorder
 
     from .call import Call
     from .gate import Gate
@@ -88,6 +90,7 @@ class Nearby:
 
     def draft(self, call: Call, name: str) -> Flow[Foretold]:
         """What a model says to a call, whose cost is then booked; never raises."""
+        before_usd = call.spent_usd
         try:
             return (yield from self._answer(call, name))
         except LimitReached as exc:
@@ -97,7 +100,7 @@ class Nearby:
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the call goes on without
             self._troubles.note("draft", exc)
             self._rest(name)
-            return Foretold()
+            return Foretold(usd=call.spent_usd - before_usd)
 
     def _rest(self, name: str) -> None:
         self._resting[name] = self._clock.monotonic() + _REST_S
@@ -110,21 +113,40 @@ class Nearby:
         admitted = yield from self._gate.enter(call, without_key(outgoing), wait_s=wait_s)
         left_s = max(_LEAST_S, began_s + wait_s - self._clock.monotonic())  # the slot was waited for, too
         asked = within(admitted, left_s, call.request.timeout_s)
-        held = yield from hold(asked, limit_bytes=limit_bytes, limit_s=math.inf, keeps_rest=False, wait_s=left_s)
+        try:
+            held = yield from hold(asked, limit_bytes=limit_bytes, limit_s=math.inf, keeps_rest=False, wait_s=left_s)
+        except Exception as exc:
+            if _is_late(exc):
+                self._in_vain(call, outgoing, b"")
+            raise
         self._gate.saw(backend, held.head.status)
+        if held.head.status == 200 and not held.is_whole:
+            self._in_vain(call, outgoing, held.body)
+        recorder = self._recorded(name, held)
+        usd = yield from self._booked(call, outgoing, recorder.completion() or {}, self._clock.monotonic() - began_s)
+        draft = draft_in(recorder.raw_completion() or b"")
+        if draft is not None:
+            self._tokens[name] = _KEPT * self._tokens.get(name, _USUAL_TOKENS) + (1 - _KEPT) * draft.tokens
+        return Foretold(draft, usd)
+
+    def _recorded(self, name: str, held: Held) -> Recorder:
+        """Its whole answer; raises WireError where there is none."""
+        limit_bytes = self._config.cache.max_entry_bytes
         recorder = recorder_for(held.head.headers, limit_bytes=limit_bytes) if held.head.status == 200 else None
         if recorder is None:
             raise WireError(f"{name} answers {held.head.status} where it was to answer first")
         recorder.feed(held.body)
         recorder.end()
-        completion = recorder.completion()
-        if completion is None or not held.is_whole:
+        if not recorder.is_complete or not held.is_whole:
             raise WireError(f"{name} does not answer as it should: {recorder.reason or 'too-large'}")
-        usd = yield from self._booked(call, outgoing, completion, self._clock.monotonic() - began_s)
-        draft = draft_in(recorder.raw_completion() or b"")
-        if draft is not None:
-            self._tokens[name] = _KEPT * self._tokens.get(name, _USUAL_TOKENS) + (1 - _KEPT) * draft.tokens
-        return Foretold(draft, usd)
+        return recorder
+
+    def _in_vain(self, call: Call, outgoing: Outgoing, body: bytes) -> None:
+        """Book what nobody counts: the prompt, and what came of an answer."""
+        asked = Outcome("miss", backend=outgoing.backend, model=outgoing.model)
+        usage = Usage(len(call.request.raw) // CHARS_PER_TOKEN, len(body) // CHARS_PER_TOKEN)
+        call.spent_usd += self._settler.price_usd(usage, asked)
+        call.attempts += (f"{outgoing.backend}/{outgoing.model} ahead in vain",)
 
     def _booked(self, call: Call, outgoing: Outgoing, completion: JSON, took_s: float) -> Flow[float]:
         asked = Outcome("miss", backend=outgoing.backend, model=outgoing.model)
@@ -132,3 +154,9 @@ class Nearby:
         call.spent_usd += usd
         call.attempts += (f"{outgoing.backend}/{outgoing.model} ahead",)
         return usd
+
+
+def _is_late(exc: Exception) -> bool:
+    """Whether a request was sent, and its answer not waited for any longer."""
+    failure = failed_by(exc)
+    return isinstance(exc, Late) or (failure is not None and failure.cause == "timeout" and not failure.is_refused)

@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llm_proxy.types import CHARS_PER_TOKEN, CHAT, Usage, texts_of
+from llm_proxy.types import CHAT, Usage
 from llm_proxy.wire.apis import recorder_for
-from llm_proxy.wire.chat import usage_of
+from llm_proxy.wire.chat import answer_tokens, usage_of
 
 if TYPE_CHECKING:
-    from llm_proxy.types import JSON, Head
+    from llm_proxy.types import Head
     from llm_proxy.wire.recorder import Recorder
 
 __all__ = ["Permit"]
@@ -87,10 +87,10 @@ class Permit:
 
     def _whole(self, recorder: Recorder) -> Usage | None:
         completion = recorder.completion() or {}  # a recorder that is complete has one
-        usage = usage_of(completion)
+        usage = usage_of(completion, prompt_tokens=self._prompt_tokens)
         if usage is None and completion.get("status") in _NOT_YET:
             return None
-        return usage or Usage(self._prompt_tokens, _length(completion))
+        return usage or Usage(self._prompt_tokens, answer_tokens(completion))
 
     def _give_back(self, usage: Usage | None) -> None:
         try:
@@ -99,22 +99,3 @@ class Permit:
             return
         self._recorder = None
         over(usage)
-
-
-def _length(completion: JSON) -> int:
-    """About how many tokens an answer of any API has that does not say it; what is not in its form counts nothing."""
-    chars = 0
-    for choice in _rows(completion.get("choices")):
-        message = choice.get("message")
-        message = message if isinstance(message, dict) else {}
-        chars += sum(map(len, texts_of(choice.get("text")) + texts_of(message.get("content"))))
-        functions = [call.get("function") for call in _rows(message.get("tool_calls"))]
-        chars += sum(len(str(function.get("arguments"))) for function in functions if isinstance(function, dict))
-    for item in _rows(completion.get("output")):
-        chars += sum(map(len, texts_of(item.get("content"))))
-        chars += len(str(item.get("arguments") or item.get("input") or ""))
-    return -(-chars // CHARS_PER_TOKEN)
-
-
-def _rows(value: object) -> list[JSON]:
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []

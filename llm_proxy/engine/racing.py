@@ -167,7 +167,7 @@ class Racing:
         completion = self._completion(held) if held.is_whole and held.head.status == 200 else None
         if completion is None:
             return False
-        usage = usage_of(completion)
+        usage = usage_of(completion, prompt_tokens=len(local.outgoing.body) // CHARS_PER_TOKEN)
         if usage is not None:
             local.usd = self._settler.price_usd(usage, local.asked)
         seen = at_sight(call.request, 200, completion)

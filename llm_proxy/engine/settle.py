@@ -220,7 +220,7 @@ class Settler:
         Returns:
             What it cost, dollars; 0 where that is not known.
         """
-        usage = usage_of(completion)
+        usage = usage_of(completion, prompt_tokens=_prompt_tokens(request))
         if usage is not None and self._appraiser is not None:
             counts = usage.prompt_tokens, usage.completion_tokens
             self._appraiser.observe(Finished(asked.backend, asked.model, *counts, latency_s))
@@ -290,7 +290,7 @@ class Settler:
         """The entry of an answer, and to the call's outcome what it cost: the two differ, see `_worth`."""
         request, outcome, print_ = ticket.request, ticket.outcome, ticket.fingerprint
         now_s, latency_s = self._clock.time(), self._clock.monotonic() - ticket.started_s
-        usage = usage_of(completion)
+        usage = usage_of(completion, prompt_tokens=_prompt_tokens(request))
         raw = (ticket.recorder.raw_completion() if ticket.recorder else None) or b""
         raw = without_prediction(completion) if ticket.is_predicted else raw
         model = completion.get("model")
@@ -387,8 +387,14 @@ def _is_well(status: int, error: str) -> bool | None:
 
 def _counted(ticket: Ticket, completion: JSON | None) -> Usage | None:
     """Token counts of an answer that came to its end: what it says itself, or what is known else."""
-    return None if completion is None else usage_of(completion) or ticket.usage
+    if completion is None:
+        return None
+    return usage_of(completion, prompt_tokens=_prompt_tokens(ticket.request)) or ticket.usage
 
 
 def _estimate(request: ChatRequest, raw: bytes) -> Usage:
-    return Usage(len(request.raw) // CHARS_PER_TOKEN, len(raw) // CHARS_PER_TOKEN)
+    return Usage(_prompt_tokens(request), len(raw) // CHARS_PER_TOKEN)
+
+
+def _prompt_tokens(request: ChatRequest) -> int:
+    return len(request.raw) // CHARS_PER_TOKEN

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import aiohttp
+    from aiohttp.client_proto import ResponseHandler
 
     from llm_proxy.types import HeaderList
 
@@ -22,6 +23,7 @@ __all__ = ["AiohttpBody", "AiohttpPool", "family_error"]
 _MAX_LINE_BYTES = 64 << 10
 _HEARTBEAT_S, _CLOSE_S = 30.0, 5.0  # of a WebSocket: between pings, and for the other side to say goodbye
 _BUFFER_BYTES = 64 << 10  # of one answer: reading stops at twice as many until its caller has taken them
+_STATUS_LINE, _END_OF_HEADERS, _LENGTH = b"HTTP/", b"\r\n\r\n", b"\r\ncontent-length:"
 _MADE_BY_CLIENT = ("user-agent", "accept", "accept-encoding", "content-type")  # what the library adds unasked
 
 
@@ -42,8 +44,10 @@ class AiohttpPool:
         self._loop = asyncio.get_running_loop()
         self._connect_s = connect_s
         self._tls: ssl.SSLContext | None = None
+        connector: Any = aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive_s)
+        connector._factory = partial(_by_parts(), loop=self._loop)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive_s),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
@@ -168,6 +172,39 @@ class AiohttpBody:
     async def aclose(self) -> None:
         """Give the connection back where all was read, else close it; calling it again is safe."""
         self._response.close()
+
+
+@lru_cache(maxsize=1)
+def _by_parts() -> type[ResponseHandler]:
+    from aiohttp.client_proto import ResponseHandler
+
+    class ByParts(ResponseHandler):
+        """Reads the headers of an answer apart from what comes with them in one packet.
+
+        Where the answer is followed by what is no answer, aiohttp's parser raises and gives nothing of that packet. The
+        answer is whole, and was paid for. Read apart, it is there by then; its connection is closed all the same.
+        """
+
+        def data_received(self, data: bytes) -> None:
+            end = _headers_end(data) if data.startswith(_STATUS_LINE) else 0
+            if end:
+                super().data_received(data[:end])
+                data = data[end:]
+                if self.exception() is not None:  # they can't be read: nor what follows
+                    return
+            super().data_received(data)
+
+    return ByParts
+
+
+def _headers_end(data: bytes) -> int:
+    """Where the headers in a packet end, if more may follow in it than their answer; else 0."""
+    end = data.find(_END_OF_HEADERS) + len(_END_OF_HEADERS)
+    if not len(_END_OF_HEADERS) <= end < len(data):
+        return 0
+    _, _, length = data[:end].lower().partition(_LENGTH)  # most answers say it: one look, and they are read at once
+    digits = length.partition(b"\r\n")[0].strip()
+    return 0 if digits.isdigit() and end + int(digits[:18]) >= len(data) else end
 
 
 def _watch(response: aiohttp.ClientResponse) -> None:

@@ -108,10 +108,19 @@ class Batches(ABC, Generic[EventT]):
             pass
 
     def close(self) -> None:
-        """Write what is pending, now, and count what can't be written; calling it again is safe, as is a late event."""
+        """Write what is pending, now, and count what can't be written; calling it again is safe, as is a late event.
+
+        A timer that has gone off may have taken all that is pending. Its thread is waited for: it would end with the
+        process, its rows unwritten, or abort the process where it encodes (see `llm_proxy.forking.end_in_peace`).
+        """
+        if self._pid != process.id:
+            self._reset()  # a forked child: see above
         self._is_closed = True
         self._disarm()
-        self._write_pending(is_last=True, is_patient=True)  # a timer that has gone off may be at it
+        self._write_pending(is_last=True, is_patient=True)
+        with self._writing:
+            pass
+        self._write_pending(is_last=True, is_patient=True)  # what a busy file made it put back
 
     @abstractmethod
     def _write(self, events: list[EventT], *, busy_s: float) -> None:

@@ -12,10 +12,11 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 from llm_proxy.errors import WireError
-from llm_proxy.types import JSON, ChatRequest, Controls, HeaderList, Usage
+from llm_proxy.types import CHARS_PER_TOKEN, JSON, ChatRequest, Controls, HeaderList, Usage, texts_of
 
 __all__ = [
     "MAX_DEPTH",
+    "answer_tokens",
     "check_model",
     "error_body",
     "model_of",
@@ -155,7 +156,7 @@ def response_says_no_store(headers: HeaderList) -> bool:
     )
 
 
-def usage_of(completion: Mapping[str, Any]) -> Usage | None:
+def usage_of(completion: Mapping[str, Any], *, prompt_tokens: int | None = None) -> Usage | None:
     """Token counts of an answer of any API; None when it has none of the prompt and none of the answer.
 
     A count of a wrong type, below zero or above a thousand million is treated as absent. Providers differ: some say
@@ -164,6 +165,8 @@ def usage_of(completion: Mapping[str, Any]) -> Usage | None:
 
     Args:
         completion: A ``chat.completion`` object, or what another API answers with.
+        prompt_tokens: About the length of the prompt, >= 0: where one of the two counts is absent it is estimated, the
+            answer's by `answer_tokens`. None: it is 0.
 
     Source: OpenAI, API reference, the chat completion object and the response object: ``usage`` and ``service_tier``;
         DeepSeek, API reference: ``prompt_cache_hit_tokens``; xAI, API reference: ``reasoning_tokens`` beside
@@ -179,7 +182,10 @@ def usage_of(completion: Mapping[str, Any]) -> Usage | None:
         prompt, answer = _count(usage, "input_tokens"), _count(usage, "output_tokens")
     if prompt is None and answer is None:
         return None
-    prompt, answer = prompt or 0, answer or 0
+    if prompt is None:
+        prompt = prompt_tokens or 0
+    if answer is None:
+        answer = 0 if prompt_tokens is None else answer_tokens(completion)
     reasoning = _count(of_answer, "reasoning_tokens") or 0
     if reasoning and _count(usage, "total_tokens") == prompt + answer + reasoning:
         answer += reasoning
@@ -198,6 +204,21 @@ def usage_of(completion: Mapping[str, Any]) -> Usage | None:
         rejected_tokens=_first((of_answer, "rejected_prediction_tokens")),
         service_tier=tier if isinstance(tier, str) and tier in _TIERS else "",
     )
+
+
+def answer_tokens(completion: Mapping[str, Any]) -> int:
+    """About how many tokens an answer of any API has that does not say it; what is not in its form counts nothing."""
+    chars = 0
+    for choice in _rows(completion.get("choices")):
+        message = choice.get("message")
+        message = message if isinstance(message, dict) else {}
+        chars += sum(map(len, texts_of(choice.get("text")) + texts_of(message.get("content"))))
+        functions = [call.get("function") for call in _rows(message.get("tool_calls"))]
+        chars += sum(len(str(function.get("arguments"))) for function in functions if isinstance(function, dict))
+    for item in _rows(completion.get("output")):
+        chars += sum(map(len, texts_of(item.get("content"))))
+        chars += len(str(item.get("arguments") or item.get("input") or ""))
+    return -(-chars // CHARS_PER_TOKEN)
 
 
 def unpredicted(usage: Usage) -> Usage:
@@ -327,6 +348,10 @@ def _first(*places: tuple[Any, str]) -> int:
     """The first of some counts that is there."""
     found = (_count(source, name) for source, name in places)
     return next((count for count in found if count is not None), 0)
+
+
+def _rows(value: object) -> list[JSON]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def _kind(value: Any) -> str:

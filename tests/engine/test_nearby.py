@@ -11,6 +11,7 @@ import pytest
 from llm_proxy.draft.prediction import AHEAD, Kind
 from llm_proxy.engine.effects import Compute, Forward, Held, Hold, Late, Launch, Stand
 from llm_proxy.errors import LimitReached
+from llm_proxy.faces._http import httpx
 from llm_proxy.types import Head
 from tests.engine.flow_kit import Course
 from tests.engine.test_near_misses import JSON_TYPE, PRICE, answered, made, near, usage_of
@@ -210,6 +211,43 @@ class TestWhatItTakes:
         ticket = answered(launch, usage_of(accepted=10, rejected=0))
         assert rig.near.predictions.extra_usd - before == pytest.approx(SMALL_USD)
         assert ticket.outcome.cost_usd == pytest.approx(2 * SMALL_USD)
+
+    @pytest.mark.parametrize("late", [Late(), httpx.ReadTimeout("")], ids=["late", "timeout"])
+    def test_one_that_is_late_costs_its_prompt(self, late: Exception) -> None:
+        """It was sent, and what was made of it nobody tells."""
+        rig = ahead({"prices": {"s": PRICE}})
+        before = rig.near.predictions.extra_usd
+        launch, _ = begun(rig)
+        on(launch, late)
+        ends(launch)
+        prompt_usd = len(launch.flight.ticket.request.raw) // 4 / 1e6
+        assert rig.near.predictions.extra_usd - before == pytest.approx(prompt_usd)
+        ticket = answered(launch, usage_of(accepted=0, rejected=0))
+        assert ticket.outcome.cost_usd == pytest.approx(SMALL_USD + prompt_usd)
+        assert ticket.outcome.attempts == "small/s ahead in vain"
+
+    def test_one_that_is_too_large_costs_what_came(self) -> None:
+        rig = ahead({"prices": {"s": PRICE}})
+        before = rig.near.predictions.extra_usd
+        launch, _ = begun(rig)
+        cut = said(is_whole=False)
+        on(launch, cut)
+        prompt = len(launch.flight.ticket.request.raw) // 4
+        assert rig.near.predictions.extra_usd - before == pytest.approx((prompt + len(cut.body) // 4 * 10) / 1e6)
+
+    @pytest.mark.parametrize(
+        "failure",
+        [httpx.ConnectTimeout(""), httpx.ConnectError(""), httpx.ReadError(""), said(status=500, is_whole=False)],
+        ids=["no connection in time", "refused", "reset", "500"],
+    )
+    def test_one_that_never_had_it_or_says_no_costs_nothing(self, failure: Any) -> None:
+        rig = ahead({"prices": {"s": PRICE}})
+        before = rig.near.predictions.extra_usd
+        launch, _ = begun(rig)
+        on(launch, failure)
+        ends(launch)
+        assert rig.near.predictions.extra_usd == before
+        assert launch.flight.ticket.outcome.attempts == ""
 
     def test_what_it_may_cost_is_set_aside_before_it_is_asked(self) -> None:
         rig = ahead({"prices": {"s": PRICE}})

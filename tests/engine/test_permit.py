@@ -42,6 +42,22 @@ def test_a_whole_answer_says_what_it_took(given: Given) -> None:
     assert len(given.back) == 1
 
 
+@pytest.mark.parametrize(
+    ("usage", "back"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": -5}, Usage(10, 10)),
+        ({"prompt_tokens": "ten", "completion_tokens": 5}, Usage(7, 5)),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, NOTHING),
+        ({"prompt_tokens": None, "completion_tokens": 1 << 60}, Usage(7, 10)),
+    ],
+)
+def test_a_broken_count_is_estimated_and_the_other_kept(given: Given, usage: dict[str, Any], back: Usage) -> None:
+    given.permit.opened(head())
+    given.permit.passed(body_of(completion("x" * 40, usage=usage)))
+    given.permit.ended()
+    assert given.back == [back]
+
+
 def test_an_announced_length_is_an_end(given: Given) -> None:
     body = body_of(completion())
     given.permit.opened(head(content_length=str(len(body))))

@@ -285,6 +285,26 @@ class TestEntries:
         assert stored.cost_usd == pytest.approx(expected / 1e6)
         assert (stored.has_usage, rig.event.usage) == (True, None), "a plain answer has none, whoever asks"
 
+    @pytest.mark.parametrize(
+        ("usage", "counts"),
+        [
+            ({"prompt_tokens": 3, "completion_tokens": -1}, (3, 10)),
+            ({"prompt_tokens": 2.5, "completion_tokens": 4}, (None, 4)),
+        ],
+    )
+    def test_a_count_that_is_broken_is_estimated_and_the_other_kept(
+        self, usage: dict[str, Any], counts: tuple[int | None, int]
+    ) -> None:
+        rig = Rig(OWN)
+        ticket = ticket_for(rig, completion("x" * 40, model="gpt-4o-mini", usage=usage))
+        settled(rig, ticket)
+        prompt = len(ticket.request.raw) // 4 if counts[0] is None else counts[0]
+        assert prompt > 0
+        usd = (prompt * 100 + counts[1] * 1000) / 1e6
+        assert rig.event.usage == Usage(prompt, counts[1])
+        assert rig.event.outcome.cost_usd == pytest.approx(usd)
+        assert rig.cache.entries["k" * 64].cost_usd == pytest.approx(usd)
+
     def test_a_stream_has_counts_only_where_they_were_asked_for(self) -> None:
         value = completion()
         del value["usage"]

@@ -13,9 +13,11 @@ import pytest
 from llm_proxy.cache.entry import Entry
 from llm_proxy.config import load
 from llm_proxy.engine.fingerprint import fingerprint
+from llm_proxy.faces._http import httpx
 from llm_proxy.faces.cli._replay import Replay
+from llm_proxy.observe.totals import bypass_reasons, totals
 from llm_proxy.route.select import Selector
-from llm_proxy.runtime import SystemClock, close_all
+from llm_proxy.runtime import LEDGER_NAME, SystemClock, close_all
 from llm_proxy.testing import FakeBackend
 from llm_proxy.types import Fingerprint
 from llm_proxy.wire.chat import parse_request
@@ -164,6 +166,36 @@ def test_an_error_leaves_what_was_there(directory: Path, cloud: FakeBackend, sta
     found = replay("--budget", "1")
     assert (found["asked"], found["replaced"], found["failed"]) == (1, 0, 1)
     assert said(directory) == {"popular?": POOR}
+
+
+def test_what_it_spends_is_in_the_ledger(directory: Path, cloud: FakeBackend) -> None:
+    stored = [fresh(weak(text)) for text in ("one?", "two?")]
+    seed(directory, *stored, hits=often(*stored))
+    found = replay("--budget", "1.0")
+    booked = totals(directory / LEDGER_NAME)
+    assert (booked["calls"], booked["bypasses"]) == (2, 2)
+    assert bypass_reasons(directory / LEDGER_NAME) == {"replay": 2}
+    assert booked["cost_usd"] == pytest.approx(found["spent_usd"])
+    assert found["spent_usd"] == pytest.approx(0.01)
+    assert replay("--budget", "1.0", "--dry-run")["asked"] == 0
+    assert totals(directory / LEDGER_NAME)["calls"] == 2, "the plan asks nobody"
+
+
+@pytest.mark.parametrize(("failure", "is_billed"), [(httpx.ReadTimeout, True), (httpx.ConnectError, False)])
+def test_a_request_whose_answer_is_lost_is_booked_at_its_most(
+    directory: Path, cloud: FakeBackend, monkeypatch: pytest.MonkeyPatch, failure: type[Exception], is_billed: bool
+) -> None:
+    def fail(self: Any, *given: Any, **more: Any) -> None:
+        raise failure("gone")
+
+    stored = fresh(weak("one?"))
+    seed(directory, stored, hits=often(stored))
+    monkeypatch.setattr(httpx.Client, "post", fail)
+    found = replay("--budget", "1.0")
+    booked = totals(directory / LEDGER_NAME)
+    assert (booked["calls"], booked["errors"], found["failed"]) == (1, 1, 1)
+    assert booked["cost_usd"] == pytest.approx(found["spent_usd"])
+    assert (found["spent_usd"] > 0) is is_billed
 
 
 def test_one_that_says_the_same_is_told(directory: Path, cloud: FakeBackend) -> None:

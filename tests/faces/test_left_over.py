@@ -60,11 +60,11 @@ def connections(upstream: RawUpstream) -> int:
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
-@pytest.mark.parametrize(
-    ("client", "extra"), [("aiohttp", STOLEN), ("httpx", STOLEN), ("httpx", b"x"), ("httpx", b"\r\n")]
-)
-async def test_the_proxy_asks_again_on_another_connection(client: str, extra: bytes) -> None:
-    with RawUpstream(Generous(extra=extra)) as upstream:
+@pytest.mark.parametrize("is_stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("extra", [STOLEN, b"x", b"HTTP/1.1 OK\r\n\r\n", b"\x00" * 5000, b"\r\n"])
+@pytest.mark.parametrize("client", ["aiohttp", "httpx"])
+async def test_the_proxy_asks_again_on_another_connection(client: str, extra: bytes, is_stream: bool) -> None:
+    with RawUpstream(Generous(is_stream=is_stream, extra=extra)) as upstream:
         pool = Upstream(client=client)
         try:
             for number in range(1, 4):
@@ -72,12 +72,13 @@ async def test_the_proxy_asks_again_on_another_connection(client: str, extra: by
                 head = await pool.send(call)
                 body = b"".join([chunk async for chunk in head.body])
                 await head.body.aclose()
-                assert body == completion(f"answer {number}")
+                assert f"answer {number}".encode() in body
+                assert body.endswith(DONE if is_stream else b"}")
         finally:
             await pool.aclose()
         assert len(upstream.requests) == 3
-        if client == "httpx":
-            assert connections(upstream) == 2, "those that say no more than their answer are used again"
+        is_nothing = client == "aiohttp" and extra == b"\r\n"  # to be ignored: RFC 9112, section 2.2
+        assert connections(upstream) == 2 - is_nothing, "those that say no more than their answer are used again"
 
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["plain", "stream"])

@@ -62,7 +62,7 @@ def run(calls: int, *, is_flapping: bool, backends: int = 3) -> Report:
             backends={f"b{index}": {"base_url": one.url} for index, one in enumerate(ups)},
             routes={"auto": {"candidates": [f"b{index}/m" for index in range(backends)]}},
             cache={"enabled": False},
-            observe={"ledger": False},
+            observe={"ledger": False, "outcomes": False},
         )
         runtime = Runtime(server_config(config))
         with running(ProxyApp(runtime)) as port:

@@ -20,9 +20,9 @@ from llm_proxy.observe.events import CallEvent
 from llm_proxy.runtime import Runtime
 from tests.faces.asgi_kit import proxied
 from tests.local_model.kit import asking
-from tests.local_model.server import MISSING, LocalModelServer, is_installed
+from tests.local_model.server import MISSING, LocalModelServer, TransformersServer, is_installed
 
-__all__ = ["PRICES", "WAYS", "Asker", "Told", "asked_through", "running", "slowed", "usd", "whole"]
+__all__ = ["PRICES", "WAYS", "Asker", "Told", "asked_through", "running", "slowed", "usd", "whole", "without"]
 
 WAYS = ("sync", "async", "proxy")
 PRICES = {"tiny": {"input_usd_per_mtok": 1.0, "cached_usd_per_mtok": 0.5, "output_usd_per_mtok": 2.0}}
@@ -185,6 +185,12 @@ def asked_through(way: str, backends: dict[str, Any], **sections: Any) -> Iterat
             runner.run(later.close())
     assert not runtime.troubles.counts
     runtime.close()
+
+
+def without(reason: str) -> Any:
+    """``transformers serve`` as a parameter of a case that it can't be put in, and why: ``pytest -rs`` prints it."""
+    skip = pytest.mark.skip(reason=f"not with transformers serve: {reason}")
+    return pytest.param(TransformersServer, id="transformers", marks=skip)
 
 
 @contextmanager

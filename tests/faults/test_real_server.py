@@ -1,15 +1,16 @@
 """Real language model servers that die in mid-stream, hang, and come back: through the clients and the proxy.
 
-The server that dies is llama-cpp-python's, slow enough to be caught in the middle; the one that goes on with its text
-is llama.cpp's own, with the same model at temperature 0.
+The servers that die are llama-cpp-python's and ``transformers serve``, slow enough to be caught in the middle; the one
+that goes on with their text is llama.cpp's own, with the same model at temperature 0.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import openai
@@ -18,9 +19,9 @@ import pytest
 from llm_proxy.backends import retry
 from tests.local_model.kit import COUNTED, FRANCE, PARIS, TO_THIRTY, asking, joined, until
 from tests.local_model.native import SLOW_START
-from tests.local_model.server import LocalModelServer, NativeServer
+from tests.local_model.server import LocalModelServer, NativeServer, TransformersServer
 
-from .real_kit import PRICES, WAYS, Asker, Told, asked_through, running, slowed, usd, whole
+from .real_kit import PRICES, WAYS, Asker, Told, asked_through, running, slowed, usd, whole, without
 
 pytestmark = pytest.mark.local_model
 
@@ -30,7 +31,8 @@ TOLD = (
     "Once there was a cat who lived near the garden. One day the cat lost its way and was afraid. An old owl showed "
     "the cat the road home. They shared some bread and became friends. Since then the cat has never walked alone."
 )
-HANG_S = 0.5
+CAN_WAIT_S = 60
+SLOW = partial(NativeServer, n_ctx=SLOW_START)
 ALONE = {  # a server that never answers, a stream that breaks off
     "sync": (("APITimeoutError", None), ("APIConnectionError", None)),
     "async": (("APITimeoutError", None), ("APIConnectionError", None)),
@@ -45,9 +47,9 @@ def spare() -> Iterator[LocalModelServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def mortal() -> Iterator[LocalModelServer]:
-    with running(LocalModelServer()) as server:
+@pytest.fixture(scope="module", params=[LocalModelServer, TransformersServer], ids=["llama-cpp-python", "transformers"])
+def mortal(request: pytest.FixtureRequest) -> Iterator[LocalModelServer]:
+    with running(request.param()) as server:
         yield server
 
 
@@ -56,7 +58,7 @@ def main(mortal: LocalModelServer) -> Iterator[LocalModelServer]:
     """The server that is asked first; whatever a test does to it, the next one finds it well."""
     yield mortal
     mortal.thaw() if mortal.is_alive else mortal.begin_again()
-    assert until(mortal.is_ready, 30)
+    assert until(mortal.is_ready, CAN_WAIT_S)
 
 
 def backends(main: LocalModelServer, spare: LocalModelServer | None = None, **more: Any) -> dict[str, Any]:
@@ -146,12 +148,15 @@ class TestKilledInMidStream:
             assert asker.events[0].outcome.attempts == "main/tiny refused, spare/tiny"
 
     def test_one_that_can_only_begin_anew(self, main: LocalModelServer) -> None:
-        """llama-cpp-python's server closes the assistant's message in any case: what follows is another answer."""
+        """Either closes the assistant's message in any case; ``transformers serve`` refuses to be told otherwise."""
         for more in ({}, {"continue_final_message": True, "add_generation_prompt": False}):
-            begun = {"role": "assistant", "content": TOLD[:20]}
-            with openai.OpenAI(base_url=main.base_url, api_key="none", max_retries=0) as client:
-                asked = {**asking(STORY), "messages": [*asking(STORY)["messages"], begun]}
-                answer = client.chat.completions.create(**asked, extra_body=more)
+            asked = [*asking(STORY)["messages"], {"role": "assistant", "content": TOLD[:20]}]
+            if more and isinstance(main, TransformersServer):
+                with pytest.raises(openai.UnprocessableEntityError) as refused:
+                    straight(main, STORY, messages=asked, extra_body=more)
+                assert "continue_final_message" in refused.value.response.text
+                continue
+            answer = straight(main, STORY, messages=asked, extra_body=more)
             assert TOLD[:20] + (answer.choices[0].message.content or "") != TOLD
 
 
@@ -162,10 +167,10 @@ class TestHung:
         self, main: LocalModelServer, spare: LocalModelServer, way: str, is_stream: bool
     ) -> None:
         main.freeze()
-        with asked_through(way, backends(main, spare, timeout_s=HANG_S)) as asker:
+        with asked_through(way, backends(main, spare, timeout_s=main.longest_silence_s)) as asker:
             assert seen(asker.ask(FRANCE, stream=is_stream)) == whole(PARIS)
             assert asker.events[0].outcome.attempts == "main/tiny timeout, spare/tiny"
-        with asked_through(way, backends(main, timeout_s=HANG_S, retries=0)) as asker:
+        with asked_through(way, backends(main, timeout_s=main.longest_silence_s, retries=0)) as asker:
             assert asker.ask(FRANCE, stream=is_stream).outcome == ALONE[way][0]
             assert asker.events[0].outcome.is_stored is not True
             main.thaw()
@@ -173,18 +178,19 @@ class TestHung:
 
     @pytest.mark.parametrize("way", WAYS)
     def test_in_mid_stream(self, main: LocalModelServer, spare: LocalModelServer, way: str) -> None:
-        with asked_through(way, backends(main, spare, timeout_s=HANG_S)) as asker:
+        with asked_through(way, backends(main, spare, timeout_s=main.longest_silence_s)) as asker:
             assert seen(asker.ask(TO_THIRTY, stream=True, at=20, then=main.freeze)) == whole(COUNTED)
             assert asker.events[0].outcome.attempts == "main/tiny broke off, spare/tiny"
         main.thaw()
-        with asked_through(way, backends(main, timeout_s=HANG_S)) as asker:
+        with asked_through(way, backends(main, timeout_s=main.longest_silence_s)) as asker:
             told = asker.ask(TO_THIRTY, stream=True, at=20, then=main.freeze)
             assert told.outcome in (ALONE[way][1], ("APITimeoutError", None))
             assert asker.events[0].outcome.is_stored is False
 
-    def test_no_room_for_a_connection(self, spare: LocalModelServer) -> None:
-        with running(NativeServer()) as server, full(server):
-            with asked_through("sync", backends(server, spare, timeout_s=HANG_S)) as asker:
+    @pytest.mark.parametrize("kind", [NativeServer, without("the system holds 2,048 connections for uvicorn")])
+    def test_no_room_for_a_connection(self, kind: type[LocalModelServer], spare: LocalModelServer) -> None:
+        with running(kind()) as server, full(server):
+            with asked_through("sync", backends(server, spare, timeout_s=server.longest_silence_s)) as asker:
                 assert seen(asker.ask(FRANCE)) == whole(PARIS)
             assert asker.events[0].outcome.attempts == "main/tiny refused, spare/tiny"
 
@@ -220,16 +226,19 @@ class TestComesBack:
             opened_s = time.monotonic()
             assert [answering(asker) for _ in range(5)] == [("spare", "")] * 5
             main.begin_again()
-            assert until(main.is_ready, 30)
+            assert until(main.is_ready, CAN_WAIT_S)
             assert until(lambda: answering(asker) == ("main", ""))
             assert time.monotonic() - opened_s >= 2
             assert [answering(asker) for _ in range(3)] == [("main", "")] * 3
 
     @pytest.mark.parametrize("is_stream", [False, True], ids=["plain", "stream"])
     @pytest.mark.parametrize("way", WAYS)
-    def test_a_model_that_loads_is_no_outage(self, way: str, is_stream: bool) -> None:
+    @pytest.mark.parametrize("kind", [SLOW, without("it listens once it has its model, and never says 503")])
+    def test_a_model_that_loads_is_no_outage(
+        self, kind: Callable[[], LocalModelServer], way: str, is_stream: bool
+    ) -> None:
         """Killed and started anew: no connection for a moment, then 503 for a second, then the answer."""
-        with running(NativeServer(n_ctx=SLOW_START)) as server, asked_through(way, backends(server)) as asker:
+        with running(kind()) as server, asked_through(way, backends(server)) as asker:
             server.kill()
             server.begin_again()
             assert until(server.is_loading)
@@ -237,12 +246,18 @@ class TestComesBack:
             (event,) = asker.events
             assert (event.outcome.attempts, event.http_status, event.outcome.is_stored) == ("", 200, True)
 
-    def test_one_that_does_not_listen_yet(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """To whom it refuses a connection it tells nothing of a model: retries bridge that, then it is waited for."""
+    @pytest.mark.parametrize("kind", [SLOW, TransformersServer], ids=["llama.cpp", "transformers"])
+    def test_one_that_does_not_listen_yet(
+        self, kind: Callable[[], LocalModelServer], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """To whom it refuses a connection it tells nothing of a model: retries bridge that.
+
+        llama.cpp's is then waited for; ``transformers serve`` listens once it has its model, and never says 503.
+        """
         monkeypatch.setattr(retry, "_FIRST_PAUSE_S", 0.5)
         with (
-            running(NativeServer(n_ctx=SLOW_START)) as server,
-            asked_through("proxy", backends(server, retries=8), attempts={"most": 10}) as asker,
+            running(kind()) as server,
+            asked_through("proxy", backends(server, retries=12), attempts={"most": 14}) as asker,
         ):
             server.kill()
             server.begin_again()

@@ -1,4 +1,7 @@
-"""The local model servers as context managers: llama-cpp-python's and llama.cpp's own, on loopback, one tiny model."""
+"""The local model servers as context managers, on loopback, with one tiny model.
+
+They are llama-cpp-python's, llama.cpp's own and ``transformers serve``.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON = ROOT / ".venv-local-model" / "bin" / "python"
-READY = ROOT / ".venv-local-model" / "ready"
+VENV = ROOT / ".venv-local-model"
+PYTHON = VENV / "bin" / "python"
+READY = VENV / "ready"
+FOLDERS = VENV / "models"
 MODEL = Path(__file__).resolve().parent / "model.gguf"
 DRAFT = MODEL.with_name("draft.gguf")
 NAME = "tiny"
@@ -38,7 +43,7 @@ SETTINGS: dict[str, str | int | bool] = {
 
 def is_installed() -> bool:
     """Return whether scripts/local-model has finished its work."""
-    return READY.is_file() and PYTHON.exists()
+    return READY.is_file() and PYTHON.exists() and FOLDERS.is_dir()  # an older one has not the last
 
 
 def _free_port() -> int:
@@ -55,11 +60,16 @@ class LocalModelServer:
     Attributes:
         base_url: For `openai.OpenAI(base_url=...)`; valid while the context is open.
         pid: Of the server process.
+        states: The path that tells whether it answers.
+        longest_silence_s: More than it takes to its first byte, and from one to the next, while it is well.
         log_path: What the server printed; removed when the context closes.
     """
 
     program: tuple[str, ...] = ("-m", "llama_cpp.server")
     defaults = SETTINGS
+    states = "/v1/models"
+    folder = VENV
+    longest_silence_s = 0.5
 
     def __init__(self, *, model: Path = MODEL, start_timeout_s: float = 60.0, **settings: str | int | bool) -> None:
         self._model, self._start_timeout_s = model, start_timeout_s
@@ -156,8 +166,9 @@ class LocalModelServer:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            cwd=self.folder,
             # The server reads its settings from the environment too: give it none.
-            env={"PATH": os.defpath, "PYTHONUNBUFFERED": "1"},
+            env={"PATH": os.defpath, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         )
 
     def _command(self, port: int) -> list[str]:
@@ -171,7 +182,7 @@ class LocalModelServer:
         """What it says of its models; 0 where it says nothing."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
-            connection.request("GET", "/v1/models")
+            connection.request("GET", self.states)
             return connection.getresponse().status
         except (OSError, http.client.HTTPException):
             return 0
@@ -187,3 +198,22 @@ class NativeServer(LocalModelServer):
 
     program = (str(Path(__file__).with_name("native.py")),)
     defaults: dict[str, str | int | bool] = {}  # noqa: RUF012 - never changed
+
+
+class TransformersServer(LocalModelServer):
+    """``transformers serve``, which answers one after the other; settings are its options, as ``default_seed=1``."""
+
+    program = (str(VENV / "bin" / "transformers"), "serve", NAME)
+    defaults: dict[str, str | int | bool] = {"device": "cpu"}  # noqa: RUF012 - never changed
+    states = "/health"  # its list of models is that of a cache of downloads
+    folder = FOLDERS
+    longest_silence_s = 3.0
+
+    def _command(self, port: int) -> list[str]:
+        """The model is the folder of that name beside it: it answers to no other name."""
+        command = [str(PYTHON), *self.program, "--host", "127.0.0.1", "--port", str(port)]
+        return command + [part for name, value in self._settings.items() for part in (_option(name), str(value))]
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import sqlite3
 import sys
 import threading
@@ -111,6 +112,25 @@ def test_a_forked_child_writes_its_own_rows_only(tmp_path):
     assert bench.rows("at_s") == [(7.0,)]
     bench.ledger.close()
     assert bench.rows("at_s") == [(7.0,), (MISS.at_s,)]
+
+
+def test_a_forked_child_that_only_closes_waits_for_no_thread_of_its_parent(tmp_path):
+    bench = Bench(tmp_path / "l.sqlite3")
+    bench.ledger(MISS)
+    bench.ledger._writing.acquire()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            signal.alarm(20)  # ends it, where it hangs
+            bench.ledger.close()
+            code = 0
+        finally:
+            os._exit(code)
+    bench.ledger._writing.release()
+    assert os.waitpid(child, 0)[1] == 0
+    bench.ledger.close()
+    assert bench.rows("at_s") == [(MISS.at_s,)]
 
 
 def test_no_file_stays_open(bench):

@@ -212,6 +212,39 @@ def test_closing_waits_for_a_timer_that_writes(tmp_path):
     assert not bench.troubles.counts
 
 
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_closing_waits_for_a_timer_that_has_taken_all_there_is(tmp_path, is_busy):
+    """Its thread ends with the process: what it had not written then would be lost."""
+    is_writing, may_go_on = threading.Event(), threading.Event()
+    bench = Bench(tmp_path / "l.sqlite3")
+    real = bench.ledger._write
+
+    def write(rows: list[Any], *, busy_s: float) -> None:
+        bench.ledger._write = real  # type: ignore[method-assign]
+        is_writing.set()
+        assert may_go_on.wait(10)
+        if is_busy:
+            busy = sqlite3.OperationalError("database is locked")
+            busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise busy
+        real(rows, busy_s=busy_s)
+
+    bench.ledger._write = write  # type: ignore[method-assign]
+    bench.ledger(MISS)
+    timer = threading.Thread(target=bench.ledger.flush)
+    timer.start()
+    assert is_writing.wait(10)
+    closer = threading.Thread(target=bench.ledger.close)
+    closer.start()
+    closer.join(0.1)
+    assert closer.is_alive(), "it is closed, and its row not written"
+    may_go_on.set()
+    closer.join(10)
+    timer.join(10)
+    assert len(bench.rows()) == 1
+    assert not bench.troubles.counts
+
+
 def test_what_comes_while_a_batch_is_written_waits_for_the_next_time(tmp_path):
     """Else a busy process would write without end, a few rows at a time, each with its own trip to the disk."""
     bench = Bench(tmp_path / "l.sqlite3")

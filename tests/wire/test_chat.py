@@ -218,6 +218,16 @@ def test_the_terms_of_service(tier: object, expected: str) -> None:
     assert found.service_tier == expected
 
 
+def test_only_for_a_prompt_of_known_length_is_a_missing_count_estimated() -> None:
+    answer = {"choices": [{"message": {"content": "x" * 9}}], "usage": {"prompt_tokens": 1}}
+    assert usage_of(answer) == Usage(1, 0)
+    assert usage_of(answer, prompt_tokens=5) == Usage(1, 3)
+    assert usage_of({**answer, "usage": {"completion_tokens": 2}}, prompt_tokens=5) == Usage(5, 2)
+    assert usage_of({**answer, "usage": {"prompt_tokens": -1}}, prompt_tokens=5) is None, "it says nothing"
+    vectors = {"data": [{"embedding": [0.5] * 99}], "usage": {"prompt_tokens": 6, "total_tokens": 6}}
+    assert usage_of(vectors, prompt_tokens=5) == Usage(6, 0), "of vectors no answer is billed"
+
+
 def test_usage_may_be_absent() -> None:
     assert usage_of({}) is None
 

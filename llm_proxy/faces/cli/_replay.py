@@ -88,6 +88,18 @@ class Replayed:
     spent_usd: float = 0.0
 
 
+@dataclass(slots=True)
+class _Made:
+    """One request: when, how it ended, and what it took; dollars where the name says so."""
+
+    at_s: float
+    began_s: float
+    status: int = 0
+    usage: Usage | None = None
+    error: str = ""
+    usd: float = 0.0
+
+
 class Replay:
     """Plans and asks.
 
@@ -114,7 +126,7 @@ class Replay:
                 "(--tenant-key-env), or set cache.tenant"
             )
         self._config, self._caller, self._terms, self._count = config, caller, terms, count
-        self._runtime: Runtime = Runtime(load(config, observe={"ledger": False, "outcomes": False}))
+        self._runtime: Runtime = Runtime(load(config, observe={"outcomes": False}))
         self._runtime.prices.warm()
         if self._runtime.cache is None:
             raise ConfigError("the cache is switched off: set cache.enabled")
@@ -241,26 +253,57 @@ class Replay:
         from llm_proxy.types import Usage
         from llm_proxy.wire.chat import usage_of
 
+        self._count.asked += 1
+        worst, made = Usage(_prompt_tokens(ask.body), tokens), _Made(time.time(), time.perf_counter())
+        answer, usage = None, None
+        try:
+            response = client.post(**self._request_for(ask, tokens))
+            made.status = response.status_code
+            answer = response.json() if made.status == 200 else None
+            if isinstance(answer, dict):
+                made.usage = usage_of(answer, prompt_tokens=worst.prompt_tokens)
+                usage = made.usage or worst
+        except (httpx.TimeoutException, httpx.RemoteProtocolError, httpx.ReadError, ValueError) as exc:
+            usage, made.error = worst, type(exc).__name__  # it may have been answered, and billed
+        except httpx.HTTPError as exc:
+            made.error = type(exc).__name__
+        made.usd = (self._usd(usage, ask.target) or 0.0) if usage is not None else 0.0
+        self._count.spent_usd += made.usd
+        self._book(ask, made)
+        return answer if isinstance(answer, dict) else None
+
+    def _request_for(self, ask: Ask, tokens: int) -> dict[str, Any]:
         backend, _, model = ask.target.partition("/")
         settings = self._config.backends[backend]
         key = settings.key()
-        headers = {"authorization": f"Bearer {key}"} if key else {}
         body = {name: value for name, value in ask.body.items() if name not in _OWN}
-        body |= {"model": model, "max_tokens": tokens}
-        self._count.asked += 1
-        worst = Usage(_prompt_tokens(ask.body), tokens)
-        try:
-            response = client.post(f"{settings.base_url}/chat/completions", json=body, headers=headers)
-            answer = response.json() if response.status_code == 200 else None
-        except (httpx.TimeoutException, httpx.RemoteProtocolError, httpx.ReadError, ValueError):
-            self._count.spent_usd += self._usd(worst, ask.target) or 0.0  # it may have been answered, and billed
-            return None
-        except httpx.HTTPError:
-            return None
-        if not isinstance(answer, dict):
-            return None
-        self._count.spent_usd += self._usd(usage_of(answer) or worst, ask.target) or 0.0
-        return answer
+        return {
+            "url": f"{settings.base_url}/chat/completions",
+            "headers": {"authorization": f"Bearer {key}"} if key else {},
+            "json": body | {"model": model, "max_tokens": tokens},
+        }
+
+    def _book(self, ask: Ask, made: _Made) -> None:
+        """Have the ledger know of a request: a call that the cache was not asked for."""
+        from llm_proxy.observe.events import CallEvent
+        from llm_proxy.types import Outcome
+
+        ledger = self._runtime.ledger
+        if ledger is None:
+            return
+        backend, _, model = ask.target.partition("/")
+        route = self._runtime.selector.resolve(self._request(ask.body)).route
+        outcome = Outcome("bypass", detail="replay", backend=backend, model=model, route=route, cost_usd=made.usd)
+        ledger(
+            CallEvent(
+                at_s=made.at_s,
+                outcome=outcome,
+                latency_s=time.perf_counter() - made.began_s,
+                http_status=made.status,
+                usage=made.usage,
+                error=made.error,
+            )
+        )
 
     def _answered(self, ask: Ask, answer: Any) -> None:
         from llm_proxy.cache.judge import Normalised
