@@ -102,7 +102,7 @@ def _called(
     with ThreadPoolExecutor(callers) as pool:
         list(pool.map(call, range(len(known)), known))
     billed = _bill(target) - billed_before[0]
-    sends = runtime.engine._attempts
+    sends = runtime.engine._chains._sends
     acceptance, length = 0.0, 0
     if isinstance(sends, Drafting):
         goodput = sends._goodput

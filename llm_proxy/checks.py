@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .cache.judge import ModelJudge, judge_named, normalised
 from .engine.allowance import Allowance
 from .engine.attempts import Attempts
+from .engine.chains import Chains, servers_of
 from .engine.shadow import Checker
 from .errors import ConfigError
 
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
     from .engine.cascade import Cascade
     from .engine.gate import Gate
     from .engine.outgoing import Dispatcher
-    from .engine.ports import Clock, Pricer, QuestionEncoder, Quoter, Scorer, Sends
+    from .engine.ports import Clock, Homes, Pricer, QuestionEncoder, Quoter, Scorer, Sends
     from .engine.settle import Settler
     from .observe.events import CheckEvent, Troubles
     from .observe.ledger import Ledger
     from .route.scorer import AnswerScorer, LazyScorer
     from .types import Outcome
 
-__all__ = ["LEDGER_NAME", "attempts_for", "cascade_for", "checker_for", "hit_named", "scorer_for"]
+__all__ = ["LEDGER_NAME", "attempts_for", "cascade_for", "chains_for", "checker_for", "hit_named", "scorer_for"]
 
 LEDGER_NAME = "ledger.sqlite3"
 
@@ -153,6 +154,19 @@ def attempts_for(
         clock=clock,
         troubles=troubles,
     )
+
+
+def chains_for(config: Config, sends: Sends, settler: Settler, clock: Clock, troubles: Troubles) -> Chains:
+    """What sends calls, those that go on from a response to who keeps it."""
+    routes = [[one.partition("/")[::2] for one in route.candidates] for route in config.routes.values()]
+    if not any(len(servers_of(config, pairs)) > 1 for pairs in routes):
+        return Chains(config, sends, homes=None, address_of=str, settler=settler, troubles=troubles)
+    from .route.homes import HOMES_NAME, FileHomes, MemoryHomes, address_of
+
+    path = config.cache.directory / HOMES_NAME
+    is_shared = config.cache.store == "disk"
+    homes: Homes = FileHomes(path, time=clock.time) if is_shared else MemoryHomes(time=clock.time)
+    return Chains(config, sends, homes=homes, address_of=address_of, settler=settler, troubles=troubles)
 
 
 def hit_named(config: Config, hit_id: str, ledger: Ledger | None = None) -> Outcome:

@@ -19,7 +19,7 @@ from .backends.prices import Prices
 from .backfill import Backfill
 from .boarding import Flights
 from .cache.resting import RestingCache
-from .checks import LEDGER_NAME, attempts_for, cascade_for, checker_for, hit_named, scorer_for
+from .checks import LEDGER_NAME, attempts_for, cascade_for, chains_for, checker_for, hit_named, scorer_for
 from .clocks import SystemClock
 from .config import Config, EncoderConfig, load
 from .drafts import drafting_for
@@ -142,6 +142,8 @@ class Runtime:
         attempts = attempts_for(config, dispatcher, settler, clock, troubles, gate=gate, prices=prices)
         scorer = scorer_for(config, self.encoder, troubles)
         cascade = cascade_for(config, dispatcher, settler, clock, gate=gate, scorer=scorer, troubles=troubles)
+        sends = drafting_for(self, attempts, dispatcher, settler, gate=gate, scorer=scorer)
+        self.chains = chains_for(config, sends, settler, clock, troubles)
         self.engine = Engine(
             config,
             cache=answers,
@@ -150,7 +152,7 @@ class Runtime:
             settler=settler,
             checker=self.checker,
             cascade=cascade,
-            attempts=drafting_for(self, attempts, dispatcher, settler, gate=gate, scorer=scorer),
+            chains=self.chains,
             learner=self.learning.learner,
             gate=gate,
             clock=clock,
@@ -244,10 +246,9 @@ class Runtime:
                 self.cache.close()
             except LLMProxyError as exc:
                 self.troubles.note("cache", exc)
-        self.learning.close()
-        self.gate.close()
-        if self.ledger is not None:
-            self.ledger.close()
+        for part in (self.learning, self.gate, self.chains, self.ledger):
+            if part is not None:
+                part.close()
 
     def after_fork(self, *, is_quiet: bool) -> None:
         """Take new parts in a child; those of the parent are neither used nor closed nor collected.
@@ -256,7 +257,7 @@ class Runtime:
             is_quiet: No other thread was inside llm-proxy at the fork. Else modules may be half imported for ever,
                 and calls are passed on without cache and encoder.
         """
-        stores = self.cache, self.ledger, self.learning, self.gate
+        stores = self.cache, self.ledger, self.learning, self.gate, self.chains
         _inherited.append((*stores, self.encoder, self.driver, self.async_driver, self._pool))
         if self._is_closed:
             self._lock = threading.RLock()

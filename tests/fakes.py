@@ -22,6 +22,7 @@ from llm_proxy.engine.allowance import Allowance
 from llm_proxy.engine.asking import Asking
 from llm_proxy.engine.attempts import Attempts
 from llm_proxy.engine.cascade import Cascade
+from llm_proxy.engine.chains import Chains
 from llm_proxy.engine.flow import Engine
 from llm_proxy.engine.learn import Learner, Way
 from llm_proxy.engine.near import NearMisses
@@ -33,6 +34,7 @@ from llm_proxy.errors import CacheError
 from llm_proxy.limits import gate_for
 from llm_proxy.observe.events import CallEvent, CheckEvent, Troubles
 from llm_proxy.route.costs import CostEstimator
+from llm_proxy.route.homes import address_of
 from llm_proxy.route.second import AsGood, SecondOpinion
 from llm_proxy.route.select import Selector
 from llm_proxy.testing import FakeClock, FakeEncoder
@@ -176,6 +178,8 @@ class Rig:
     keeps_outcomes: bool = True
     has_cold_starts: bool = False
     """Whether servers on this machine may have to load first."""
+    homes: Any = None
+    """Where responses are kept."""
     has_costs: bool = False
     """Whether the selector estimates what asking takes."""
 
@@ -267,6 +271,14 @@ class Rig:
         )
         sends = self.near if self.config.uses_near_misses else self.attempts
         self.drafting = drafting_for(self, sends, self.dispatcher, self.settler, gate=self.gate, scorer=self.scorer)
+        self.chains = Chains(
+            self.config,
+            self.drafting,
+            homes=self.homes,
+            address_of=address_of,
+            settler=self.settler,
+            troubles=self.troubles,
+        )
         self.engine = Engine(
             self.config,
             cache=self.cache,
@@ -277,7 +289,7 @@ class Rig:
             cascade=self.cascade if any(route.cascade for route in self.config.routes.values()) else None,
             learner=self.learner,
             gate=self.gate,
-            attempts=self.drafting,
+            chains=self.chains,
             clock=self.clock,
             troubles=self.troubles,
         )

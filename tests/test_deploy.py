@@ -73,6 +73,18 @@ def test_the_image_runs_as_nobody_in_particular() -> None:
     assert not re.search(r"api[_-]?key\s*=\s*\S", DOCKERFILE, re.IGNORECASE)
 
 
+def test_the_image_adds_a_user_that_its_base_has_not() -> None:
+    """Debian's base-passwd brings some; `useradd` fails for them, and the build with it."""
+    debian = "root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc _apt nobody"
+    [name] = re.findall(r"useradd .*nologin (\S+)", dict(instructions_of("useradd"))["RUN"])
+    assert name not in debian.split()
+    assert f"--owner {name} --group {name} " in DOCKERFILE
+
+
+def instructions_of(word: str) -> list[tuple[str, str]]:
+    return [(name, text) for name, text in instructions() if word in text]
+
+
 def test_what_is_copied_is_there_and_let_in() -> None:
     let_in = {line[1:] for line in (FOLDER / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"}
     for name, text in instructions():

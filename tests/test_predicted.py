@@ -44,7 +44,7 @@ class Bench:
     @property
     def predictions(self) -> Predictions:
         """What was learnt of them."""
-        found = self.runtime.engine._attempts
+        found = self.runtime.engine._chains._sends
         assert isinstance(found, NearMisses)
         return found.predictions
 

@@ -39,7 +39,8 @@ class Call:
     call tells which way to ask takes less, and ``is_checked`` whether the last candidate is asked in any case.
     ``spent_usd`` is what was paid for answers that nobody gets; ``tried`` is what a cascade thought of those that were
     looked at, and ``attempts`` what became of each request, where there was more than one.
-    ``is_over`` says that what became of the last one is known, and booked.
+    ``is_over`` says that what became of the last one is known, and booked. ``kept_by`` is the backend that keeps the
+    response which the call goes on from, where its route would have chosen else.
     """
 
     request: ChatRequest
@@ -66,14 +67,16 @@ class Call:
     is_checked: bool = False
     attempts: tuple[str, ...] = ()
     is_over: bool = False
+    kept_by: str = ""
 
     @property
     def outcome(self) -> Outcome:
         """What there is to say while nothing was found."""
+        detail = self.bypass or self.detail
         return Outcome(
             "bypass" if self.bypass else "miss",
             forward=None if self.bypass else self.forward,
-            detail=self.bypass or self.detail,
+            detail=f"{detail}; kept-by={self.kept_by}" if self.kept_by else detail,
             key=self.fingerprint.key if self.fingerprint else "",
             backend=self.destination.backend,
             route=self.destination.route,

@@ -152,7 +152,7 @@ def _tenant_by_key(credentials: tuple[tuple[str, str], ...], accounts: tuple[str
 
 
 def owner_of(call_id: str, tenant: str) -> str:
-    """Who may give feedback on an answer, as a hash: it tells nothing of the tenant, and is another for each answer."""
+    """Who may speak of an answer or go on from it, as a hash: it tells nothing of the tenant, and differs by answer."""
     return _digest([call_id, tenant])[:32]
 
 

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, assert_never
 
 from llm_proxy.cache.turns import Turns
 from llm_proxy.errors import CacheError, LimitReached, LLMProxyError, WireError
-from llm_proxy.types import Bypass, HitKind, Outcome
+from llm_proxy.types import CHAT, Bypass, HitKind, Outcome
 from llm_proxy.wire.apis import recorder_for, replay_as
-from llm_proxy.wire.chat import error_body
 
 from .call import Call
 from .effects import Flow, Late, await_flight, board, compute, forward, launch
@@ -22,6 +21,7 @@ from .encoding import in_time
 from .fingerprint import fingerprint, narrowed
 from .flights import Failed, Joined, Lacking, Landed, Leading, Sharing, Ticket
 from .ports import Answer, Live, Ready
+from .refusing import absent
 from .shadow import Doubted, Hit
 
 if TYPE_CHECKING:
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from llm_proxy.types import ChatRequest, Fingerprint, Head, Outgoing
 
     from .cascade import Cascade
+    from .chains import Chains
     from .flights import Flight
     from .gate import Gate
     from .learn import Learner
     from .outgoing import Dispatcher
-    from .ports import Clock, QuestionEncoder, Sends
+    from .ports import Clock, QuestionEncoder
     from .settle import Settler
     from .shadow import Checker
 
@@ -60,14 +61,14 @@ class Engine:
         cascade: Cascade | None,
         learner: Learner,
         gate: Gate,
-        attempts: Sends,
+        chains: Chains,
         clock: Clock,
         troubles: Troubles,
     ) -> None:
         self._config = config
         self._cache, self._encoder = cache, encoder
         self._dispatcher, self._settler, self._checker, self._cascade = dispatcher, settler, checker, cascade
-        self._learner, self._gate, self._attempts = learner, gate, attempts
+        self._learner, self._gate, self._chains = learner, gate, chains
         self._clock, self._troubles = clock, troubles
 
     @property
@@ -86,7 +87,8 @@ class Engine:
         """
         call = Call(request, self._dispatcher.resolve(request), self._clock.monotonic())
         try:
-            answer = yield from self._from_cache(call)
+            answer: Answer | None = None if request.api == CHAT else (yield from self._chains.refused(call))
+            answer = answer or (yield from self._from_cache(call))
             if answer is None:
                 try:
                     answer = yield from self._from_upstream(call)
@@ -135,7 +137,7 @@ class Engine:
         found = fingerprint(call.request, destination=call.destination.identity, settings=self._config.cache)
         if isinstance(found, Bypass) or self._cache is None:
             call.bypass = found.reason if isinstance(found, Bypass) else "disabled"
-            return self._absent(call) if controls.only_if_cached else None
+            return absent(call, self._settler) if controls.only_if_cached else None
         call.fingerprint = found
         if controls.no_cache:
             call.forward = "request"
@@ -146,7 +148,7 @@ class Engine:
             return hit
         ticket = self._new_ticket(call, found)  # an exact hit does without
         if controls.only_if_cached:
-            return (yield from self._semantic(call, ticket, cache)) or self._absent(call)
+            return (yield from self._semantic(call, ticket, cache)) or absent(call, self._settler)
         shared = yield from self._in_flight(call, ticket)
         if shared is not None:
             return shared
@@ -320,14 +322,6 @@ class Engine:
         call.is_tending_due = self._settler.hit(request, entry, outcome, call.started_s)
         return Ready(200, (("content-type", replayed.content_type), *outcome.headers), replayed.body, outcome)
 
-    def _absent(self, call: Call) -> Ready:
-        """One reason in the ledger, whatever was near. Source: RFC 9111 section 5.2.1.7."""
-        outcome = call.outcome.with_changes(status="refused", forward="")
-        self._settler.passed(call.request, outcome.with_changes(detail="not-cached"), call.started_s, status=504)
-        body = error_body("no stored answer, and only-if-cached was asked for", type="cache_miss", code="not_cached")
-        kind, again = ("content-type", "application/json"), ("x-should-retry", "false")  # openai retries a 504
-        return Ready(504, (kind, again, *outcome.headers), body, outcome)
-
     # -- 6 to 8: from upstream -----------------------------------------------------------------------------------
 
     def _from_upstream(self, call: Call) -> Flow[Answer]:
@@ -357,11 +351,11 @@ class Engine:
             outgoing = yield from self._route(call)
             steps = cascade.weighed(call, steps) if cascade is not None and steps else ()
         if cascade is None or not steps:
-            return outgoing, self._attempts.asking(call, outgoing)
+            return outgoing, self._chains.asking(call, outgoing)
         return cascade.turn_to(call, steps[0]), cascade.asking(call, steps)
 
     def _route(self, call: Call) -> Flow[Outgoing]:
-        if call.destination.route:
+        if call.destination.route and not call.destination.backend:  # else it was turned to who can go on
             encoding = yield from self._dispatcher.encoded(call)
             decision = self._dispatcher.decide(call.request, call.destination, encoding, call.ticket)
             if call.ticket:

@@ -109,7 +109,8 @@ class Learner:
 
     def id_for(self, call: Call) -> str:
         """What will name a call; empty where it is not kept: no route decides, or its caller wants nothing stored."""
-        is_kept = self._is_kept and call.destination.route and not call.request.controls.no_store
+        is_decided = call.destination.route and not call.kept_by
+        is_kept = self._is_kept and is_decided and not call.request.controls.no_store
         return self._new_id() if is_kept else ""
 
     def served(self, hit: Hit) -> None:

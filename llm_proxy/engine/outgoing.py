@@ -11,6 +11,7 @@ from llm_proxy.errors import LLMProxyError
 from llm_proxy.route.base import Decision
 from llm_proxy.types import Outgoing
 
+from .chains import at_one_server, goes_on_from
 from .effects import Flow, Late
 from .encoding import in_time
 from .fingerprint import conversation_of
@@ -140,7 +141,7 @@ class Dispatcher:
     def ladder(self, request: ChatRequest, destination: Destination) -> tuple[tuple[str, str], ...]:
         """Candidates of a route that can take a request, weakest first; none where the router is in trouble."""
         try:
-            return self._selector.ladder(request, destination)
+            return self._knowing(request, destination, self._selector.ladder(request, destination))
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the strongest candidate is asked
             self._troubles.note("router", exc)
             return ()
@@ -180,10 +181,18 @@ class Dispatcher:
     def fallbacks(self, request: ChatRequest, destination: Destination, cause: str) -> Sequence[tuple[str, str]]:
         """Who may be asked instead of a destination's backend, the best first; nobody in case of trouble."""
         try:
-            return self._selector.fallbacks(request, destination, cause)
+            return self._knowing(request, destination, self._selector.fallbacks(request, destination, cause))
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: what the backend said is handed on
             self._troubles.note("router", exc)
             return ()
+
+    def _knowing(
+        self, request: ChatRequest, destination: Destination, pairs: Sequence[tuple[str, str]]
+    ) -> tuple[tuple[str, str], ...]:
+        """Those of some candidates that know what a call goes on from: all but for what one server alone keeps."""
+        if not destination.backend or not goes_on_from(request):
+            return tuple(pairs)
+        return at_one_server(self._config, pairs, destination.backend)
 
     def _decided(self, request: ChatRequest, destination: Destination, encoding: Encoding | None) -> Decision:
         """Who answers for a route in one call: of a cascade its last, whose answer nobody has to look at."""

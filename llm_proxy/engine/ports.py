@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from llm_proxy.backends.base import Ask
     from llm_proxy.encode.base import Encoding
-    from llm_proxy.route.base import Amounts, Decision, Destination, Expected, Finished, Reply, Size
+    from llm_proxy.route.base import Amounts, Decision, Destination, Expected, Finished, Home, Reply, Size
     from llm_proxy.route.looks import Weigher
     from llm_proxy.types import JSON, ChatRequest, Head, HeaderList, Outcome, Outgoing, Usage
 
@@ -27,6 +27,7 @@ __all__ = [
     "Chooser",
     "Clock",
     "Foresight",
+    "Homes",
     "Judge",
     "Line",
     "Live",
@@ -282,6 +283,19 @@ class Starts(Protocol):
 
     def is_loading(self, status: int, body: bytes) -> bool:
         """Whether an answer says that the model is being loaded."""
+
+
+class Homes(Protocol):
+    """Where responses are kept; see `llm_proxy.route.homes`. Both may wait for a file, and raise `CacheError`."""
+
+    def keep(self, mark: str, home: Home) -> None:
+        """Have it known where a response is kept, by its mark."""
+
+    def find(self, mark: str) -> Home | None:
+        """Where a response is kept; None where that is not known."""
+
+    def close(self) -> None:
+        """Release files; calling it again is safe."""
 
 
 class Foresight(Protocol):

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from llm_proxy.engine.refusing import OWN_HEADERS
 from llm_proxy.wire.chat import error_body
 from llm_proxy.wire.sse import encode_event
 
@@ -22,6 +23,7 @@ from ._http import httpx
 
 if TYPE_CHECKING:
     from llm_proxy.drive import Served
+    from llm_proxy.holders import Holder
     from llm_proxy.types import HeaderList
 
 __all__ = [
@@ -39,14 +41,6 @@ Whole = Callable[[int, bytes, bytes], bool]
 logger = logging.getLogger("llm_proxy")
 BROKEN = (httpx.TransportError, ConnectionError)
 """What reading an upstream's answer may raise; the second of them where the reading itself was interrupted."""
-OWN_HEADERS = (
-    ("content-type", "application/json"),
-    ("cache-control", "no-store"),
-    ("x-content-type-options", "nosniff"),
-    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
-    ("referrer-policy", "no-referrer"),
-)
-"""Headers of what the proxy itself says: JSON that no page may run, frame or keep."""
 WHOLE = "llm_proxy.whole"
 """Among the extensions of a scope: what sends an answer with one write, see `llm_proxy.faces._connections`."""
 _GRACE_S = 0.05  # most hits are over by then, and a listener for each would cost more than the hit
@@ -81,6 +75,8 @@ class Refused(Exception):
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.must_close, self.headers = status, code, must_close, headers
+        self.holder: Holder | None = None
+        """Who holds the issued key that asks too often."""
 
 
 class Caller:

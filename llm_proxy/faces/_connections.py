@@ -8,13 +8,16 @@
 A refused caller who still sends is read on for a moment and not listened to: a socket that is closed with bytes unread
 is reset, and a reset takes the answer away that the caller has not read yet (RFC 9112, section 9.6).
 
-uvicorn itself bounds only how long a connection may be idle between two requests, and the head for h11 alone.
+uvicorn itself bounds only how long a connection may be idle between two requests, and the head for h11 alone. And it
+reads no further while requests wait in line behind one that is answered: that their caller has left it does not see,
+and would tell the last of them alone. So it is looked for there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import select
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -38,6 +41,7 @@ _PROTOCOLS = {
 _LAST_S = 0.3  # longer than a request is on its way
 _LINGER_S, _LINGER_BYTES = 1.0, 1 << 20  # of a caller who was refused and sends on
 _LINES: dict[int, bytes] = {status.value: f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_LOOK_S = 0.25  # how often it is looked whether the caller of requests in line has left
 _BEYOND = 256  # connections over the limit that are told so; the rest are closed without a word
 _REASONS = {
     400: "Bad Request",
@@ -80,6 +84,8 @@ class _Watched(asyncio.Protocol):
     _is_draining = False
     _is_upgraded = False
     _lingering: asyncio.TimerHandle | None = None
+    _looking: asyncio.TimerHandle | None = None
+    _ahead: tuple[Any, ...] = ()
     _unheard_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -97,8 +103,13 @@ class _Watched(asyncio.Protocol):
         """Forget about all waiting."""
         self._forget()
         self._move_on()
-        if self._lingering is not None:
-            self._lingering.cancel()
+        for timer in (self._lingering, self._looking):
+            if timer is not None:
+                timer.cancel()
+        for cycle in self._ahead:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -116,6 +127,8 @@ class _Watched(asyncio.Protocol):
         cycle = self.cycle
         if self._is_draining and cycle is not None and cycle is not before:
             _make_last(cycle)
+        if self.flow.read_paused and self._looking is None and (self._ahead or _is_answered_next(cycle)):
+            self._looking = self.loop.call_later(_LOOK_S, self._look)
         if cycle is before and not had_body and (cycle is None or not cycle.more_body):
             self._take_in_head(len(data), is_answering=cycle is not None and not cycle.response_complete)
             return
@@ -147,9 +160,23 @@ class _Watched(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Keep the headers apart from what a chunked body brings after it; called by httptools."""
+        ahead = self.cycle
         super().on_headers_complete()  # type: ignore[misc]
+        if ahead is not None and not ahead.response_complete:
+            self._ahead = (*self._ahead, ahead)
         self.scope["headers"] = list(self.scope["headers"])
         self.scope["extensions"] = {WHOLE: partial(_write_whole, self.cycle)}
+
+    def _look(self) -> None:
+        """See whether the caller of requests in line is still there, as long as nothing is read of what it sends."""
+        self._looking = None
+        self._ahead = tuple(cycle for cycle in self._ahead if not cycle.response_complete)
+        if self.transport.is_closing() or not self.flow.read_paused:
+            return
+        if _has_left(self.transport):
+            self.transport.abort()
+        else:
+            self._looking = self.loop.call_later(_LOOK_S, self._look)
 
     def _take_in_head(self, size: int, *, is_answering: bool) -> None:
         """Count what comes of the next request, which may be while this one's answer is under way."""
@@ -301,6 +328,21 @@ def _write_whole(cycle: Any, status: int, head: bytes, body: bytes) -> bool:
         cycle.transport.close()
     cycle.on_response()
     return True
+
+
+def _is_answered_next(cycle: Any) -> bool:
+    """Whether a request that is all there waits for its answer: h11 reads no further then."""
+    return cycle is not None and not cycle.more_body and not cycle.response_complete
+
+
+def _has_left(transport: asyncio.Transport) -> bool:
+    """Whether the caller has closed its side, which a system may tell where nobody reads; else it has not."""
+    closed = getattr(select, "POLLRDHUP", 0)
+    if not closed:
+        return False
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), closed)
+    return bool(poll.poll(0))
 
 
 async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:

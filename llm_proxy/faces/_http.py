@@ -88,7 +88,11 @@ def alone(response: Any) -> Any:
 
 
 def _state_of(stream: Any) -> Any:
-    """What reads HTTP/1.1 (`h11.Connection`) behind a stream of the family's own transport; None for another."""
+    """What reads HTTP/1.1 (`h11.Connection`) behind a stream of the family's own transport; None for another.
+
+    By private names: the families tell nobody what came behind an answer. `tests/faces/test_left_over.py` fails where a
+    version of theirs has others.
+    """
     pooled = getattr(getattr(stream, "_httpcore_stream", None), "_stream", None)
     return getattr(getattr(pooled, "_connection", None), "_h11_state", None)
 

@@ -110,12 +110,14 @@ class Admission:
             raise Refused(401, "this proxy needs one of its own keys as bearer token", code="invalid_api_key")
         wait_s = self._paces.wait_s(holders[0]) if is_counted else 0.0
         if wait_s:
-            raise Refused(
+            refused = Refused(
                 429,
                 f"this key may ask {holders[0].requests_per_minute} times a minute; wait {math.ceil(wait_s)} s",
                 code="rate_limit_exceeded",
                 headers=(("retry-after", str(math.ceil(wait_s))),),
             )
+            refused.holder = holders[0]
+            raise refused
         return holders[0]
 
     def admit_watcher(self, headers: Mapping[str, str], passed: Mapping[str, str]) -> None:

@@ -28,12 +28,13 @@ from llm_proxy.wire.apis import parse_call
 from llm_proxy.wire.chat import error_body
 
 from . import feedback, openapi
-from ._apis import PATHS, why_not_routed
+from ._apis import PATHS
 from ._asgi_io import BROKEN, OWN_HEADERS, WHOLE, Caller, Refused, relay
 from ._bodies import Unfinished
 from ._headers import end_to_end, read_headers
 from ._http import httpx
 from ._models import list_models, named_model
+from ._refusals import Refusals
 from ._upstream import NO_WEBSOCKETS, Upstream, passed_url, translated
 from ._websocket import pass_websocket, refuse_websocket
 from .admission import Admission, without_credentials
@@ -70,7 +71,8 @@ class ProxyApp:
         self.admission = Admission(runtime)
         self._unfinished = Unfinished(runtime.config.server.max_unfinished_bytes)
         self._upstream = Upstream(transport, client=runtime.config.server.client)
-        self._dashboard = Dashboard(runtime, self.admission)
+        self._refusals = Refusals(runtime)
+        self._dashboard = Dashboard(runtime, self.admission, refused=self._refusals.by_status)
         self._is_started = False
 
     @property
@@ -123,6 +125,8 @@ class ProxyApp:
                 self.admission.measure(scope, head_bytes)
                 served = await self._answer(scope, headers, passed, caller)
             except (Refused, BackendError, *BROKEN) as exc:
+                if isinstance(exc, Refused):
+                    self._refusals.count(exc)
                 served = _refusal(exc, is_body_awaited="expect" in headers and not caller.has_sent_all)
             except Exception as exc:  # noqa: BLE001 - the last boundary: callers see an error in OpenAI's form
                 self._runtime.troubles.note("server", exc)
@@ -148,12 +152,20 @@ class ProxyApp:
             if scope["method"] not in {"GET", "HEAD"}:
                 raise _not_for(scope["method"], path, "GET, HEAD")
             return await self._plain(path, headers, passed)
-        holder = self.admission.admit(headers, passed)
-        said = None
-        if feedback.HEADER in headers:
-            said = await feedback.heard_async(self._runtime, headers[feedback.HEADER], passed, holder)
-        scope, headers, passed = _for_others(scope, headers, passed, is_issued=holder is not None)
-        served = await self._admitted(scope, headers, passed, caller, holder)
+        holder = None
+        try:
+            holder = self.admission.admit(headers, passed)
+            said = None
+            if feedback.HEADER in headers:
+                said = await feedback.heard_async(self._runtime, headers[feedback.HEADER], passed, holder)
+            own, headers, others = _for_others(scope, headers, passed, is_issued=holder is not None)
+            served = await self._admitted(own, headers, others, caller, holder)
+        except Refused as exc:
+            holder = holder or exc.holder
+            is_call = path in PATHS and scope["method"] == "POST"
+            if is_call and (holder is not None or exc.status not in _UNKNOWN):
+                self._refusals.book(exc, PATHS[path], passed, holder)
+            raise
         return served if said is None else replace(served, headers=[*served.headers, (feedback.HEADER, said)])
 
     async def _plain(self, path: str, headers: Mapping[str, str], passed: Mapping[str, str]) -> Served:
@@ -216,9 +228,6 @@ class ProxyApp:
             call = parse_call(raw, api=api, headers=headers, received_s=self._runtime.clock.time())
         except WireError as exc:
             raise Refused(400, str(exc)) from exc
-        refusal = why_not_routed(self._runtime, call)
-        if refusal:
-            raise Refused(400, refusal, code="route_not_possible")
         # A query may change the answer and is not part of any key, so nothing is looked up or stored.
         return replace(call, controls=replace(call.controls, no_store=True)) if has_query else call
 
@@ -367,6 +376,7 @@ def _not_for(method: str, path: str, allowed: str) -> Refused:
     return Refused(405, f"{method} is not for {path}", headers=(("allow", allowed),), must_close=True)
 
 
+_UNKNOWN = (401, 403)  # whoever holds no issued key and is refused so was not let in
 _PLAIN = ("", "identity")
 _PLAIN_PATHS = frozenset({"/healthz", "/readyz", openapi.PATH})
 _TROUBLE = error_body("llm-proxy is in trouble with this request; its log says more", type="server_error")

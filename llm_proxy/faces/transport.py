@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from llm_proxy.errors import WireError
-from llm_proxy.types import Head, Outcome
+from llm_proxy.types import Head
 from llm_proxy.wire.apis import parse_call
-from llm_proxy.wire.chat import error_body
 
 from . import feedback
-from ._apis import api_at, why_not_routed
+from ._apis import api_at
 from ._engine import runtime_for
 from ._headers import decoded, merged
 from ._http import alone, byte_streams, httpx, module_of
@@ -62,9 +61,6 @@ class ProxyTransport(httpx.BaseTransport):
         if call is None:
             response: httpx.Response = alone(inner.handle_request(request))
             return response
-        refusal = why_not_routed(self.runtime, call)
-        if refusal:
-            return _refused(request, refusal)
 
         def send(outgoing: Outgoing) -> Head:
             return _head(alone(inner.handle_request(_rebuilt(request, outgoing))))
@@ -106,9 +102,6 @@ class AsyncProxyTransport(httpx.AsyncBaseTransport):
         if call is None:
             response: httpx.Response = alone(await inner.handle_async_request(request))
             return response
-        refusal = why_not_routed(self.runtime, call)
-        if refusal:
-            return _refused(request, refusal)
 
         async def send(outgoing: Outgoing) -> Head:
             return _head(alone(await inner.handle_async_request(_rebuilt(request, outgoing))))
@@ -149,16 +142,6 @@ def _taken(request: httpx.Request) -> tuple[str, dict[str, str]]:
 
 def _told(response: httpx.Response, said: str) -> httpx.Response:
     response.headers[feedback.HEADER] = said
-    return response
-
-
-def _refused(request: httpx.Request, message: str) -> httpx.Response:
-    response: httpx.Response = module_of(request).Response(
-        400,
-        headers=[("content-type", "application/json")],
-        content=error_body(message, type="invalid_request_error", code="route_not_possible", param="model"),
-        extensions={"llm_proxy": Outcome("bypass", detail="refused")},
-    )
     return response
 
 

@@ -69,6 +69,7 @@ class Sums:
         miss: Calls asked upstream and looked up before.
         bypass: Calls with which the cache has nothing to do.
         refused: Calls that llm-proxy itself refused, e.g. for a budget.
+        other: Calls of a sort that a newer version has booked, and this one does not know.
         errors: Calls that did not end as they should, and answers with a status of 400 or more.
         saved_usd: Money that hits did not cost.
         cost_usd: Money that calls cost, where prices are known.
@@ -90,6 +91,7 @@ class Sums:
     miss: int = 0
     bypass: int = 0
     refused: int = 0
+    other: int = 0
     errors: int = 0
     saved_usd: float = 0.0
     cost_usd: float = 0.0
@@ -108,7 +110,7 @@ class Sums:
     @property
     def calls(self) -> int:
         """All calls."""
-        return self.exact + self.semantic + self.miss + self.bypass + self.refused
+        return self.exact + self.semantic + self.miss + self.bypass + self.refused + self.other
 
     def add(self, other: Sums) -> None:
         """Add another span's."""

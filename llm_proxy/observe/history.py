@@ -280,11 +280,14 @@ def _add_calls(sums: Sums, row: tuple[Any, ...]) -> None:
     _, status, kind, route, model, count, errors, saved_usd, cost_usd, saved_s = row
     is_hit = status == "hit"
     name = kind if is_hit else status
+    name = name if name in _SORTS else "other"
     setattr(sums, name, getattr(sums, name) + count)
     sums.errors += errors
     sums.saved_usd += saved_usd
     sums.cost_usd += cost_usd
     sums.saved_s += saved_s
+    if status == "refused":
+        return  # no model has answered
     part = Part(count, count if is_hit else 0, saved_usd, cost_usd)
     sums.mix.setdefault((route, model), Part()).add(part)
 
@@ -298,6 +301,7 @@ def _add_checks(sums: Sums, row: tuple[Any, ...]) -> None:
     sums.add(Sums(**dict(zip(_CHECKS, row[1:], strict=True))))
 
 
+_SORTS = frozenset({"exact", "semantic", "miss", "bypass", "refused"})
 _LATENCIES_OF = {"hit": "hits", "miss": "upstream", "without": "without"}
 _QUERIES: tuple[tuple[str, str, Callable[[Sums, tuple[Any, ...]], None]], ...] = (
     ("calls", _CALLS, _add_calls),

@@ -18,10 +18,12 @@ from llm_proxy.types import CHAT
 
 from .batches import Batches, Later, writable
 from .events import CallEvent, CheckEvent, Troubles
-from .totals import totals
+from .totals import CALL_COLUMNS, totals
 
 __all__ = ["Ledger", "totals"]
 
+# Older versions read and write the files of newer ones, too: a table or a column may come, with a default where it may
+# not be empty, and none may go or change its meaning; a status or a kind that they don't know they count as another.
 _SCHEMA = """
 CREATE TABLE calls (
   id INTEGER PRIMARY KEY, at_s REAL NOT NULL, status TEXT NOT NULL, kind TEXT NOT NULL, detail TEXT NOT NULL,
@@ -42,11 +44,14 @@ CREATE TABLE IF NOT EXISTS semantic (
 _OF_CALLS = {"callers": "caller", "apis": "api"}
 _OF_CALLS_SCHEMA = "CREATE TABLE IF NOT EXISTS {table} (call INTEGER PRIMARY KEY, {column} TEXT NOT NULL)"
 _NEXT_CALL = "SELECT COALESCE(MAX(id), 0) + 1 FROM calls"
-_INSERT_OF_CALL = "INSERT OR REPLACE INTO {table} VALUES (? + ?, ?)"
+_INSERT_OF_CALL = "INSERT OR REPLACE INTO {table} (call, {column}) VALUES (? + ?, ?)"
 _TRIM_OF_CALLS = "DELETE FROM {table} WHERE call < (SELECT MIN(id) FROM calls)"
+_SEMANTIC_COLUMNS = (
+    "at_s", "source", "key", "asked", "scope", "route", "model", "similarity", "p_wrong", "is_same", "cost_usd",
+)  # fmt: skip
 _INSERTS = {
-    "calls": "INSERT INTO calls VALUES (NULL" + ", ?" * 17 + ")",
-    "semantic": "INSERT INTO semantic VALUES (NULL" + ", ?" * 11 + ")",
+    table: f"INSERT INTO {table} ({', '.join(columns)}) VALUES (?{', ?' * (len(columns) - 1)})"
+    for table, columns in (("calls", CALL_COLUMNS), ("semantic", _SEMANTIC_COLUMNS))
 }
 _TRIM = "DELETE FROM {table} WHERE id <= (SELECT MAX(id) FROM {table}) - ?"
 APPLICATION_ID = 0x4C50_4C31  # "LPL1": tells a ledger from any other SQLite file. Source: sqlite.org/fileformat.html
@@ -94,8 +99,9 @@ class Ledger(Batches[CallEvent | CheckEvent]):
             for table, insert in _INSERTS.items():
                 connection.executemany(insert, rows[table])
                 connection.execute(_TRIM.format(table=table), (self._max_rows,))
-            for table in _OF_CALLS:
-                connection.executemany(_INSERT_OF_CALL.format(table=table), ((first, *row) for row in rows[table]))
+            for table, column in _OF_CALLS.items():
+                insert = _INSERT_OF_CALL.format(table=table, column=column)
+                connection.executemany(insert, ((first, *row) for row in rows[table]))
                 connection.execute(_TRIM_OF_CALLS.format(table=table))
             connection.execute("COMMIT")
 

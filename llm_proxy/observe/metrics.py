@@ -15,12 +15,13 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .process import process_figures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from llm_proxy.config import Config
 
@@ -152,14 +153,22 @@ class Metrics:
                 self._tokens["input", model, backend] += usage.prompt_tokens
                 self._tokens["output", model, backend] += usage.completion_tokens
 
-    def exposition(self, watched: Watched, ledger: Sums) -> bytes:
+    def exposition(self, watched: Watched, ledger: Sums, refused: Mapping[int, int] = MappingProxyType({})) -> bytes:
         """The answer to a scrape.
 
         Args:
             watched: The runtime; its cache is read.
             ledger: The sums of all processes that share the ledger.
+            refused: Requests that were refused before they were calls, by status.
         """
-        families = [*self._of_calls(), *_of_cache(watched), *_of_parts(watched), *_of_ledger(ledger), *_of_process()]
+        families = [
+            *self._of_calls(),
+            _of_refused(refused),
+            *_of_cache(watched),
+            *_of_parts(watched),
+            *_of_ledger(ledger),
+            *_of_process(),
+        ]
         lines = [line for family in families for line in family.lines()]
         return ("\n".join(lines) + "\n").encode()
 
@@ -193,6 +202,13 @@ class Metrics:
             family = Family(f"llm_proxy_{name}_total", "counter", meaning)
             family.add(money[name])
             yield family
+
+
+def _of_refused(refused: Mapping[int, int]) -> Family:
+    family = Family("llm_proxy_refused_requests_total", "counter", "Requests refused before they were calls.")
+    for status, count in dict(refused).items():
+        family.add(count, ("status", str(status)))
+    return family
 
 
 def _of_cache(watched: Watched) -> Iterator[Family]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llm_proxy.types import CHAT, HIT_ID_CHARS
 
 from .recent import MOST_CALLS, Recent, call_id
-from .totals import opened
+from .totals import CALL_COLUMNS, opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Feed", "row_of"]
 
-_COLUMNS = (
-    "at_s", "status", "kind", "detail", "model", "backend", "route", "latency_s", "saved_s", "saved_usd", "cost_usd",
-    "similarity", "http_status", "error", "prompt_tokens", "completion_tokens", "is_stream",
-)  # fmt: skip
-_CALLS = f"SELECT id, {', '.join(_COLUMNS)} FROM calls WHERE id > ? ORDER BY id DESC LIMIT {MOST_CALLS}"
+_CALLS = f"SELECT id, {', '.join(CALL_COLUMNS)} FROM calls WHERE id > ? ORDER BY id DESC LIMIT {MOST_CALLS}"
 _OF_CALLS = "SELECT call, {column} FROM {table} WHERE call > ? ORDER BY call DESC LIMIT {most}"
 _SEMANTIC = (
     "SELECT id, at_s, source, key, asked, p_wrong FROM semantic "
@@ -139,7 +135,7 @@ class Feed:
         apis = self._of_calls(connection, "apis", "api")
         for number, *values in connection.execute(_CALLS, (self._seen_calls,)).fetchall()[::-1]:
             self._seen_calls = number
-            row = dict(zip(_COLUMNS, values, strict=True))
+            row = dict(zip(CALL_COLUMNS, values, strict=True))
             name = call_id(row["at_s"], row["latency_s"])
             if name in self._rows:
                 continue

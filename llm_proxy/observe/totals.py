@@ -11,9 +11,26 @@ from typing import Literal
 from llm_proxy.errors import CacheError
 from llm_proxy.types import CHAT
 
-__all__ = ["By", "bypass_reasons", "calls_with", "latest_calls", "opened", "refusal_reasons", "totals", "totals_by"]
+__all__ = [
+    "CALL_COLUMNS",
+    "By",
+    "bypass_reasons",
+    "calls_with",
+    "latest_calls",
+    "opened",
+    "refusal_reasons",
+    "totals",
+    "totals_by",
+]
 
 By = Literal["model", "route", "api", "key", "day"]
+
+CALL_COLUMNS = (
+    "at_s", "status", "kind", "detail", "model", "backend", "route", "latency_s", "saved_s", "saved_usd", "cost_usd",
+    "similarity", "http_status", "error", "prompt_tokens", "completion_tokens", "is_stream",
+)  # fmt: skip
+"""What a row of a call tells, beside its ``id``. They are named wherever rows are read or written: a ledger that is a
+newer version's may have more, in any order."""
 
 _SUMS = {
     "calls": "COUNT(*)",
@@ -40,9 +57,10 @@ _TOTALS = "SELECT {group} AS name, {sums} FROM {calls} WHERE at_s >= ? GROUP BY 
 _OF_CALLS: Mapping[str, tuple[str, str, str]] = {"key": ("callers", "caller", ""), "api": ("apis", "api", CHAT)}
 """What another table says of calls: its name, its column, and what holds where it says nothing."""
 _JOINED = (
-    "(SELECT calls.*, COALESCE({column}, '{default}') AS {column} FROM calls LEFT JOIN {table} ON call = calls.id)"
+    "(SELECT {columns}, COALESCE({table}.{column}, '{default}') AS {column} FROM calls LEFT JOIN {table} "
+    "ON {table}.call = calls.id)"
 )
-_OF_BEFORE = "(SELECT *, '{default}' AS {column} FROM calls)"
+_OF_BEFORE = "(SELECT {columns}, '{default}' AS {column} FROM calls)"
 # Percentiles by nearest rank: the least latency that at least the share of them does not exceed.
 _RANKED = """
 SELECT name, status, MIN(CASE WHEN place >= 0.5 * size THEN latency_s END),
@@ -151,7 +169,8 @@ def calls_with(connection: sqlite3.Connection, what: str) -> str:
     """A table of calls with a column more: ``caller`` for ``key``, or ``api``; a ledger of before does not know it."""
     table, column, default = _OF_CALLS[what]
     known = connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = ?", (table,)).fetchone()[0]
-    return (_JOINED if known else _OF_BEFORE).format(table=table, column=column, default=default)
+    columns = ", ".join(f"calls.{name}" for name in ("id", *CALL_COLUMNS))
+    return (_JOINED if known else _OF_BEFORE).format(table=table, column=column, default=default, columns=columns)
 
 
 def _nothing() -> dict[str, float]:

@@ -21,6 +21,7 @@ __all__ = [
     "Expected",
     "Finished",
     "Head",
+    "Home",
     "Prediction",
     "Reply",
     "Router",
@@ -79,6 +80,14 @@ class Decision:
     rivals: tuple[tuple[str, str], ...] = ()
     foretold_tokens: float | None = None
     by: str = ""
+
+
+class Home(NamedTuple):
+    """Who keeps a response: the backend and the model that answered, and a hash of the address that was asked."""
+
+    backend: str
+    model: str
+    address: str
 
 
 class Amounts(NamedTuple):

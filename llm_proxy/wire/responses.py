@@ -9,6 +9,7 @@ Source: OpenAI's API reference, "Responses" and "Responses: streaming events".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,12 +19,27 @@ from llm_proxy.types import JSON, texts_of
 from .chat import shown
 from .origin import Origin
 
-__all__ = ["ResponseEvents", "bypass", "check", "is_call", "rejection", "said_in", "view_of"]
+__all__ = [
+    "KEPT_UPSTREAM",
+    "FirstNamed",
+    "ResponseEvents",
+    "bypass",
+    "check",
+    "id_in_front",
+    "is_call",
+    "rejection",
+    "said_in",
+    "view_of",
+]
+
+KEPT_UPSTREAM = ("previous_response_id", "conversation")
+"""Fields of a request that name what one server alone knows."""
 
 _ELSEWHERE = (
     ("previous_response_id", "previous-response"), ("conversation", "conversation"), ("background", "background"),
     ("prompt", "stored-prompt"),
 )  # fmt: skip
+_ID_FIRST = re.compile(rb'\s*\{\s*"id"\s*:\s*"([\w.:-]{1,200})"')
 _OURS = frozenset({"function", "custom"})  # the caller runs these tools, with what the answer says
 _CALLS = frozenset({"function_call", "custom_tool_call"})
 _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -86,6 +102,15 @@ def said_in(answer: Mapping[str, Any]) -> str | None:
     return None if is_call(answer) else "".join(texts)
 
 
+def id_in_front(raw: bytes) -> str:
+    """The id of a response of which only the beginning is there, where it stands first, as OpenAI has it; else empty.
+
+    An answer with images in it may be too long to be read whole.
+    """
+    found = _ID_FIRST.match(raw)
+    return "" if found is None else found[1].decode()
+
+
 class ResponseEvents:
     """Waits for the event that ends a stream: it holds the whole answer. See `llm_proxy.wire.recorder.Chunks`.
 
@@ -127,6 +152,30 @@ class ResponseEvents:
         if not self.is_over:
             raise ValueError("the stream ended before its last event")
         return self._answer
+
+
+class FirstNamed:
+    """Waits for the first event that names its response; see `llm_proxy.wire.recorder.Chunks`."""
+
+    is_finished = is_mixed = False
+
+    def __init__(self) -> None:
+        self._named: JSON = {}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it came."""
+        return bool(self._named)
+
+    def add(self, chunk: JSON) -> None:
+        """Look at one event."""
+        named = chunk.get("response")
+        if isinstance(named, dict):
+            self._named = {name: value for name, value in named.items() if name == "id"}
+
+    def completion(self) -> JSON:
+        """The response's id, and nothing else of it."""
+        return self._named
 
 
 def _texts(answer: JSON) -> Iterator[str]:

@@ -125,7 +125,7 @@ class TestSent:
 
     def test_off_by_default(self) -> None:
         rig = made(draft={"predicted": False})
-        assert rig.engine._attempts is rig.attempts
+        assert rig.chains._sends is rig.attempts
         assert is_plain(rig)
         assert rig.near._takes_prediction(Outgoing("", (), b"", "main", "m")) is False
 

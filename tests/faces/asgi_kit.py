@@ -15,6 +15,7 @@ import openai
 import uvicorn
 
 from llm_proxy.cache.entry import Entry
+from llm_proxy.cache.results import Stats
 from llm_proxy.config import Config
 from llm_proxy.faces.asgi import ProxyApp
 from llm_proxy.faces.serve import server_config, server_settings
@@ -70,6 +71,10 @@ class Cache:
 
     def hit(self, key: str) -> bool:
         return False
+
+    def stats(self) -> Stats:
+        count = len(self.entries)
+        return Stats(count, count, 1, 0, 1 << 20, 1000, 0, "", evicted=0, expired=0, corrupt=0, problems=())
 
 
 @dataclass

@@ -79,7 +79,15 @@ def test_the_table_of_errors_is_that_of_the_code():
     own += [(status, "") for status in re.findall(r"_refuse\((\d{3}), (?!_CROWDED)", connections)]
     assert '"status": 503' in connections
     assert 'code="too_many_connections"' in connections
-    other = [("504", "not_cached"), ("503", "too_many_connections"), ("any", "websocket_refused")]
+    refusing = (ROOT / "llm_proxy" / "engine" / "refusing.py").read_text()
+    assert "Ready(400," in refusing
+    assert 'code="route_not_possible"' in refusing
+    other = [
+        ("504", "not_cached"),
+        ("400", "route_not_possible"),
+        ("503", "too_many_connections"),
+        ("any", "websocket_refused"),
+    ]
     assert documented | {other[-1]} == {(status, code or "null") for status, code in (*own, *mapped)} | {*other}
     assert "`websocket_refused`" in PAGE
     assert "stream_interrupted" in source

@@ -53,6 +53,16 @@ def test_the_whole_story(filled):
     } <= found, rows  # fmt: skip
 
 
+def test_refused_calls_are_no_part_of_the_hit_rate(directory):
+    ledger = Ledger(directory / LEDGER_NAME, monotonic=time.monotonic, max_rows=100, troubles=Troubles())
+    refused = Outcome("refused", forward="", detail="request-too-large")
+    for outcome in (HIT, HIT, MISS, refused, refused, refused):
+        ledger(CallEvent(time.time(), outcome, 0.002, http_status=413 if outcome is refused else 200))
+    ledger.close()
+    found = {" ".join(line.split()) for line in invoke("stats").stdout.splitlines()}
+    assert {"calls 6", "hit rate 67%", "refused 3", "refused: request-too-large 3"} <= found
+
+
 def test_by_key(directory):
     ledger = Ledger(directory / LEDGER_NAME, monotonic=time.monotonic, max_rows=100, troubles=Troubles())
     ledger(CallEvent(time.time(), HIT, 0.002, caller="12ab34cd"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import socket
 import threading
 import time
@@ -11,8 +12,20 @@ from contextlib import contextmanager
 import pytest
 import uvicorn
 
+from llm_proxy.faces import _connections as module
 from llm_proxy.faces.serve import server_settings
-from tests.faces.asgi_kit import RawUpstream, completion, http, proxied, raw_response, running, until
+from tests.faces.asgi_kit import (
+    STREAM_HEAD,
+    RawUpstream,
+    chunked,
+    completion,
+    event,
+    http,
+    proxied,
+    raw_response,
+    running,
+    until,
+)  # fmt: skip
 
 PARSERS = pytest.mark.parametrize("parser", ["httptools", "h11"])
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
@@ -426,3 +439,64 @@ class TestDraining:
             server.should_exit = True
             assert received(caller) == b""
             assert time.monotonic() - began_s < 2
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="this system does not tell")
+@PARSERS
+class TestRequestsInLine:
+    """Nothing is read of a connection on which requests wait for one that is answered."""
+
+    def asked(self, port: int, count: int, *, is_stream: bool = False) -> socket.socket:
+        bodies = [
+            json.dumps({"model": "m", "stream": is_stream, "messages": [{"role": "user", "content": str(number)}]})
+            for number in range(count)
+        ]
+        caller = socket.create_connection(("127.0.0.1", port))
+        caller.sendall(b"".join(HEAD + f"content-length: {len(body)}\r\n\r\n{body}".encode() for body in bodies))
+        return caller
+
+    @pytest.mark.parametrize("is_stream", [False, True])
+    def test_a_caller_who_leaves_cancels_the_one_under_way(self, parser, is_stream):
+        left: list[float] = []
+
+        def handler(request):
+            if is_stream:
+                request.send(STREAM_HEAD + chunked(event("one"), is_end=False))
+            assert request.is_left(wait_s=10)
+            left.append(time.monotonic())
+
+        with RawUpstream(handler) as upstream, proxied(upstream.url) as proxy, running(proxy.app, http=parser) as port:
+            caller = self.asked(port, 3, is_stream=is_stream)
+            until(lambda: upstream.requests)
+            time.sleep(0.6)  # it was looked for, and is there
+            assert left == []
+            caller.close()
+            closed_s = time.monotonic()
+            until(lambda: left, 5.0)
+            assert left[0] - closed_s < 1.0
+            assert len(upstream.requests) == 1, "those behind it are not begun"
+
+    def test_one_who_stays_gets_all_in_turn(self, parser):
+        def handler(request):
+            time.sleep(0.4)
+            request.send(raw_response(completion(json.loads(request.body)["messages"][0]["content"])))
+
+        with RawUpstream(handler) as upstream, proxied(upstream.url) as proxy, running(proxy.app, http=parser) as port:
+            with self.asked(port, 3) as caller:
+                data = b""
+                while data.count(b'"finish_reason"') < 3:
+                    caller.settimeout(5.0)
+                    data += caller.recv(65536)
+            places = [data.index(f'"content": "{number}"'.encode()) for number in range(3)]
+            assert places == sorted(places)
+            assert len(upstream.requests) == 3
+
+
+def test_where_a_system_does_not_tell_nobody_has_left(monkeypatch):
+    monkeypatch.delattr(select, "POLLRDHUP", raising=False)
+
+    class Transport:
+        def get_extra_info(self, name):
+            return pytest.fail(f"{name} was asked for")
+
+    assert module._has_left(Transport()) is False

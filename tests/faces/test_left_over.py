@@ -7,13 +7,14 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import h11
 import httpx as old_httpx
 import openai
 import pytest
 
 from llm_proxy import AsyncProxyTransport, ProxyTransport
 from llm_proxy.config import load
-from llm_proxy.faces._http import httpx
+from llm_proxy.faces._http import _state_of, alone, httpx
 from llm_proxy.faces._upstream import Upstream
 from llm_proxy.runtime import Runtime
 from llm_proxy.types import Outgoing
@@ -79,6 +80,28 @@ async def test_the_proxy_asks_again_on_another_connection(client: str, extra: by
         assert len(upstream.requests) == 3
         is_nothing = client == "aiohttp" and extra == b"\r\n"  # to be ignored: RFC 9112, section 2.2
         assert connections(upstream) == 2 - is_nothing, "those that say no more than their answer are used again"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+class TestReader:
+    """Neither family tells in public what came behind an answer; `alone` asks h11 for it, through private names."""
+
+    said = "has changed: `llm_proxy.faces._http._state_of` finds no h11.Connection, and what is left over passes unseen"
+
+    def test_sync(self, family: str) -> None:
+        module = importlib.import_module(family)
+        with RawUpstream(Generous(extra=b"")) as upstream, module.HTTPTransport() as transport:
+            response = transport.handle_request(module.Request("POST", upstream.url, content=b"{}"))
+            assert isinstance(_state_of(response.stream), h11.Connection), f"{family} or its httpcore {self.said}"
+            assert alone(response).read() == completion("answer 1")
+
+    async def test_async(self, family: str) -> None:
+        module = importlib.import_module(family)
+        with RawUpstream(Generous(extra=b"")) as upstream:
+            async with module.AsyncHTTPTransport() as transport:
+                response = await transport.handle_async_request(module.Request("POST", upstream.url, content=b"{}"))
+                assert isinstance(_state_of(response.stream), h11.Connection), f"{family} or its httpcore {self.said}"
+                assert await alone(response).aread() == completion("answer 1")
 
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["plain", "stream"])

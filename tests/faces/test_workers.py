@@ -30,11 +30,12 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pr
 
 
 @contextmanager
-def served(folder: Path, url: str, **server: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def served(folder: Path, url: str, more: str = "", **server: Any) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     settings = folder / "llm-proxy.toml"
     rows = "".join(f"{name} = {json.dumps(value)}\n" for name, value in server.items())
     settings.write_text(
-        f'[cache]\ndirectory = "{folder}/cache"\nsemantic = false\n[backends.b]\nbase_url = "{url}"\n[server]\n{rows}'
+        f'[cache]\ndirectory = "{folder}/cache"\nsemantic = false\n'
+        f'[backends.b]\nbase_url = "{url}"\n{more}[server]\n{rows}'
     )
     command = [sys.executable, "-m", "llm_proxy", "--config", str(settings), "serve", "--port", "0", "--json"]
     command += ["--workers", "2"]

@@ -58,7 +58,7 @@ def runtime(servers: tuple[LocalModelServer, LocalModelServer]) -> Iterator[Runt
     big = {"base_url": target.base_url, "draft_with": f"small/{NAME}", "scores": "echo", **scoring, "models": [NAME]}
     small = {"base_url": drafter.base_url, **scoring}
     made = Runtime(load(None, cache={"enabled": False}, backends={"big": big, "small": small}))
-    drafting = made.engine._attempts
+    drafting = made.engine._chains._sends
     assert isinstance(drafting, Drafting)
     drafting._goodput = Always()
     yield made

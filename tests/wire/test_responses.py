@@ -13,7 +13,7 @@ from llm_proxy.errors import WireError
 from llm_proxy.types import ChatRequest
 from llm_proxy.wire.apis import parse_call, recorder_for, replay_as
 from llm_proxy.wire.chat import usage_of
-from llm_proxy.wire.responses import bypass, is_call, rejection, said_in
+from llm_proxy.wire.responses import bypass, id_in_front, is_call, rejection, said_in
 from tests.apis_kit import CALL, CUSTOM, REASONING, REFUSAL, TEXT, events_of, message, response, sse, streamed_response
 
 STREAM = [("content-type", "text/event-stream; charset=utf-8")]
@@ -106,6 +106,22 @@ class TestBypass:
     )
     def test_what_depends_on_more_than_the_request_is_passed_on(self, fields: dict[str, Any], reason: str) -> None:
         assert bypass({"model": "m", "input": "x", **fields}) == reason
+
+
+@pytest.mark.parametrize(
+    ("raw", "found"),
+    [
+        (b'{"id":"resp_0a-1","object":', "resp_0a-1"),
+        (b' {\n  "id" : "resp_1", ', "resp_1"),
+        (b'{"object": "response", "id": "resp_1"', ""),
+        (b'{"id": "a\\u0062"', ""),
+        (b'{"id": 7', ""),
+        (b"\x1f\x8b", ""),
+        (b"", ""),
+    ],
+)
+def test_an_id_in_front_is_read_from_a_beginning(raw: bytes, found: str) -> None:
+    assert id_in_front(raw) == found
 
 
 class TestRecording:

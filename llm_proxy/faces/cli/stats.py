@@ -180,7 +180,12 @@ def _cells(sums: Mapping[str, float]) -> tuple[str, ...]:
     hits = sums["exact_hits"] + sums["semantic_hits"]
     names = ("exact_hits", "semantic_hits", "misses", "bypasses", "refusals", "errors")
     money = (dollars(sums["saved_usd"]), dollars(sums["cost_usd"]), seconds(sums["saved_s"]))
-    return (amount(sums["calls"]), share(hits, sums["calls"]), *(amount(sums[name]) for name in names), *money)
+    return (
+        amount(sums["calls"]),
+        share(hits, sums["calls"] - sums["refusals"]),
+        *(amount(sums[name]) for name in names),
+        *money,
+    )
 
 
 def _latency(sums: Mapping[str, float], name: str) -> str:

@@ -20,6 +20,7 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping, MutableMapping
 from email.utils import formatdate
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -56,17 +57,24 @@ class Dashboard:
     Args:
         runtime: What serves the calls.
         admission: Says who may come in.
+        refused: Requests that were refused before they were calls, by status.
         tick_s: How often a listener is told what is new.
         patience_s: How long a listener may take to read it.
     """
 
     def __init__(
-        self, runtime: Runtime, admission: Admission, *, tick_s: float = 1.0, patience_s: float = 10.0
+        self,
+        runtime: Runtime,
+        admission: Admission,
+        *,
+        refused: Mapping[int, int] = MappingProxyType({}),
+        tick_s: float = 1.0,
+        patience_s: float = 10.0,
     ) -> None:
         server = runtime.config.server
         self._admission, self._runtime = admission, runtime
         self._has_page, self._has_metrics = server.dashboard, server.metrics
-        self._tick_s, self._patience_s = tick_s, patience_s
+        self._refused, self._tick_s, self._patience_s = refused, tick_s, patience_s
         self._listeners = 0
         self._closing: asyncio.Event | None = None
         self._is_closed = False
@@ -192,7 +200,7 @@ class Dashboard:
     def _exposition(self) -> bytes:
         board, metrics = self._shown(), self._metrics
         board.refresh()
-        return b"" if metrics is None else metrics.exposition(self._runtime, board.history.total())
+        return b"" if metrics is None else metrics.exposition(self._runtime, board.history.total(), self._refused)
 
     async def _refreshed(self) -> None:
         """Wait for what is new, though not for a large ledger that is read for the first time."""

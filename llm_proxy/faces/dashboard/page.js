@@ -133,9 +133,9 @@
     for (const tile of document.querySelectorAll("[data-sum]")) {
       const sums = found.sums[tile.dataset.sum], hits = sums.exact + sums.semantic;
       tile.querySelector(".big").textContent = dollars(sums.saved_usd);
-      if (!sums.calls) fill(tile.querySelector(".sub"), "no calls");
-      else fill(tile.querySelector(".sub"), make("b", {}, span(sums.saved_s)), " saved · ", make("b", {}, share(hits, sums.calls)),
-        ` of ${count(sums.calls)} calls from the cache`);
+      if (sums.calls === sums.refused) fill(tile.querySelector(".sub"), "no calls");
+      else fill(tile.querySelector(".sub"), make("b", {}, span(sums.saved_s)), " saved · ", make("b", {}, share(hits, sums.calls - sums.refused)),
+        ` of ${count(sums.calls - sums.refused)} calls from the cache`);
     }
     drawLegend(found.totals);
     drawChart();
@@ -149,7 +149,7 @@
   }
   function drawLegend(totals) {
     const items = KINDS.map((kind) => make("li", {}, make("span", { class: `dot ${kind}` }), `${WORDS[kind]} `,
-      make("b", {}, count(totals[kind])), totals.calls ? ` ${share(totals[kind], totals.calls)}` : ""));
+      make("b", {}, count(totals[kind])), totals.calls > totals.refused ? ` ${share(totals[kind], totals.calls - totals.refused)}` : ""));
     if (totals.errors) items.push(make("li", {}, make("span", { class: "dot error" }), "of these failed ", make("b", {}, count(totals.errors))));
     fill($("legend"), ...items);
   }
@@ -189,7 +189,7 @@
     if (state.at !== null) parts.push(make("svg:rect", { class: "hover", x: left + state.at * step, y: 6, width: step, height }));
     chart.setAttribute("viewBox", `0 0 ${box.width} ${box.height}`);
     const hits = found.totals.exact + found.totals.semantic;
-    chart.setAttribute("aria-label", `Calls of ${RANGES[found.range]}: ${count(found.totals.calls)}, ${share(hits, found.totals.calls)} from the cache. Arrow keys read the bars.`);
+    chart.setAttribute("aria-label", `Calls of ${RANGES[found.range]}: ${count(found.totals.calls)}, ${share(hits, found.totals.calls - found.totals.refused)} from the cache. Arrow keys read the bars.`);
     fill(chart, ...parts);
     drawTip(left, step, box.width);
   }
@@ -198,7 +198,7 @@
     const found = state.summary, tip = $("tip");
     tip.hidden = state.at === null;
     if (tip.hidden) return;
-    const slot = found.slots[state.at], start = found.from_s + state.at * found.slot_s, all = slot[0] + slot[1] + slot[2] + slot[3] + slot[6];
+    const slot = found.slots[state.at], start = found.from_s + state.at * found.slot_s, all = slot[0] + slot[1] + slot[2] + slot[3];
     const rows = KINDS.map((kind, index) => [kind, slot[index]]).filter(([, value]) => value);
     fill(tip, make("p", {}, when(start, found.slot_s, true)),
       make("dl", {}, ...rows.flatMap(([kind, value]) => [make("dt", {}, make("span", { class: `dot ${kind}` }), WORDS[kind]), make("dd", {}, `${count(value)} · ${share(value, all)}`)]),
@@ -297,7 +297,7 @@
     const near = row.kind === "semantic" && row.similarity !== null ? `${row.similarity.toFixed(3)}${row.p_wrong === null ? "" : ` · p wrong ${row.p_wrong.toFixed(3)}`}` : "";
     return make("tr", { class: !first && !state.seen.has(row.id) ? "new" : null },
       make("td", { class: "when" }, make("button", { type: "button", class: "open", "data-of": row.id, title: "Details", on: { click: () => open(row.id) } }, clock(row.at_s))),
-      make("td", { class: "what" }, make("span", { class: `badge ${kind}${row.is_undone ? " undone" : ""}` }, kind === "error" ? row.error || `error ${row.http_status}` : WORDS[kind])),
+      make("td", { class: "what" }, make("span", { class: `badge ${kind}${row.is_undone ? " undone" : ""}` }, kind === "error" ? row.error || `error ${row.http_status}` : WORDS[kind] ?? kind)),
       make("td", { class: "model", title: row.reason || row.model }, row.route ? make("span", { class: "faint" }, `${row.route} → `) : "", row.model || "unknown", row.api === "chat" ? "" : make("span", { class: "faint" }, ` · ${row.api}`)),
       asks ? make("td", { class: "ask", title: row.question }, row.question || "") : "",
       make("td", { class: "near" }, near),
@@ -318,7 +318,7 @@
     }
   }
   function callFacts(row) {
-    return facts([["at", `${date(row.at_s, { dateStyle: "medium" })}, ${clock(row.at_s)}`], ["what", WORDS[kindOf(row)]], [row.status === "refused" ? "why refused" : "why not from the cache", row.status === "hit" ? "" : row.detail],
+    return facts([["at", `${date(row.at_s, { dateStyle: "medium" })}, ${clock(row.at_s)}`], ["what", WORDS[kindOf(row)] ?? kindOf(row)], [row.status === "refused" ? "why refused" : "why not from the cache", row.status === "hit" ? "" : row.detail],
       ["error", row.error], ["HTTP status", row.http_status || "none came"], ["model", row.model], ["backend", row.backend], ["route", row.route], ["API", row.api], ["key", row.key], ["tenant", row.tenant],
       ["took", `${span(row.latency_s)}${row.is_stream ? ", streamed" : ""}`], ["tokens", row.prompt_tokens === null ? "" : `${count(row.prompt_tokens)} in, ${count(row.completion_tokens)} out`],
       ["cost", row.cost_usd === null ? "" : dollars(row.cost_usd)], ["saved", row.status === "hit" ? `${dollars(row.saved_usd)} and ${span(row.saved_s)}` : ""],
