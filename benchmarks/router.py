@@ -2,8 +2,10 @@
 
 It learns from ``--train`` as ``llm-proxy route train`` does, and is measured on ``--test``, or on the fifth of the
 prompts of ``--train`` that it does not learn from. Beside it on the same rows: the length of the prompt, TF-IDF with a
-logistic regression, and the router trained without the group of each question (``group_out_*``). With ``--shipped`` the
-head in router_models is measured, without training: the models that are named stand for its weak and its strong tier.
+logistic regression, the router trained without the group of each question (``group_out_*``), and what one could say
+who knew how all other models of the set did on it (``others_known_apgr``): a mark that the reading of a question hardly
+passes. With ``--shipped`` the head in router_models is measured, without training: the models that are named
+stand for its weak and its strong tier.
 ``--train`` may be left out then, and with it what is learnt from it.
 
 ``--candidates A,B,C --prices A=IN/OUT,...`` (dollars per million tokens) measures a choice among several: its settings
@@ -27,6 +29,7 @@ from ._candidates import OPTIONS as SEVERAL
 from ._candidates import several
 from ._candidates import table as several_table
 from ._heads import call_times, encodings, shipped, trained
+from ._hindsight import others_known_apgr
 from ._outcomes import OPTIONS, asked_all, entry_of, finite, sides
 from ._quality_cost import draw
 from ._report import arguments, report
@@ -76,11 +79,11 @@ def _flag(text: str) -> bool:
 def _pair(options: Namespace) -> dict[str, Any]:
     if not options.weak or not options.strong:
         sys.exit("name two models: --weak NAME --strong NAME; or several: --candidates A,B,C")
-    train, test = sides(options)
+    train, whole = sides(options)
     pair = options.weak, options.strong
     if len(train.outcomes):
         asked_all(train, *pair)
-    test = asked_all(test, *pair)
+    test = asked_all(whole, *pair)
     weak, strong = test.outcomes.scores.T
     found: dict[str, Any] = {
         "weak": options.weak,
@@ -100,6 +103,8 @@ def _pair(options: Namespace) -> dict[str, Any]:
         score = p_good[:, 1] - p_good[:, 0]
     found |= _figures(score, p_good, test, options.draws)
     found |= _baselines(train, test)
+    if len(train.outcomes):
+        found["others_known_apgr"] = others_known_apgr(train, whole, *pair)
     if options.shipped is False:
         found |= _group_out(train, test)
         if options.curve is not False:
@@ -218,6 +223,7 @@ def _table(found: dict[str, Any]) -> list[list[str]]:
         row("    within its group, prompt length", "group_out_within_apgr", "length_within_apgr"),
         row("  prompt length", "length_apgr"),
         row("  TF-IDF, logistic regression", "tfidf_apgr"),
+        row("  knowing how all other models did", "others_known_apgr"),
         row("  chance, perfect knowledge", "random_apgr", "oracle_apgr"),
         row("CPT50, CPT80", "cpt50", "cpt80"),
         row("AUC weak answer right", "auc_weak_correct"),

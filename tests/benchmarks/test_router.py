@@ -48,7 +48,7 @@ def options(**changes: Any) -> Namespace:
     plain: dict[str, Any] = {
         "train": None, "test": None, "models": None, "vectors_cache": None, "weak": "weak", "strong": "strong",
         "draws": 50, "shipped": False, "curve": False, "folds": 0, "candidates": "", "prices": "",
-        "accuracy_share": 0.95,
+        "accuracy_share": 0.95, "cost_share": 0.35,
     }  # fmt: skip
     return Namespace(**{**plain, **changes})
 
@@ -70,6 +70,16 @@ class TestPair:
         assert [n for n, _ in found["learning_curve"]] == sorted(n for n, _ in found["learning_curve"])
         assert found["learning_curve"][-1] == [found["n_train"], found["apgr"]]
         assert router._table(found)[2][1] == f"{found['apgr']:.3f}"
+
+    def test_knowing_how_others_did(self, train: Path, tmp_path: Path) -> None:
+        rows = lines(600, is_random=True)  # of which the question tells nothing
+        for at, row in enumerate(rows):
+            row["scores"] |= {"twin": row["scores"]["weak"], "other": at % 3 // 2}
+            if at % 5 == 0:
+                del row["scores"]["twin"]
+        found = router._pair(options(train=written(tmp_path / "x.jsonl", rows)))
+        assert found["others_known_apgr"] > 0.7 > found["apgr"] + 0.1
+        assert router._pair(options(train=train))["others_known_apgr"] is None, "there are no others"
 
     def test_another_file_to_measure_on(self, train: Path, tmp_path: Path) -> None:
         rows = [{**row, "group": "", "prompt": f"{row['prompt']}!"} for row in lines(50, seed=2)]
@@ -174,6 +184,33 @@ class TestSeveral:
         found = _candidates.several(options(train=written(tmp_path / "x.jsonl", rows), candidates="weak,strong"))
         assert found["best_single_usd"] == pytest.approx(10)
         assert 0.4 < found["by_quality"]["cost_share"] < 1
+
+    def test_the_surest_that_keeps_both_shares(self, tmp_path: Path) -> None:
+        train = written(tmp_path / "train.jsonl", lines(800))
+        given = options(train=train, candidates="weak,strong", prices=PRICES, accuracy_share=0.8, cost_share=0.9)
+        found = _candidates.several(given)
+        for way in ("by_quality", "by_worth"):
+            cheapest, surest = found[way], found[f"{way}_within_cost"]
+            assert cheapest["cost_share_in_training"] <= surest["cost_share_in_training"] < 0.9
+            assert surest["accuracy_share_in_training"] > 0.85
+            assert surest["accuracy_share_low95"] < surest["accuracy_share"] < surest["accuracy_share_high95"]
+            assert surest["cost_share_low95"] < surest["cost_share"] < surest["cost_share_high95"]
+        assert "within 90% of the cost" in "\n".join(" ".join(row) for row in _candidates.table(found))
+
+    def test_margins_have_intervals(self, tmp_path: Path) -> None:
+        rows = lines(400)
+        for row in rows:
+            row["scores"]["poor"] = 0
+        names, prices = "weak,strong,poor", f"{PRICES},poor=3/3"
+        train = written(tmp_path / "x.jsonl", rows)
+        found = _candidates.several(options(train=train, candidates=names, prices=prices, draws=200))
+        margins = {one["model"]: one for one in found["beside_singles"]}
+        assert 0.3 < margins["poor"]["low95"] < margins["poor"]["margin"] < margins["poor"]["high95"] < 1
+        pairs = {tuple(one["models"]): one for one in found["beside_pairs"]}
+        assert pairs["strong", "poor"]["low95"] < pairs["strong", "poor"]["mean"] < pairs["strong", "poor"]["high95"]
+        assert pairs["strong", "poor"]["low95"] > 0.1
+        chance = found["beside_mixtures_by_chance"]
+        assert chance["least"] < chance["low95"] < chance["mean"] < chance["high95"]
 
     def test_a_share_that_nothing_keeps(self, tmp_path: Path) -> None:
         train = written(tmp_path / "train.jsonl", lines(800))
