@@ -28,15 +28,17 @@ def arguments(name: str, doc: str | None, /, **options: tuple[Any, ...]) -> argp
     Args:
         name: Name of the benchmark.
         doc: Its docstring; the first sentence describes it.
-        **options: Of each option its type, default and help, and optionally ``nargs``; underscores become hyphens.
+        **options: Of each option its type, default and help, and optionally ``nargs``; underscores become hyphens. One
+            of type bool takes no value: it is true where it is given.
 
     Returns:
         The options, with ``json`` and ``record`` beside them.
     """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=(doc or "").partition(":")[0])
     for option, (kind, default, text, *nargs) in options.items():
-        more = {"nargs": nargs[0]} if nargs else {}
-        parser.add_argument(f"--{option.replace('_', '-')}", type=kind, default=default, help=text, **more)
+        more: dict[str, Any] = {"action": "store_true"} if kind is bool else {"type": kind}
+        more |= {"nargs": nargs[0]} if nargs else {}
+        parser.add_argument(f"--{option.replace('_', '-')}", default=default, help=text, **more)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--record", action="store_true", help=f"write benchmarks/results/{name}.json")
     return parser.parse_args()

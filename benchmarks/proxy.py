@@ -1,9 +1,12 @@
 """The reverse proxy under load, beside its upstream alone and beside another proxy: ``python -m benchmarks.proxy``.
 
 The upstream is simulated (`benchmarks._upstream`), on loopback, in a process of its own, and answers at once. The proxy
-is the real ``llm-proxy serve`` with an empty cache on disk, encoder and guard as they ship. Where there are two cores
-or more, the servers that are measured have the last one (the last ones with ``--workers``), and upstream and load
-generator share the others.
+is the real ``llm-proxy serve`` with an empty cache on disk, encoder and guard as they ship.
+
+All processes share the machine, as they do where somebody starts them: a worker is one process, whose event loop takes
+at most one core, and whose threads (they encode and search) may take the others. ``--pinned`` is stricter: where there
+are two cores or more, a server that is measured has only the last one, with all its threads (as many as ``--workers``),
+and upstream and load generator share the others.
 
 Throughput (``_rps``) is taken with ``--connections``; times (``_p50``) with one connection, so that they hold no queue:
 what the proxy adds is its median less the upstream's own. All are taken in rounds, one after the other, and the median
@@ -60,6 +63,7 @@ def main() -> None:
         __doc__,
         connections=(int, 16, "connections at a time, for throughput"),
         workers=(int, 1, "processes that serve"),
+        pinned=(bool, False, "let each worker have one core, and nothing else run there"),
         seconds=(float, 2.0, "length of each measurement"),
         rounds=(int, 3, "times that each is taken"),
         peer=(str, "", "another proxy beside it: litellm, or empty"),
@@ -67,7 +71,7 @@ def main() -> None:
     )
     if options.peer not in ("", "litellm"):
         sys.exit(f"--peer {options.peer}: there is only litellm")
-    cores = _cores(options.workers)
+    cores = _cores(options.workers) if options.pinned else Cores((), ())
     print(f"simulated upstream; load by {generator_name()}; served on cores {_named(cores.served)}")
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         figures = _figures(stack, Path(directory), options, cores)
@@ -100,7 +104,8 @@ def _figures(stack: ExitStack, directory: Path, options: Any, cores: Cores) -> d
         figures["passthrough_times_peer"] = figures["passthrough_rps"] / figures["peer_passthrough_rps"]
     figures |= {f"{name}_errors": row["errors"] for name, row in found.items() if row["errors"]}
     figures |= {"errors": sum(row["errors"] for row in found.values()), "troubles": _readiness(proxy.url)["troubles"]}
-    return figures | {"generator": generator_name(), "connections": options.connections, "workers": options.workers}
+    figures |= {"generator": generator_name(), "connections": options.connections, "workers": options.workers}
+    return figures | {"cores": _named(cores.served)}
 
 
 def _measured(loads: dict[str, Load], options: Any, cores: Cores, proxy: _Server) -> dict[str, dict[str, float]]:

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -50,6 +50,7 @@ from .pull import AsyncFlight, AsyncReader, Interrupted, Reader, SharedFlight, S
 from .race import raced, raced_async
 from .standing import stood, stood_async
 from .types import Head, Outcome, Outgoing
+from .values import value
 
 if TYPE_CHECKING:
     from .engine.ports import Answer
@@ -64,7 +65,7 @@ Later = Callable[[Callable[[], Any]], object]
 Broken = Callable[[str], Exception]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Served:
     """An answer as a face hands it on.
 

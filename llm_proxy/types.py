@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 from ._shown import html_of, pretty_of, sf_string
 from ._spans import span_of_model
 from .holders import Holder
+from .values import value
 
 __all__ = [
     "API_PATHS",
@@ -105,7 +106,7 @@ class Controls:
     max_age_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ChatRequest:
     """One call as it came, of chat completions or of another of `API_PATHS`; see `llm_proxy.wire.apis`.
 
@@ -285,7 +286,7 @@ class Head:
         return next((value for key, value in reversed(self.headers) if key == name), "")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """What llm-proxy did with one call: ``response.extensions["llm_proxy"]``.
 

@@ -20,7 +20,7 @@ PACKAGE = Path(llm_proxy.__file__).parent
 LAYERS = [
     {"_figures"},
     {"_shown"},
-    {"holders"},
+    {"holders", "values"},
     {"_spans"},
     {"types", "errors", "forking", "clocks", "__version__"},
     {"shipped"},
@@ -40,8 +40,8 @@ ENGINE_SEES = {
     "backends.base", "backends.delays", "backends.openai_compatible", "backends.retry", "cache.base", "cache.entry",
     "cache.evidence", "cache.near", "cache.turns", "cache.weighed", "config", "draft.confirmed", "draft.examples",
     "draft.goodput", "draft.greedy", "draft.prediction", "draft.template", "encode.base", "errors", "holders",
-    "observe.events", "route.base", "route.looks", "types", "wire.apis", "wire.chat", "wire.drafted", "wire.failure",
-    "wire.recorder", "wire.replay", "wire.responses", "wire.scored", "wire.splice",
+    "observe.events", "route.base", "route.looks", "types", "values", "wire.apis", "wire.chat", "wire.drafted",
+    "wire.failure", "wire.recorder", "wire.replay", "wire.responses", "wire.scored", "wire.splice",
 }  # fmt: skip
 PURE = {
     "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "math", "numpy",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from llm_proxy.errors import CacheCorruptError, CacheError
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RestingCache"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -65,7 +66,7 @@ class RestingCache:
 
     def get(self, key: str) -> Entry | None:
         """The entry under an exact key; None while resting."""
-        return self._tried(lambda: self._cache.get(key), None)
+        return self._tried(self._cache.get, None, key)
 
     def nearest(
         self,
@@ -112,7 +113,7 @@ class RestingCache:
 
     def hit(self, key: str) -> bool:
         """Count a hit; without effect while resting. It only counts, and so says nothing about the cache's health."""
-        return not self.is_resting and self._cache.hit(key)
+        return self._monotonic() >= self._rests_until and self._cache.hit(key)
 
     def tend(self) -> None:
         """Write what waits; without effect while resting."""
@@ -123,11 +124,11 @@ class RestingCache:
             raise CacheError("the store is left alone for some seconds after an error; try again then")
         return self._tried(call, False)
 
-    def _tried(self, call: Callable[[], T], otherwise: T) -> T:
-        if self.is_resting:
+    def _tried(self, call: Callable[P, T], otherwise: T, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._monotonic() < self._rests_until:
             return otherwise
         try:
-            result = call()
+            result = call(*args, **kwargs)
         except CacheCorruptError:
             raise
         except CacheError:

@@ -128,8 +128,8 @@ def tenant_of(request: ChatRequest, rule: str) -> str:
         return f"user:{request.body.get('user') or ''}"
     if kind == "header":
         return f"header:{request.headers.get(name.lower(), '')}"
-    accounts = tuple(request.headers.get(name, "") for name in ACCOUNT_HEADERS)
-    return _tenant_by_key(credentials_of(request.headers), accounts)
+    get = request.headers.get
+    return _tenant_by_key(credentials_of(request.headers), tuple([get(name, "") for name in ACCOUNT_HEADERS]))
 
 
 def payer_of(request: ChatRequest, rule: str, keys: frozenset[str]) -> str:

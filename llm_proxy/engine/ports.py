@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_proxy.types import Clock
+from llm_proxy.values import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -305,7 +306,7 @@ class Foresight(Protocol):
         """How long request and answer are; ``foretold_tokens`` is what a head said."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ready:
     """An answer that is all there: a hit, or a refusal to ask upstream."""
 

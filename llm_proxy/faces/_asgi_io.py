@@ -166,10 +166,11 @@ class Caller:
             self._timer = self._loop.call_later(_GRACE_S, self._listen_in_background)
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Listen no more. What listened is let go of: it knows this caller, and both would be garbage to look for."""
         for waiting in (self._timer, self._listener):
             if waiting is not None:
                 waiting.cancel()
+        self._timer = self._listener = None
 
     async def _next(self) -> tuple[bytes, bool]:
         message = await self._receive()
@@ -337,9 +338,12 @@ def is_foreign_page(headers: Mapping[str, str]) -> bool:
     Args:
         headers: Request headers, names in lower case.
     """
-    origin = headers.get("origin")
-    is_across = not is_local(origin) if origin is not None else headers.get("sec-fetch-site") == "cross-site"
-    host = headers.get("host", "")
+    return _is_foreign(headers.get("origin"), headers.get("sec-fetch-site"), headers.get("host", ""))
+
+
+@lru_cache(maxsize=256)
+def _is_foreign(origin: str | None, site: str | None, host: str) -> bool:
+    is_across = not is_local(origin) if origin is not None else site == "cross-site"
     return is_across or (bool(host) and not is_local(f"//{host}", is_host=True))
 
 

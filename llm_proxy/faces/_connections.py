@@ -21,6 +21,7 @@ import select
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, ref
 
 from llm_proxy.wire.chat import error_body
 
@@ -165,7 +166,9 @@ class _Watched(asyncio.Protocol):
         if ahead is not None and not ahead.response_complete:
             self._ahead = (*self._ahead, ahead)
         self.scope["headers"] = list(self.scope["headers"])
-        self.scope["extensions"] = {WHOLE: partial(_write_whole, self.cycle)}
+        if self.cycle is not None:  # else it becomes a WebSocket
+            # The request holds its scope: if that held the request, both would lie there until garbage is collected.
+            self.scope["extensions"] = {WHOLE: partial(_write_whole, ref(self.cycle))}
 
     def _look(self) -> None:
         """See whether the caller of requests in line is still there, as long as nothing is read of what it sends."""
@@ -298,13 +301,13 @@ def _is_connect(connection: Any) -> bool:
     return parser is not None and bool(parser.get_method() == b"CONNECT")
 
 
-def _write_whole(cycle: Any, status: int, head: bytes, body: bytes) -> bool:
+def _write_whole(known: ReferenceType[Any], status: int, head: bytes, body: bytes) -> bool:
     """Send an answer that is there whole with one write, which two messages of ASGI's would take two for.
 
     Two writes are two packets, and wake the caller twice. It does what uvicorn's ``RequestResponseCycle.send`` does.
 
     Args:
-        cycle: uvicorn's state of the request.
+        known: uvicorn's state of the request.
         status: HTTP status code.
         head: Header lines, each with its end; with ``content-length``, without ``connection``.
         body: All of it.
@@ -312,8 +315,8 @@ def _write_whole(cycle: Any, status: int, head: bytes, body: bytes) -> bool:
     Returns:
         Whether it was done; if not, nothing was, and ASGI's messages are the way.
     """
-    line = _LINES.get(status)
-    if line is None or cycle.default_headers or cycle.scope["method"] == "HEAD":
+    line, cycle = _LINES.get(status), known()
+    if line is None or cycle is None or cycle.default_headers or cycle.scope["method"] == "HEAD":
         return False
     if cycle.response_started or cycle.flow.write_paused:
         return False

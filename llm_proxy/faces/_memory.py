@@ -4,9 +4,9 @@ glibc keeps most of what was freed for later: after a thousand slow streams a se
 its busiest moment. ``malloc_trim`` gives free pages back wherever they lie; it takes milliseconds for each hundred
 mebibytes, in which allocations wait, so it is called in a calm moment.
 
-Calls that are over lie in reference cycles. Those that were under way while the garbage collector looked are old to it,
-and under `llm_proxy.faces.serve`'s thresholds the old ones wait for tens of thousands of calls: a server under steady
-load would grow by a few mebibytes a minute. So all garbage is collected first.
+Calls that failed may lie in reference cycles. Those that were under way while the garbage collector looked are old to
+it, and under `llm_proxy.faces.serve`'s thresholds the old ones wait for tens of thousands of calls: a server under
+steady load could grow by a few mebibytes a minute. So all garbage is collected first.
 
 Source: glibc manual, section 3.2.3.6, and malloc_trim(3). Fewer arenas were tried (``MALLOC_ARENA_MAX``), and make no
 difference: the pages are free, but not at the end of their arena.
@@ -24,7 +24,7 @@ from pathlib import Path
 __all__ = ["LOOK_EVERY_S", "Slack", "forget", "resident_bytes", "settle", "trim"]
 
 LOOK_EVERY_S = 5.0
-_GROWTH_BYTES = 16 << 20
+_GROWTH_BYTES = 8 << 20
 _PATIENCE_LOOKS = 12  # a minute
 _YOUNG_OBJECTS = 10_000  # made since the last collection and still there: a few mebibytes
 
@@ -42,7 +42,7 @@ class Slack:
         self._floor_bytes = self._looks = self._most_busy = 0
 
     def is_due(self, busy: int) -> bool:
-        """Whether memory has grown by 16 MiB, and the rush is over or has gone on for a minute.
+        """Whether memory has grown by 8 MiB, and the rush is over or has gone on for a minute.
 
         Args:
             busy: Calls under way.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from llm_proxy.types import CHAT, Outcome, Usage
+from llm_proxy.values import value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +20,7 @@ __all__ = ["CallEvent", "CheckEvent", "GradeEvent", "GradeSource", "HitEvent", "
 logger = logging.getLogger("llm_proxy")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CallEvent:
     """One finished call.
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ CREATE TABLE IF NOT EXISTS semantic (
 _OF_CALLS = {"callers": "caller", "apis": "api"}
 _OF_CALLS_SCHEMA = "CREATE TABLE IF NOT EXISTS {table} (call INTEGER PRIMARY KEY, {column} TEXT NOT NULL)"
 _NEXT_CALL = "SELECT COALESCE(MAX(id), 0) + 1 FROM calls"
-_INSERT_OF_CALL = "INSERT OR REPLACE INTO {table} (call, {column}) VALUES (? + ?, ?)"
+_INSERT_OF_CALLS = "INSERT OR REPLACE INTO {table} (call, {column}) SELECT id, ? FROM calls WHERE id BETWEEN ? AND ?"
 _TRIM_OF_CALLS = "DELETE FROM {table} WHERE call < (SELECT MIN(id) FROM calls)"
 _SEMANTIC_COLUMNS = (
     "at_s", "source", "key", "asked", "scope", "route", "model", "similarity", "p_wrong", "is_same", "cost_usd",
@@ -100,8 +101,9 @@ class Ledger(Batches[CallEvent | CheckEvent]):
                 connection.executemany(insert, rows[table])
                 connection.execute(_TRIM.format(table=table), (self._max_rows,))
             for table, column in _OF_CALLS.items():
-                insert = _INSERT_OF_CALL.format(table=table, column=column)
-                connection.executemany(insert, ((first, *row) for row in rows[table]))
+                # One caller often makes many calls in a row, and each statement has to ask for Python's lock again.
+                insert = _INSERT_OF_CALLS.format(table=table, column=column)
+                connection.executemany(insert, _runs(rows[table], first))
                 connection.execute(_TRIM_OF_CALLS.format(table=table))
             connection.execute("COMMIT")
 
@@ -144,6 +146,18 @@ def _rows(events: list[CallEvent | CheckEvent]) -> dict[str, list[tuple[Any, ...
     return rows
 
 
+def _runs(rows: list[tuple[Any, ...]], first: int) -> Iterator[tuple[str, int, int]]:
+    """Of the calls of a batch that follow each other and have a name in common: it, and the numbers of both ends.
+
+    Args:
+        rows: Place of a call in the batch, and its name; in order.
+        first: Number of the batch's first call.
+    """
+    for (_, name), run in groupby(enumerate(rows), lambda at: (at[1][0] - at[0], at[1][1])):
+        places = [place for _, (place, _) in run]
+        yield name, first + places[0], first + places[-1]
+
+
 def _served_row(event: CallEvent) -> tuple[Any, ...]:
     outcome = event.outcome
     similarity = 0.0 if outcome.similarity is None else outcome.similarity
@@ -175,7 +189,8 @@ def _row(event: CallEvent) -> tuple[Any, ...]:
 
 def _text(value: str) -> str:
     """Text that SQLite takes: a model's name is whatever the caller sent, lone surrogates included."""
-    return value[:_MOST_CHARS].encode("utf-8", "replace").decode()
+    cut = value[:_MOST_CHARS]
+    return cut if cut.isascii() else cut.encode("utf-8", "replace").decode()
 
 
 def _real(value: float) -> float:

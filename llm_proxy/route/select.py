@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Selector"]
 
+_REMEMBERED = 256  # destinations
+
 
 class Selector:
     """Resolves names, picks candidates and says what asking again would cost. Immutable but for what is learnt.
@@ -55,6 +57,7 @@ class Selector:
         self._default = config.default_backend or next(iter(config.backends), "")
         self._aliases, self._settings = config.aliases, config.routes
         self._claims: dict[str, str] = {}
+        self._known: dict[tuple[str, str], Destination] = {}
         for name, backend in self._backends.items():
             for model in backend.models:
                 self._claims.setdefault(model, name)
@@ -241,5 +244,11 @@ class Selector:
         return Decision(*self._routes[destination.route].pairs[-1], why, 1.0)
 
     def _at(self, backend: str, model: str) -> Destination:
-        base_url = self._backends[backend].base_url if backend else ""
-        return Destination(identity=f"{base_url}|{model}", backend=backend, model=model)
+        known = self._known.get((backend, model))
+        if known is None:
+            base_url = self._backends[backend].base_url if backend else ""
+            known = Destination(identity=f"{base_url}|{model}", backend=backend, model=model)
+            if len(self._known) >= _REMEMBERED:  # callers may name anything
+                self._known.clear()
+            self._known[backend, model] = known
+        return known

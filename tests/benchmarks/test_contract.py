@@ -83,6 +83,7 @@ def test_proxy() -> None:
     assert all(found[key] > 0 for key in ("upstream_rps", "passthrough_rps", "exact_hit_rps", "semantic_hit_rps"))
     assert found["rss_mib"] > 50
     assert found["troubles"] == {}
+    assert found["cores"] == "any"
 
 
 def test_encoder() -> None:

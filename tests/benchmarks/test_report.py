@@ -35,3 +35,10 @@ def test_entries_are_kept_beside_each_other(results: Path) -> None:
         told(figure, entry=entry)
     runs = json.loads((results / "own.json").read_text())["runs"]
     assert [(name, run["figure"]) for name, run in runs.items()] == [("a", 2), ("b", 3)]
+
+
+def test_an_option_without_a_value_is_given_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, expected in (([], False), (["--pinned"], True)):
+        monkeypatch.setattr("sys.argv", ["own", "--rounds", "2", *given])
+        options = _report.arguments("own", __doc__, pinned=(bool, False, "one core"), rounds=(int, 3, "times"))
+        assert (options.pinned, options.rounds) == (expected, 2)

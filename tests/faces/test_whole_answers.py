@@ -6,8 +6,10 @@ import gc
 import socket
 from types import SimpleNamespace
 from typing import Any
+from weakref import ref
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from llm_proxy.faces import _memory
 from llm_proxy.faces._asgi_io import _plain_head
@@ -89,7 +91,7 @@ class TestWholeAnswers:
 
     def test_a_caller_who_left_gets_nothing(self):
         cycle = Cycle(disconnected=True)
-        assert _write_whole(cycle, 200, b"", b"body")
+        assert _write_whole(ref(cycle), 200, b"", b"body")
         assert not cycle.written
 
     @pytest.mark.parametrize(
@@ -104,8 +106,28 @@ class TestWholeAnswers:
     )
     def test_what_is_left_to_the_server(self, status, state):
         cycle = Cycle(**state)
-        assert not _write_whole(cycle, status, b"", b"body")
+        assert not _write_whole(ref(cycle), status, b"", b"body")
         assert not cycle.written
+
+    def test_a_request_that_is_gone_is_left_to_the_server(self):
+        gone = ref(Cycle())
+        gc.collect()
+        assert not _write_whole(gone, 200, b"", b"body")
+
+    @pytest.mark.parametrize("past", [b"", b"cache-control: no-store\r\n"], ids=["hits", "passed"])
+    def test_requests_that_are_over_are_no_garbage(self, past):
+        request = WHOLE.replace(b"HTTP/1.1\r\n", b"HTTP/1.1\r\n" + past)
+        with served() as (port, _):
+            http(port, request)
+            gc.collect()
+            gc.disable()
+            try:
+                for _ in range(20):
+                    assert http(port, request)[0] == 200
+                left = [one for one in gc.get_objects() if type(one) is RequestResponseCycle]
+            finally:
+                gc.enable()
+        assert len(left) <= 2, "the last ones, whose connections may not be closed yet"
 
 
 class Cycle(SimpleNamespace):

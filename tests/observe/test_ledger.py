@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import threading
 from contextlib import closing
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,3 +130,26 @@ def test_lone_surrogates_in_the_name_of_a_model(bench):
     bench.ledger(CallEvent(1.0, Outcome("miss", model="a\ud800b"), 0.1))
     bench.ledger.close()
     assert bench.rows("model") == [("a?b",)]
+
+
+def test_callers_stay_with_their_calls_in_any_order(tmp_path):
+    bench = Bench(tmp_path / "l.sqlite3")
+    batches = (["a", "a", "", "b", "a", "b", "b"], ["", "b", "a", "é" * 300])
+    for callers in batches:
+        for caller in callers:
+            bench.ledger(replace(MISS, caller=caller))
+        bench.ledger.flush()
+    with closing(sqlite3.connect(bench.path)) as connection:
+        found = connection.execute("SELECT caller FROM calls LEFT JOIN callers ON call = calls.id ORDER BY calls.id")
+        assert [caller for (caller,) in found] == [
+            "a", "a", None, "b", "a", "b", "b", None, "b", "a", "é" * 200
+        ]  # fmt: skip
+
+
+def test_callers_of_calls_that_are_dropped_at_once_are_dropped_too(tmp_path):
+    bench = Bench(tmp_path / "l.sqlite3", max_rows=2)
+    for caller in "aabbb":
+        bench.ledger(replace(MISS, caller=caller))
+    bench.ledger.flush()
+    with closing(sqlite3.connect(bench.path)) as connection:
+        assert connection.execute("SELECT call, caller FROM callers").fetchall() == [(4, "b"), (5, "b")]

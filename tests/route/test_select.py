@@ -104,6 +104,15 @@ class TestResolve:
         assert Selector(Config()).default_backend == ""
         assert Selector(Config()).resolve(request(model="m", endpoint="")) == Destination("|m", model="m")
 
+    def test_any_number_of_names_leads_where_each_leads_alone(self) -> None:
+        one = selector()
+        names = [f"m{number}" for number in range(600)]
+        for turn in (names, names[::-1]):
+            assert [one.resolve(request(model=name, endpoint="")) for name in turn] == [
+                at("local", name) for name in turn
+            ]
+        assert len(one._known) <= 256, "callers may name anything"
+
 
 class TestDecide:
     def decide(self, value: float, route: str = "auto", **options: Any) -> str:

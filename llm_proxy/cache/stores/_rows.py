@@ -54,7 +54,7 @@ _PRAGMAS = (
     "trusted_schema=OFF",
     "synchronous=NORMAL",
     "mmap_size=0",
-    "cache_size=-8192",
+    "cache_size=-2048",
     "journal_size_limit=16777216",
 )
 
@@ -143,7 +143,7 @@ class Rows(diskcache.Cache):  # type: ignore[misc]
 
     def read(self, statement: str, *values: str | int) -> list[tuple[Any, ...]]:
         """All rows of a query, as they are at one moment; inside of `writing` with what was written there so far."""
-        if self.is_writing:
+        if self._txn_id is not None and self.is_writing:
             return self.run(statement, *values).fetchall()
         with self._read_lock:
             if self._reader is None:
@@ -319,6 +319,8 @@ class Rows(diskcache.Cache):  # type: ignore[misc]
         if not found:
             return None
         mode, filename, value = found[0]
+        if mode == MODE_RAW and filename is None and type(value) is bytes:  # an entry: what is asked all the time
+            return value
         try:
             return self._disk.fetch(mode, filename, value, False)  # type: ignore[no-any-return]
         except CacheCorruptError:
