@@ -33,6 +33,7 @@ __all__ = ["Gate", "Process", "Workers", "end_in_peace", "heed_forks", "on_fork"
 
 _WAIT_S = 5.0  # for a model that loads; a fork is never held up longer
 _TURN_S = 30.0  # a thread held up longer goes on: the fork failed in a way that nobody was told of
+_END_S = 2.0  # the same at the end of the process: what else is called there waits for the thread
 
 
 class Gate:
@@ -46,12 +47,16 @@ class Gate:
         self._changed = threading.Condition(self._lock)
         self._inside: dict[int, int] = {}
         self._forks = 0
+        self._is_ending = False
 
     def __enter__(self) -> None:
         me = get_ident()
         with self._lock:
             if self._forks and me not in self._inside:
-                self._changed.wait_for(lambda: not self._forks, _TURN_S)
+                turn_s = _END_S if self._is_ending else _TURN_S
+                if not self._changed.wait_for(lambda: not self._forks, turn_s) and self._is_ending:
+                    self._is_ending = False  # nor are others held up, or this thread again
+                    self.open()
             self._inside[me] = self._inside.get(me, 0) + 1
 
     def __exit__(self, *exc_info: object) -> None:
@@ -71,6 +76,11 @@ class Gate:
         with self._lock:
             self._forks += 1
             self._changed.wait_for(lambda: self._inside.keys() <= {me}, wait_s)
+
+    def end(self, wait_s: float) -> None:
+        """`shut` as the process ends. It is taken back where a thread waits for long: somebody may wait for it."""
+        self._is_ending = True
+        self.shut(wait_s)
 
     def open(self) -> None:
         """Take one `shut` back."""
@@ -151,7 +161,7 @@ def end_in_peace() -> None:
 
 def _end() -> None:
     working.__enter__()  # this thread is let in again by whatever comes later
-    working.shut(_WAIT_S)
+    working.end(_WAIT_S)
 
 
 def _before() -> None:

@@ -95,6 +95,25 @@ threading.Thread(target=work, daemon=True).start()
 is_inside.wait(10)
 """
 
+LATE = """
+import atexit, threading
+from llm_proxy.forking import working
+
+def late():
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join()
+
+def work():
+    for _ in range(3):
+        with working:
+            print("in", flush=True)
+
+atexit.register(late)  # what came first is called last
+from llm_proxy import runtime
+runtime.runtime_for({"cache": {"store": "memory", "semantic": False}, "observe": {"ledger": False}})
+"""
+
 
 def run(script: str, *arguments: str) -> str:
     done = subprocess.run(
@@ -125,6 +144,13 @@ def test_the_end_of_a_process_is_not_held_up_for_ever() -> None:
     began_s = time.monotonic()
     assert run(END, "60") == ""
     assert time.monotonic() - began_s < 30
+
+
+def test_a_thread_that_is_waited_for_at_the_end_is_let_in() -> None:
+    """By what was registered with `atexit` before llm-proxy: it would wait half a minute for each step."""
+    began_s = time.monotonic()
+    assert run(LATE) == "in\nin\nin"
+    assert time.monotonic() - began_s < 20
 
 
 class TestGate:

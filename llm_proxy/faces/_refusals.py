@@ -63,9 +63,9 @@ class Refusals:
         minute = clock.monotonic() // 60
         if minute != self._minute:
             self._minute, self._rows = minute, 0
-        self._rows += 1
-        if refused.status == _LEFT or self._rows > _MOST_A_MINUTE:
+        if refused.status == _LEFT or self._rows >= _MOST_A_MINUTE:
             return
+        self._rows += 1
         word = refused.code or _WORDS.get(refused.status, "refused")
         request = ChatRequest({}, b"", headers, received_s=clock.time(), holder=holder, api=api)
         self._runtime.emit(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Selector"]
 
 _REMEMBERED = 256  # destinations
+_REMEMBERED_CHARS = 256  # of a model's name: callers may send megabytes
 
 
 class Selector:
@@ -248,6 +249,8 @@ class Selector:
         if known is None:
             base_url = self._backends[backend].base_url if backend else ""
             known = Destination(identity=f"{base_url}|{model}", backend=backend, model=model)
+            if len(model) > _REMEMBERED_CHARS:
+                return known
             if len(self._known) >= _REMEMBERED:  # callers may name anything
                 self._known.clear()
             self._known[backend, model] = known

@@ -109,4 +109,6 @@ class TestBound:
 
     def test_who_left_was_not_refused(self) -> None:
         parts: Any = Parts()
-        assert self.booked(parts, Refusals(parts), 3, 499) == 0
+        refusals = Refusals(parts)
+        assert self.booked(parts, refusals, 300, 499) == 0
+        assert self.booked(parts, refusals, 1) == 1, "those who left take no row of another"

@@ -113,6 +113,11 @@ class TestResolve:
             ]
         assert len(one._known) <= 256, "callers may name anything"
 
+    def test_a_long_name_is_not_kept(self) -> None:
+        one, name = selector(), "m" * 1_000_000
+        assert one.resolve(request(model=name, endpoint="")) == at("local", name)
+        assert name not in {model for _, model in one._known}
+
 
 class TestDecide:
     def decide(self, value: float, route: str = "auto", **options: Any) -> str:
