@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .cache.judge import ModelJudge, judge_named, normalised
 from .engine.allowance import Allowance
@@ -14,6 +14,8 @@ from .engine.shadow import Checker
 from .errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .cache.base import AnswerCache
     from .config import Config
     from .encode.lazy import LazyEncoder
@@ -30,6 +32,14 @@ if TYPE_CHECKING:
 __all__ = ["LEDGER_NAME", "attempts_for", "cascade_for", "chains_for", "checker_for", "hit_named", "scorer_for"]
 
 LEDGER_NAME = "ledger.sqlite3"
+
+
+class Parts(Protocol):
+    """What sending shares with the other parts; see `llm_proxy.runtime.Runtime`."""
+
+    config: Config
+    clock: Clock
+    troubles: Troubles
 
 
 def checker_for(
@@ -156,17 +166,30 @@ def attempts_for(
     )
 
 
-def chains_for(config: Config, sends: Sends, settler: Settler, clock: Clock, troubles: Troubles) -> Chains:
-    """What sends calls, those that go on from a response to who keeps it."""
+def chains_for(parts: Parts, sends: Sends, settler: Settler, later: Callable[[Callable[[], Any]], object]) -> Chains:
+    """What sends calls, those that go on from a response to who keeps it.
+
+    Args:
+        parts: What it shares with others.
+        sends: Sends calls to whom they are meant for.
+        settler: Books what is refused.
+        later: Has a function called some time soon, elsewhere.
+    """
+    config = parts.config
+    homes: Homes | None = None
+    address: Callable[[str], str] = str
     routes = [[one.partition("/")[::2] for one in route.candidates] for route in config.routes.values()]
-    if not any(len(servers_of(config, pairs)) > 1 for pairs in routes):
-        return Chains(config, sends, homes=None, address_of=str, settler=settler, troubles=troubles)
+    if any(len(servers_of(config, pairs)) > 1 for pairs in routes):
+        homes, address = _homes(config, parts.clock)
+    return Chains(config, sends, homes=homes, address_of=address, later=later, settler=settler, troubles=parts.troubles)
+
+
+def _homes(config: Config, clock: Clock) -> tuple[Homes, Callable[[str], str]]:
     from .route.homes import HOMES_NAME, FileHomes, MemoryHomes, address_of
 
-    path = config.cache.directory / HOMES_NAME
-    is_shared = config.cache.store == "disk"
-    homes: Homes = FileHomes(path, time=clock.time) if is_shared else MemoryHomes(time=clock.time)
-    return Chains(config, sends, homes=homes, address_of=address_of, settler=settler, troubles=troubles)
+    if config.cache.store != "disk":
+        return MemoryHomes(time=clock.time), address_of
+    return FileHomes(config.cache.directory / HOMES_NAME, time=clock.time), address_of
 
 
 def hit_named(config: Config, hit_id: str, ledger: Ledger | None = None) -> Outcome:

@@ -1,7 +1,6 @@
 """Puts the parts together: from a `Config` to an engine with its cache, encoder, router, prices and ledger.
 
-Clients with equal settings share one runtime in a process, so that making a client is cheap and all of them see
-the same answers.
+Clients with equal settings share one in a process: a client is cheap to make, and all of them see the same answers.
 """
 
 from __future__ import annotations
@@ -143,7 +142,7 @@ class Runtime:
         scorer = scorer_for(config, self.encoder, troubles)
         cascade = cascade_for(config, dispatcher, settler, clock, gate=gate, scorer=scorer, troubles=troubles)
         sends = drafting_for(self, attempts, dispatcher, settler, gate=gate, scorer=scorer)
-        self.chains = chains_for(config, sends, settler, clock, troubles)
+        self.chains = chains_for(self, sends, settler, self._in_background)
         self.engine = Engine(
             config,
             cache=answers,

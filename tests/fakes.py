@@ -276,6 +276,7 @@ class Rig:
             self.drafting,
             homes=self.homes,
             address_of=address_of,
+            later=lambda keep: keep(),
             settler=self.settler,
             troubles=self.troubles,
         )

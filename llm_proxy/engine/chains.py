@@ -26,7 +26,7 @@ from llm_proxy.wire.apis import OTHERS
 from llm_proxy.wire.recorder import recorder_for
 from llm_proxy.wire.responses import KEPT_UPSTREAM, FirstNamed, id_in_front
 
-from .effects import Flow, Late, background, compute, forward, pause, read
+from .effects import Flow, Late, background, compute, forward, mend, pause, read
 from .fingerprint import owner_of, tenant_of
 from .refusing import unroutable
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from llm_proxy.config import Config
     from llm_proxy.observe.events import Troubles
     from llm_proxy.types import ChatRequest, Outgoing
+    from llm_proxy.wire.recorder import Recorder
 
     from .call import Call
     from .ports import Homes, Ready, Sends
@@ -47,7 +48,6 @@ _RESPONSES = _PART = "responses"
 _PREVIOUS = KEPT_UPSTREAM[0]
 _FILE_S = 1.0  # longest wait for the file: another process may have locked it
 _AGAIN_S = 0.1  # another process may be writing down the answer that this caller goes on from
-_MOST_READS = 64  # pieces of a stream up to the one that names the response
 
 Pair = tuple[str, str]
 
@@ -83,6 +83,7 @@ class Chains:
         sends: What sends a call once it is known to whom.
         homes: Where responses are kept; None: that need not be known.
         address_of: What a base URL is remembered by.
+        later: Has a function called by another thread; quick, and does not raise.
         settler: Books what is refused.
         troubles: Counts what goes wrong.
     """
@@ -94,11 +95,12 @@ class Chains:
         *,
         homes: Homes | None,
         address_of: Callable[[str], str],
+        later: Callable[[Callable[[], None]], object],
         settler: Settler,
         troubles: Troubles,
     ) -> None:
         self._config, self._sends, self._homes, self._address_of = config, sends, homes, address_of
-        self._settler, self._troubles = settler, troubles
+        self._later, self._settler, self._troubles = later, settler, troubles
 
     def close(self) -> None:
         """Release files; calling it again is safe."""
@@ -173,35 +175,28 @@ class Chains:
             head = yield from plain
         if head.status != 200:
             return head
-        head, named, is_whole = yield from self._named(head)
-        if named:
-            home = Home(call.outcome.backend, call.outcome.model, self._address(call.outcome.backend))
-            keep = partial(self._keep, homes, self._mark(call.request, named), home)
-            if is_whole:  # its caller may go on from it at once, and another process be asked
-                yield from self._written(keep)
-            else:  # the end of the stream is still to come, and nobody goes on from a response before that
-                yield from background(keep)
-        return head
-
-    def _named(self, head: Head) -> Flow[tuple[Head, str, bool]]:
-        """An answer that was read up to its id, the id, and whether all of it was read; no id where there is none."""
+        home = Home(call.outcome.backend, call.outcome.model, self._address(call.outcome.backend))
+        known = partial(self._known, homes, call.request, home)
         most_bytes = self._config.cache.max_entry_bytes
         recorder = recorder_for(head.headers, limit_bytes=most_bytes, chunks=FirstNamed)
         if recorder is None:
-            return head, "", False
-        seen, is_whole = 0, False
-        for _ in range(_MOST_READS if recorder.is_stream else 1):
-            held = yield from read(head, limit_bytes=seen if recorder.is_stream else most_bytes, limit_s=math.inf)
-            recorder.feed(held.body[seen:])
-            head, seen, is_whole = held.head, len(held.body), held.is_whole
-            if is_whole:
-                recorder.end()
-            if is_whole or recorder.reason != "unfinished":
-                break
-        if recorder.is_overflowed:
-            return head, id_in_front(held.body), is_whole
-        named = (recorder.completion() or {}).get("id")
-        return head, named if isinstance(named, str) else "", is_whole
+            return head
+        if recorder.is_stream:
+            return (yield from mend(head, _PassingBy(recorder, lambda named: self._later(known(named)))))
+        held = yield from read(head, limit_bytes=most_bytes, limit_s=math.inf)
+        recorder.feed(held.body)
+        if held.is_whole:
+            recorder.end()
+        named = id_in_front(held.body) if recorder.is_overflowed else _id_of(recorder)
+        if named and held.is_whole:  # its caller may go on from it at once, and another process be asked
+            yield from self._written(known(named))
+        elif named:
+            yield from background(known(named))
+        return held.head
+
+    def _known(self, homes: Homes, request: ChatRequest, home: Home, named: str) -> Callable[[], None]:
+        """What has it known where a response is kept."""
+        return partial(self._keep, homes, self._mark(request, named), home)
 
     def _written(self, keep: Callable[[], None]) -> Flow[None]:
         try:
@@ -220,6 +215,53 @@ class Chains:
 
     def _address(self, backend: str) -> str:
         return self._address_of(self._config.backends[backend].base_url)
+
+
+class _PassingBy:
+    """Reads who a stream's response is as it passes by; see `llm_proxy.engine.effects.Mending`.
+
+    Nothing is kept back for it: a server that is slow to say so may keep its caller's connection alive meanwhile. And
+    nobody goes on where it breaks off.
+    """
+
+    is_broken = False
+
+    def __init__(self, recorder: Recorder, named: Callable[[str], object]) -> None:
+        self._recorder: Recorder | None = recorder
+        self._named = named
+
+    def passed(self, piece: bytes) -> bytes:
+        """The same bytes."""
+        recorder = self._recorder
+        if recorder is not None:
+            recorder.feed(piece)
+            if recorder.reason != "unfinished":
+                self._recorder = None
+                named = _id_of(recorder)
+                if named:
+                    self._named(named)
+        return piece
+
+    def ended(self) -> bytes:
+        """Nothing more."""
+        return b""
+
+    def going_on(self, error: Exception | None) -> Flow[Head | None]:
+        """Nobody goes on."""
+        yield from ()
+        return None
+
+    def kept(self) -> bytes:
+        """Nothing was kept back."""
+        return b""
+
+    def left(self) -> None:
+        """Nothing is left to do."""
+
+
+def _id_of(recorder: Recorder) -> str:
+    named = (recorder.completion() or {}).get("id")
+    return named if isinstance(named, str) else ""
 
 
 def _pair(candidate: str) -> Pair:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llm_proxy.engine.chains import at_one_server, goes_on_from, servers_of
-from llm_proxy.engine.effects import Background, Board, Compute, Forward, Held, Late, Launch, Pause, Read
+from llm_proxy.engine.effects import Background, Board, Compute, Forward, Held, Late, Launch, Mend, Pause, Read
 from llm_proxy.errors import CacheError
 from llm_proxy.route.base import Home
 from llm_proxy.route.homes import MemoryHomes, address_of
@@ -58,6 +58,7 @@ class Trip:
         self.asked: list[str] = []
         self.done: list[type] = []
         self.pauses: list[float] = []
+        self.passed: list[bytes] = []
         rows = headers or (STREAM_TYPE if request.is_stream else JSON_TYPE)
         self.head = Head(status, rows, None)
         self.course = Course(made, request)
@@ -97,6 +98,13 @@ class Trip:
                 return self.head, None
             case Read(_, limit_bytes, limit_s, _):
                 return self._held(limit_bytes, limit_s), None
+            case Mend(head, mending):
+                self.passed = [mending.passed(piece) for piece in self.pieces]
+                assert not mending.is_broken
+                assert (mending.ended(), mending.kept()) == (b"", b"")
+                assert not list(mending.going_on(None)), "nobody is asked for the rest"
+                mending.left()
+                return head, None
         return None, None
 
     def _held(self, limit_bytes: int, limit_s: float) -> Held:
@@ -145,10 +153,13 @@ class TestRemembered:
         assert again.asked == ["main/small"]
         assert again.pauses == []
 
-    def test_a_stream_is_known_with_its_first_event(self) -> None:
+    @pytest.mark.parametrize("before", [0, 1, 300])
+    def test_a_stream_is_known_as_it_passes_by(self, before: int) -> None:
         made = rig()
-        trip = Trip(made, call(stream=True), *events())
-        assert trip.done[-2:] == [Read, Background]
+        pieces = [b": keep-alive\n\n"] * before + events()
+        trip = Trip(made, call(stream=True), *pieces)
+        assert trip.done[-1] is Mend, "nothing is read before its caller gets it"
+        assert trip.passed == pieces
         assert Trip(made, call(previous_response_id="resp_a"), said(NAMED)).asked == ["main/small"]
 
     def test_an_event_that_comes_in_pieces(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ class Server(Provider):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
+        self.heard: threading.Event | None = None
 
     def _responses(self, body: Any) -> Found:
         previous = body.get("previous_response_id")
@@ -40,7 +42,13 @@ class Server(Provider):
         whole = response(body, **named)
         if not body.get("stream"):
             return 200, "application/json", [json.dumps(whole).encode()], False
-        return 200, "text/event-stream", [sse(event, event["type"]) for event in streamed_response(whole)], False
+        return 200, "text/event-stream", self._events(whole), False
+
+    def _events(self, whole: Any) -> Any:
+        if self.heard is not None:  # it keeps the connection alive until somebody has seen that
+            yield from [b": keep-alive\n\n"] * 3
+            assert self.heard.wait(20.0)
+        yield from (sse(event, event["type"]) for event in streamed_response(whole))
 
 
 @pytest.fixture
@@ -90,6 +98,20 @@ def test_a_chain_stays_with_its_server(
                 assert backend == name
     assert [[body["model"] for _, body in app.requests] for app in apps] == [["small"] * 3, ["large"] * 3]
     assert proxy.events[-1].outcome.reason == "goes on from a response of one/small"
+
+
+def test_a_stream_passes_as_it_comes(servers: tuple[list[str], list[Server]]) -> None:
+    """Its id is read on the way: what keeps the connection alive until then is not kept back for that."""
+    urls, apps = servers
+    heard = apps[0].heard = threading.Event()
+    with proxy_of(urls) as proxy, proxy.client(timeout=10.0) as client:
+        with client.responses.with_streaming_response.create(model="auto", input="Go on", stream=True) as raw:
+            pieces = raw.iter_bytes()
+            assert next(pieces).startswith(b": keep-alive")
+            heard.set()
+            assert b'"response.completed"' in b"".join(pieces)
+        previous = f"resp_one_{len(apps[0].requests)}"
+        assert said(client, "auto", previous_response_id=previous)[2] == "one"
 
 
 def test_another_tenants_response_is_not_known(servers: tuple[list[str], list[Server]]) -> None:
