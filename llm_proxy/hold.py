@@ -154,7 +154,9 @@ class _AgainAsync:
             self._is_pulling = False
 
     async def aclose(self) -> None:
-        if not self._is_pulling:  # an iterator that is running can't be closed
+        # An iterator that is running can't be closed. One that is its own source, as an answer is that was read in part
+        # before, is closed once: twice at each of the readings would be two to the power of their number.
+        if not self._is_pulling and self._rest is not self._source:
             await _aclose(self._rest)
         await _aclose(self._source)
 

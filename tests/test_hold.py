@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from llm_proxy import hold as module
 from llm_proxy.boarding import Flights
 from llm_proxy.drive import AsyncDriver, Driver
-from llm_proxy.engine.effects import Flow, Hold, Late
+from llm_proxy.engine.effects import Flow, Hold, Late, Read
 from llm_proxy.types import Head, Outgoing
 from tests.drive_kit import PIECES, PLAIN, AsyncBody, Body, Upstream, aplain, astreamed, plain, streamed, sync, turns
 from tests.fakes import FakeScorer, Rig, events_of, head, request
@@ -113,7 +114,21 @@ class TestHoldAsync:
     def test_what_is_still_to_come_follows(self) -> None:
         answered = astreamed()
         found, again = arun(Hold(OUTGOING, 3, 9.0), answered)
-        assert (found.body, found.is_whole, again, answered.body.closes) == (PIECES[0], False, PIECES, 2)
+        assert (found.body, found.is_whole, again, answered.body.closes) == (PIECES[0], False, PIECES, 1)
+
+    def test_an_answer_that_was_read_piece_by_piece_is_closed_once(self) -> None:
+        async def go(body: AsyncBody) -> list[bytes]:
+            answer, seen = head(body), 0
+            for _ in PIECES[1:]:
+                held = await module.read_async(Read(answer, seen, math.inf))
+                answer, seen = held.head, len(held.body)
+            assert not held.is_whole
+            again = [piece async for piece in answer.body]
+            await answer.body.aclose()
+            return again
+
+        body = AsyncBody(list(PIECES))
+        assert (asyncio.run(go(body)), body.closes) == (PIECES, 1)
 
     @pytest.mark.parametrize(("status", "keeps_rest"), [(500, True), (200, False)])
     def test_what_is_of_no_use_is_dropped(self, status: int, keeps_rest: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from llm_proxy.errors import CacheError, LLMProxyError
 from llm_proxy.observe.events import CallEvent
 from llm_proxy.route.base import Expected, Finished
 from llm_proxy.types import CHARS_PER_TOKEN, Usage
-from llm_proxy.wire.chat import response_says_no_store, unpredicted, usage_of, without_prediction
+from llm_proxy.wire.chat import answer_tokens, response_says_no_store, unpredicted, usage_of, without_prediction
 
 from . import admission
 from .asked import asked_by
@@ -224,7 +223,7 @@ class Settler:
         if usage is not None and self._appraiser is not None:
             counts = usage.prompt_tokens, usage.completion_tokens
             self._appraiser.observe(Finished(asked.backend, asked.model, *counts, latency_s))
-        counted = usage or _estimate(request, json.dumps(completion).encode())
+        counted = usage or _estimate(request, completion)
         return self.price_usd(counted, asked)
 
     def let_go(self, outcome: Outcome, call: object) -> None:
@@ -297,7 +296,7 @@ class Settler:
         model = model if isinstance(model, str) and model else outcome.model
         text = "" if print_.text is None or admission.is_call_for(request, completion) else print_.text
         encoding = ticket.encoding if text and self._encoder is not None else None
-        counts = usage or ticket.usage or _estimate(request, raw)
+        counts = usage or ticket.usage or _estimate(request, completion)
         cost_usd = self._cost_usd(counts, model, ticket)
         again, again_usd = counts, cost_usd
         if ticket.is_predicted:
@@ -392,8 +391,8 @@ def _counted(ticket: Ticket, completion: JSON | None) -> Usage | None:
     return usage_of(completion, prompt_tokens=_prompt_tokens(ticket.request)) or ticket.usage
 
 
-def _estimate(request: ChatRequest, raw: bytes) -> Usage:
-    return Usage(_prompt_tokens(request), len(raw) // CHARS_PER_TOKEN)
+def _estimate(request: ChatRequest, completion: JSON) -> Usage:
+    return Usage(_prompt_tokens(request), answer_tokens(completion))
 
 
 def _prompt_tokens(request: ChatRequest) -> int:

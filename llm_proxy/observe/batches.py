@@ -27,6 +27,7 @@ EventT = TypeVar("EventT")
 
 _BUSY_S = 1.0  # longest wait for another process's write
 _CLOSE_BUSY_S = 3.0  # the same for the last write, which is not tried again
+_CLOSE_S = 1.0  # how long a close goes on while other threads, which nobody waits for, still make calls
 _REST_S = 10.0  # how long a file that refused a batch is left alone
 
 
@@ -117,10 +118,11 @@ class Batches(ABC, Generic[EventT]):
             self._reset()  # a forked child: see above
         self._is_closed = True
         self._disarm()
-        self._write_pending(is_last=True, is_patient=True)
+        until_s = self._monotonic() + _CLOSE_S
+        self._write_pending(is_last=True, is_patient=True, until_s=until_s)
         with self._writing:
             pass
-        self._write_pending(is_last=True, is_patient=True)  # what a busy file made it put back
+        self._write_pending(is_last=True, is_patient=True, until_s=until_s)  # what a busy file made it put back
 
     @abstractmethod
     def _write(self, events: list[EventT], *, busy_s: float) -> None:
@@ -159,12 +161,13 @@ class Batches(ABC, Generic[EventT]):
         if timer is not None:
             timer.cancel()  # without effect when it is the timer that calls
 
-    def _write_pending(self, *, is_last: bool = False, is_patient: bool = False) -> None:
+    def _write_pending(self, *, is_last: bool = False, is_patient: bool = False, until_s: float = math.inf) -> None:
         """Write what is pending; what comes meanwhile waits for the next time, or a busy process would write for ever.
 
         Args:
             is_last: Nobody will try again: what can't be written is lost, and what comes meanwhile is written as well.
             is_patient: Wait for another thread that writes; else what it leaves is written the next time.
+            until_s: When to begin no further batch of what comes meanwhile.
         """
         is_done = False
         while self._pending and not is_done and self._writing.acquire(blocking=is_patient):
@@ -172,6 +175,7 @@ class Batches(ABC, Generic[EventT]):
                 with self._lock:
                     events, self._pending = self._pending, []
                 is_done = not self._write_batch(events, is_last=is_last) or not is_last
+                is_done = is_done or self._monotonic() >= until_s
             finally:
                 self._writing.release()
         with self._lock:

@@ -267,6 +267,24 @@ def test_what_comes_while_a_batch_is_written_waits_for_the_next_time(tmp_path):
     assert not bench.troubles.counts
 
 
+def test_closing_ends_while_calls_go_on(tmp_path):
+    """Threads that nobody waits for may go on with their calls while a process ends."""
+    bench = Bench(tmp_path / "l.sqlite3")
+    real, batches = bench.ledger._write, []
+
+    def write(rows: list[Any], *, busy_s: float) -> None:
+        batches.append(len(rows))
+        bench.ledger._pending.append(MISS)  # another thread's, which sees that this one writes
+        bench.clock.advance(0.4)
+        real(rows, busy_s=busy_s)
+        assert len(batches) < 9, "it writes for ever"
+
+    bench.ledger._write = write  # type: ignore[method-assign]
+    bench.ledger(MISS)
+    bench.ledger.close()
+    assert len(bench.rows()) == len(batches) > 1
+
+
 def test_what_another_thread_left_has_its_turn(tmp_path):
     is_writing, may_go_on = threading.Event(), threading.Event()
     bench = Bench(tmp_path / "l.sqlite3")
