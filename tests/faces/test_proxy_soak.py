@@ -122,12 +122,15 @@ def test_what_the_provider_counted() -> None:
     ]
 
 
+REFUSED = ("refused", "", None, None, None, 0.0)
+
+
 def test_what_the_ledger_says(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
     connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE calls (status, kind, prompt_tokens, completion_tokens, cost_usd)")
-    rows = [("miss", "", 10, 20, 0.5), ("hit", "exact", None, None, None), ("miss", "", None, None, 0.0)]
-    connection.executemany("INSERT INTO calls VALUES (?, ?, ?, ?, ?)", rows)
+    connection.execute("CREATE TABLE calls (status, kind, prompt_tokens, completion_tokens, cost_usd, latency_s)")
+    rows = [("miss", "", 10, 20, 0.5, 0.1), ("hit", "exact", None, None, None, 0.1), ("miss", "", None, None, 0.0, 0.1)]
+    connection.executemany("INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?)", [*rows, REFUSED])
     connection.commit()
     connection.close()
     calls = (
@@ -136,13 +139,14 @@ def test_what_the_ledger_says(tmp_path: Path) -> None:
         ("3", "llm-proxy; fwd=uri-miss; collapsed", 200),
     )
     tally = booked(*calls)
+    tally.book("4", Reply(413, {}, b""), times=0, is_call=False)
     tally.used(10, 20, (10_000, 20_000))
     found = tally.against_ledger(path)
     assert (tally.problems, found["ledger"]) == ([], found["seen"])
     tally = booked(*calls[:2], ("3", 'llm-proxy; hit; detail="semantic; similarity=0.9"', 200))
     tally.against_ledger(path)
     assert [problem.partition(":")[0] for problem in tally.problems] == [
-        "semantic", "prompt_tokens", "completion_tokens", "cost_usd", "upstream",
+        "semantic", "prompt_tokens", "completion_tokens", "cost_usd", "upstream", "refused",
     ]  # fmt: skip
 
 

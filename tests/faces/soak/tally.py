@@ -18,7 +18,10 @@ _UNBOOKED = {"too_many_connections", "rate_limit_exceeded"}
 _LEDGER = """
 SELECT COUNT(*), SUM(status = 'hit' AND kind = 'exact'), SUM(status = 'hit' AND kind = 'semantic'),
   COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(completion_tokens), 0), COALESCE(SUM(cost_usd), 0.0) FROM calls
+WHERE NOT (status = 'refused' AND latency_s = 0.0)
 """
+# Of what the proxy refuses before it is a call there is a row, too, but not of all where there are many.
+_REFUSED = "SELECT COUNT(*) FROM calls WHERE status = 'refused' AND latency_s = 0.0"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Tally:
         calls: Calls that the ledger must have a row of.
         forwarded: Those of them that the provider must have got.
         unsent: Those that were refused before they were sent.
+        refused: Requests that were refused before they were calls.
         collapsed: Those that shared the answer of another one.
         tokens: Prompt's and answer's, of whole answers that were asked for upstream.
         cost_usd: What these cost, dollars.
@@ -71,6 +75,7 @@ class Tally:
     calls: int = 0
     forwarded: int = 0
     unsent: int = 0
+    refused: int = 0
     collapsed: int = 0
     tokens: list[int] = field(default_factory=lambda: [0, 0])
     cost_usd: float = 0.0
@@ -96,6 +101,7 @@ class Tally:
         said, error = reply.cache_status, reply.error
         self.sent[call] = 0
         if error in _UNBOOKED or not times:
+            self.refused += 1
             return False
         self.calls += is_call
         if said.startswith("llm-proxy; hit"):
@@ -136,6 +142,7 @@ class Tally:
         """Compare the sums with those of the ledger; returns both."""
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
             rows, *rest, cost_usd = connection.execute(_LEDGER).fetchone()
+            [refused] = connection.execute(_REFUSED).fetchone()
         connection.close()
         names = ("calls", "exact", "semantic", "prompt_tokens", "completion_tokens", "cost_usd", "upstream")
         upstream = rows - rest[0] - rest[1] - self.unsent - self.collapsed
@@ -145,4 +152,6 @@ class Tally:
         for name in names:
             if ledger[name] != seen[name] and not (name == "cost_usd" and abs(cost_usd - self.cost_usd) < 1e-4):
                 self.complain(f"{name}: {ledger[name]} in the ledger, {seen[name]} seen")
-        return {"ledger": ledger, "seen": seen}
+        if refused > self.refused:
+            self.complain(f"refused: {refused} in the ledger, {self.refused} seen")
+        return {"ledger": {**ledger, "refused": refused}, "seen": {**seen, "refused": self.refused}}
