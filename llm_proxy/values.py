@@ -1,7 +1,7 @@
 """Values: dataclasses that nobody changes once they are made.
 
-``dataclass(frozen=True)`` has each field set by a call. An exact hit makes objects of some fifty fields, and those
-calls were a fourteenth of its time. Of a value it is the type checker that refuses to let a field be set.
+``dataclass(frozen=True)`` has each field set by a call, and an exact hit makes objects of some fifty fields. Of
+a value it is the type checker that refuses to let a field be set.
 """
 
 from __future__ import annotations
