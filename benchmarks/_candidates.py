@@ -2,7 +2,8 @@
 
 Of each setting two values are chosen, both on the training part: the cheapest that keeps ``--accuracy-share`` of the
 best single model's accuracy, and (``*_within_cost``) the one that keeps it and stays within ``--cost-share`` of that
-model's cost, both as surely as can be: the less sure of the two by the most standard errors.
+model's cost, both as surely as can be: the less sure of the two by the most standard errors. ``group_out`` has the
+same settings where each row is predicted by a learner that saw no question of its group.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from llm_proxy.route.calibrate import mean_tokens, read_prices, true_usd, within
 from llm_proxy.route.train.choice import foreseen_usd
 from llm_proxy.route.train.evaluate import Encoded, out_of_fold, prompt_folds
 
+from ._heads import group_out
 from ._outcomes import asked_all, sides
 from ._quality_cost import hull
 
@@ -75,7 +77,7 @@ def several(options: Namespace) -> dict[str, Any]:
     prices = read_prices(options.prices, names) if options.prices else []
     train, test = sides(options)
     test = asked_all(test, *names)
-    learnt, measured = _sides(train, test, names, prices)
+    learnt, measured, unseen = _sides(train, test, names, prices)
     knobs = _knobs(learnt)
     singles = [measured.result(_all(measured, at)) for at in range(len(names))]
     best = max(range(len(names)), key=lambda at: (_mean(learnt, at)[1], -_mean(learnt, at)[0]))
@@ -99,6 +101,10 @@ def several(options: Namespace) -> dict[str, Any]:
         "curve_by_quality": [list(measured.result(knobs["by_quality"][0](measured.p_good, measured.expected, value)))
                   for value in knobs["by_quality"][1]],
         **_beside(knobs, measured, names, options.draws),
+        "group_out": unseen and {
+            **_operating_points(knobs, learnt, unseen, best, options),
+            **_beside(knobs, unseen, names, options.draws),
+        },
     }  # fmt: skip
 
 
@@ -116,6 +122,9 @@ def table(found: dict[str, Any]) -> list[list[str]]:
         one, within_cost = found[name], f", within {found['cost_share_wanted']:.0%} of the cost"
         said = f"{name.split('_')[1]} {one['setting']:.4g}{within_cost if name.endswith('cost') else ''}"
         row(f"router, {said}", one["accuracy"], one["usd"])
+        if found["group_out"]:
+            unseen = found["group_out"][name]
+            row("  group of the question not seen", unseen["accuracy"], unseen["usd"])
 
     def between(one: dict[str, Any]) -> str:
         return f"{one['low95']:+.3f} to {one['high95']:+.3f}"
@@ -134,20 +143,23 @@ def table(found: dict[str, Any]) -> list[list[str]]:
 
 def _sides(
     train: Encoded, test: Encoded, names: Sequence[str], prices: Sequence[tuple[float, float]]
-) -> tuple[_Side, _Side]:
+) -> tuple[_Side, _Side, _Side | None]:
+    """What the settings are chosen on, what they are measured on, and that by learners that saw no such question."""
     usual = mean_tokens(train.outcomes.of(*names))
-    fold = prompt_folds(train.outcomes.prompts, _FOLDS)
-    p_good, log_tokens = out_of_fold(train, fold, names)
-    of_test = train.fit(names).predict(test.inputs)
-    asked = asked_all(train, *names)
+    out = out_of_fold(train, prompt_folds(train.outcomes.prompts, _FOLDS), names)
     rows = train.outcomes.of(*names).asked()
-    train, of_train = asked, (p_good[rows], log_tokens[rows])
-    sides = []
-    for side, (p_good, log_tokens) in ((train, of_train), (test, of_test)):
-        usd = true_usd(side.outcomes, prices, usual)
-        expected = foreseen_usd(side.outcomes, log_tokens, prices) if prices else usd.mean(axis=0)[None] + 0 * usd
-        sides.append(_Side(side.outcomes.scores, p_good, expected, usd))
-    return sides[0], sides[1]
+
+    def side(log: Encoded, p_good: NDArray[np.float32], log_tokens: NDArray[np.float32]) -> _Side:
+        usd = true_usd(log.outcomes, prices, usual)
+        expected = foreseen_usd(log.outcomes, log_tokens, prices) if prices else usd.mean(axis=0)[None] + 0 * usd
+        return _Side(log.outcomes.scores, p_good, expected, usd)
+
+    unseen = group_out(train, test, names)
+    return (
+        side(asked_all(train, *names), *(one[rows] for one in out)),
+        side(test, *train.fit(names).predict(test.inputs)),
+        None if unseen is None else side(test, *unseen[:2]),
+    )
 
 
 def _unknown(side: Encoded) -> NDArray[np.bool_]:

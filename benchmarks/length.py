@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from llm_proxy.errors import LLMProxyError
 from llm_proxy.route.metrics import kendall_tau
 from llm_proxy.route.train.baselines import length_scores
-from llm_proxy.route.train.evaluate import group_folds
 
-from ._heads import call_times, trained
+from ._heads import call_times, group_out, trained
 from ._outcomes import OPTIONS, entry_of, finite, known_lengths, sides
 from ._report import arguments, report
 
@@ -61,17 +60,8 @@ def _measure(options: Namespace) -> dict[str, Any]:
 
 
 def _group_out(train: Encoded, test: Encoded, model: str, real: NDArray[np.float32]) -> dict[str, Any]:
-    import numpy
-
-    folds = group_folds(test.outcomes.groups)
-    predicted = numpy.zeros(len(test.outcomes))
-    for names in folds:
-        rows = numpy.flatnonzero([group in names for group in test.outcomes.groups])
-        others = train.rows(numpy.flatnonzero([group not in names for group in train.outcomes.groups]))
-        if not len(others.outcomes):
-            return {"group_out_tau": None, "groups": len(set(test.outcomes.groups))}
-        predicted[rows] = others.fit([model]).predict(test.inputs.rows(rows))[1][:, 0]
-    tau = kendall_tau(predicted, real) if folds else None
+    found = group_out(train, test, [model])
+    tau = None if found is None else kendall_tau(found[1][:, 0], real)
     return {"group_out_tau": tau, "groups": len(set(test.outcomes.groups))}
 
 

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 from llm_proxy.errors import LLMProxyError
 from llm_proxy.route import metrics
 from llm_proxy.route.train.baselines import length_scores, word_scores
-from llm_proxy.route.train.evaluate import Encoded, group_folds
+from llm_proxy.route.train.evaluate import Encoded
 from llm_proxy.route.train.measure import measure
 
 from ._candidates import OPTIONS as SEVERAL
 from ._candidates import several
 from ._candidates import table as several_table
-from ._heads import call_times, encodings, shipped, trained
+from ._heads import call_times, encodings, group_out, shipped, trained
 from ._hindsight import others_known_apgr
 from ._outcomes import OPTIONS, asked_all, entry_of, finite, sides
 from ._quality_cost import draw
@@ -149,16 +149,10 @@ def _baselines(train: Encoded, test: Encoded) -> dict[str, float | None]:
 
 def _group_out(train: Encoded, test: Encoded) -> dict[str, Any]:
     """The same rows, each scored by a model that saw no question of its group; None where there are no groups."""
-    import numpy
-
-    folds = group_folds(test.outcomes.groups)
-    if len(folds) < 2:
+    found = group_out(train, test, test.outcomes.models)
+    if found is None:
         return {"group_out_apgr": None, "group_out_auc_weak_correct": None, "groups": 0}
-    p_good = numpy.zeros(test.outcomes.scores.shape, numpy.float32)
-    for names in folds:
-        rows = numpy.flatnonzero([group in names for group in test.outcomes.groups])
-        others = train.rows(numpy.flatnonzero([group not in names for group in train.outcomes.groups]))
-        p_good[rows], _ = others.fit(test.outcomes.models).predict(test.inputs.rows(rows))
+    p_good, _, folds = found
     weak, strong = test.outcomes.scores.T
     score = p_good[:, 1] - p_good[:, 0]
     return {
@@ -171,13 +165,10 @@ def _group_out(train: Encoded, test: Encoded) -> dict[str, Any]:
     }
 
 
-def _within(score: NDArray[Any], test: Encoded, folds: list[set[str]]) -> float | None:
+def _within(score: NDArray[Any], test: Encoded, folds: list[NDArray[np.intp]]) -> float | None:
     """Mean APGR inside each fold of groups, by its rows; None where no fold has a gap."""
-    import numpy
-
     found = []
-    for names in folds:
-        rows = numpy.flatnonzero([group in names for group in test.outcomes.groups])
+    for rows in folds:
         area = metrics.apgr(score[rows], *test.outcomes.scores[rows].T)
         if area == area:
             found.append((area, len(rows)))

@@ -91,7 +91,7 @@ class TestPair:
     def test_no_group_has_a_gap(self, train: Path) -> None:
         test = _outcomes.sides(options(train=train))[1]
         even = replace(test.outcomes, scores=np.ones_like(test.outcomes.scores))
-        assert router._within(np.zeros(len(even)), replace(test, outcomes=even), [{"kind 0"}]) is None
+        assert router._within(np.zeros(len(even)), replace(test, outcomes=even), [np.arange(5)]) is None
 
     def test_nothing_to_learn(self, tmp_path: Path) -> None:
         found = router._pair(options(train=written(tmp_path / "x.jsonl", lines(600, is_random=True))))
@@ -176,8 +176,27 @@ class TestSeveral:
         assert found["lengths_known"] == [True] * 3
         assert found["beside_mixtures_by_chance"]["mean"] > 0.05
         text = "\n".join(" ".join(row) for row in _candidates.table(found))
+        assert text.count("group of the question not seen") == 4
         assert "router, quality" in text
         assert "at the cost of dear" in text
+
+    def test_groups_not_seen_tell_less(self, tmp_path: Path) -> None:
+        rows = lines(400, noise=0.02)
+        for row in rows:
+            row["group"] = "hard" if row["scores"]["weak"] < 0.5 else "easy"
+        given = options(train=written(tmp_path / "x.jsonl", rows), candidates="weak,strong", prices=PRICES)
+        found = _candidates.several(given)
+        unseen = found["group_out"]
+        assert unseen["by_quality"]["setting"] == found["by_quality"]["setting"]
+        assert unseen["by_quality"]["accuracy_share"] < found["by_quality"]["accuracy_share"] - 0.1
+        assert {one["model"] for one in unseen["beside_singles"]} == {"weak", "strong"}
+
+    def test_without_groups_there_is_no_such_figure(self, tmp_path: Path) -> None:
+        rows = [{**row, "group": ""} for row in lines(200)]
+        given = options(train=written(tmp_path / "x.jsonl", rows), candidates="weak,strong", prices=PRICES)
+        found = _candidates.several(given)
+        assert found["group_out"] is None
+        assert "not seen" not in "\n".join(" ".join(row) for row in _candidates.table(found))
 
     def test_by_the_log_s_own_costs(self, tmp_path: Path) -> None:
         rows = [{**row, "usd": {"weak": 1, "strong": 10}} for row in lines(200)]
