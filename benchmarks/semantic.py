@@ -6,6 +6,7 @@ option touched. ``served_equal`` and ``served_different`` are the shares of pair
 ``auc`` is of what decides: the guard's probability that one answer serves both, and where that is 0, or a part that the
 encoder did not see differs, the cosine less 2; so what a rule forbids stands below all that none does.
 ``refused_equal`` and ``refused_different`` count the reasons of those that were not served.
+``served_at`` has both shares for other values of ``cache.max_error_rate``, while nothing is compared.
 
 ``decide_p50`` is the time of `Cache.nearest` after encoding, in ms: in a scope with the ``a`` of the pair and the seven
 of the same file that are nearest to it, each pair asked once, so that nothing of it is remembered.
@@ -27,7 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llm_proxy.cache.bound.bound import Bound
 from llm_proxy.cache.guard import Guard, load_shipped
+from llm_proxy.cache.guard.probability import JUDGED
+from llm_proxy.config import CacheConfig
 from llm_proxy.errors import LLMProxyError
 
 from ._pairs import Pair, read_pairs
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 _IN_ONE_CACHE = 2000  # pairs: memory stays small
 _NEIGHBOURS = 8
 _TIMED, _WARM_UP = 300, 20
+_RATES = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # values of cache.max_error_rate
 _FORBIDDEN = 2.0  # what the cosine of a pair is lowered by that no probability speaks for
 
 
@@ -102,6 +107,7 @@ def measure(name: str, pairs: Sequence[Pair], encoder: LazyEncoder, seed: int = 
         "n_different": len(different),
         "served_equal": _share(equal, lambda row: not row.refusal),
         "served_different": _share(different, lambda row: not row.refusal),
+        "served_at": [_served_at(rate, equal, different) for rate in _RATES],
         "auc": auc([row.score for row in equal], [row.score for row in different]),
         **_percentiles("decide", _decided_ms(neighbourhoods, encoded, encoder)),
         "cosine_threshold": threshold,
@@ -152,6 +158,17 @@ def _threshold(cosines: list[float], served: int) -> float:
 
 def _share(rows: list[_Judged], counts: Callable[[_Judged], bool]) -> float | None:
     return sum(map(counts, rows)) / len(rows) if rows else None
+
+
+def _served_at(rate: float, equal: list[_Judged], different: list[_Judged]) -> dict[str, float | None]:
+    least, reasons = 1.0 - Bound(rate).limit, JUDGED | {"similarity"}  # no other reason depends on the rate
+    threshold = CacheConfig().threshold
+
+    def is_served(row: _Judged) -> bool:
+        return row.refusal in reasons and row.cosine >= threshold and row.score >= least
+
+    shares = {"served_equal": _share(equal, is_served), "served_different": _share(different, is_served)}
+    return {"max_error_rate": rate, **shares}
 
 
 # -- times -------------------------------------------------------------------------------------------------------

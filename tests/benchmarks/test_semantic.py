@@ -16,6 +16,7 @@ from benchmarks._pairs import Pair, read_pairs
 from benchmarks._served import ShippedCache, encode_all, shipped_encoder
 from benchmarks.semantic import auc, judge, measure
 from llm_proxy import OpenAI
+from llm_proxy.config import CacheConfig
 from llm_proxy.encode.lazy import LazyEncoder
 from llm_proxy.testing import FakeBackend
 
@@ -146,6 +147,21 @@ def test_served_is_what_a_call_gets(encoder: LazyEncoder) -> None:
         outcome = raw.http_response.extensions["llm_proxy"]
         assert (outcome.kind == "semantic") == (not judged.refusal), pair
         assert outcome.kind != "exact"
+
+
+def test_served_at_other_rates_is_what_such_a_cache_serves(encoder: LazyEncoder) -> None:
+    found = {one["max_error_rate"]: one for one in measure("any", PAIRS, encoder)["served_at"]}
+    assert found[0.001]["served_equal"] < found[0.2]["served_equal"]
+    encoded = encode_all((text for pair in PAIRS for text in (pair.a, pair.b)), encoder)
+    for rate, shares in found.items():
+        cache = ShippedCache(encoder, CacheConfig(store="memory", max_error_rate=rate))
+        served = {True: 0, False: 0}
+        for at, pair in enumerate(PAIRS):
+            cache.store(pair.a, encoded[pair.a], tenant=f"pair-{at}")
+            seen = cache.ask(pair.b, encoded[pair.b], tenant=f"pair-{at}")
+            served[pair.is_equal] += seen is not None and seen.entry is not None
+        assert (shares["served_equal"], shares["served_different"]) == (served[True] / 5, served[False] / 4), rate
+        cache.close()
 
 
 def test_a_blank_text_is_never_matched(encoder: LazyEncoder) -> None:
