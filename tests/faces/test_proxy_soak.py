@@ -57,8 +57,23 @@ def test_the_rule() -> None:
     assert flat([value - second / 10 for second, value in enumerate(noise)])
     assert not flat([value + second / 40 for second, value in enumerate(noise)])
     assert not flat([value + 30 * (second > 1790 - 60) for second, value in enumerate(noise)])  # a step at the end
+    assert not flat([value + 30 * (second > 1500) for second, value in enumerate(noise)])  # one some minutes before
     files = [Sample(float(second), 200.0, 50 + second // 200, 20) for second in range(1800)]
     assert {name for name, row in judged(files).items() if not row.is_flat} == {"fds"}
+
+
+def test_the_rule_for_what_goes_up_and_down() -> None:
+    chance = random.Random(2)
+    minutes = [chance.gauss(27, 1.6) for _ in range(30)]
+    minutes[10], minutes[29] = 26.0, 29.0  # the first after the warm-up, and the last
+
+    def threads(add: list[float]) -> dict[str, bool]:
+        found = [Sample(float(s), 200.0, 50, round(minutes[s // 60] + add[s])) for s in range(1800)]
+        return {name: row.is_flat for name, row in judged(found).items()}
+
+    assert threads([0.0] * 1800)["threads"], "no growth"
+    assert not threads([s / 300 for s in range(1800)])["threads"], "one in five minutes"
+    assert not threads([6.0 * (s >= 1740) for s in range(1800)])["threads"], "six in the last minute"
 
 
 @pytest.mark.parametrize("kind", ["leaks", "does not"])
