@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .cache.judge import ModelJudge, judge_named, normalised
@@ -178,18 +179,20 @@ def chains_for(parts: Parts, sends: Sends, settler: Settler, later: Callable[[Ca
     config = parts.config
     homes: Homes | None = None
     address: Callable[[str], str] = str
-    routes = [[one.partition("/")[::2] for one in route.candidates] for route in config.routes.values()]
-    if any(len(servers_of(config, pairs)) > 1 for pairs in routes):
-        homes, address = _homes(config, parts.clock)
+    if len(servers_of(config, [(name, "") for name in config.backends])) > 1:
+        homes, address = _homes(parts)
     return Chains(config, sends, homes=homes, address_of=address, later=later, settler=settler, troubles=parts.troubles)
 
 
-def _homes(config: Config, clock: Clock) -> tuple[Homes, Callable[[str], str]]:
+def _homes(parts: Parts) -> tuple[Homes, Callable[[str], str]]:
     from .route.homes import HOMES_NAME, FileHomes, MemoryHomes, address_of
 
-    if config.cache.store != "disk":
+    cache, clock = parts.config.cache, parts.clock
+    if cache.store != "disk":
         return MemoryHomes(time=clock.time), address_of
-    return FileHomes(config.cache.directory / HOMES_NAME, time=clock.time), address_of
+    note = partial(parts.troubles.note, "responses")
+    path = cache.directory / HOMES_NAME
+    return FileHomes(path, time=clock.time, note=note, monotonic=clock.monotonic), address_of
 
 
 def hit_named(config: Config, hit_id: str, ledger: Ledger | None = None) -> Outcome:

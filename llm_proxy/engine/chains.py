@@ -5,11 +5,13 @@ A server keeps the responses that it made, and none that another made. So a call
 
 ::
 
-    an answer of responses   its id is read, before it is handed on, and kept with who answered (`Homes`)
-    a call that names one    found ──> turned to the candidate that answered, or to the strongest one there
-                             else ──> refused: to ask any of the servers would be to guess
+    an answer of responses    its id is read, before it is handed on, and kept with who answered (`Homes`)
+    a call that names one     found ──> turned to the candidate that answered, or to the strongest one there
+                              else ──> refused: to ask any of the servers would be to guess
+    a request about one       found ──> sent to who answered (`Chains.keeper`)
+    (read, deleted, ...)      else ──> sent to where it would go by itself
 
-What a tenant was answered is known to it alone. Where no route is over several servers, nothing is read or kept.
+What a tenant was answered is known to it alone. Where all backends are on one server, nothing is read or kept.
 """
 
 from __future__ import annotations
@@ -126,7 +128,9 @@ class Chains:
         servers = servers_of(self._config, pairs)
         if not known or len(servers) < 2:
             return None
-        home = (yield from self._home(call)) if known == _PREVIOUS else None
+        home = None
+        if known == _PREVIOUS:
+            home = yield from self._home(call.request, call.request.body[_PREVIOUS])
         there = () if home is None else at_one_server(self._config, pairs, home.backend)
         if home is None or not there:
             why = "" if known != _PREVIOUS else "; it is not known here, or no longer"
@@ -138,12 +142,21 @@ class Chains:
         call.reason, call.kept_by = f"goes on from a response of {home.backend}/{home.model}", home.backend
         return None
 
-    def _home(self, call: Call) -> Flow[Home | None]:
-        """Who keeps the response that a call goes on from; None where that is not known, or can't be told."""
-        named = call.request.body[_PREVIOUS]
+    def keeper(self, request: ChatRequest, named: str) -> Flow[str]:
+        """The backend that keeps a response; empty where that is not known, or it is in the settings no more.
+
+        Args:
+            request: Says who asks; its body is not read, unless tenants differ by it.
+            named: The response's id.
+        """
+        home = yield from self._home(request, named)
+        return "" if home is None else home.backend
+
+    def _home(self, request: ChatRequest, named: object) -> Flow[Home | None]:
+        """Who keeps a response; None where that is not known, or can't be told."""
         if self._homes is None or not isinstance(named, str):
             return None
-        find = partial(self._homes.find, self._mark(call.request, named))
+        find = partial(self._homes.find, self._mark(request, named))
         try:
             home = yield from compute(find, _FILE_S)
             if home is None:

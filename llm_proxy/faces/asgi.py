@@ -8,6 +8,7 @@
     GET  /llm-proxy/openapi.json   what the proxy itself answers
     *    /healthz  /readyz      alive; able to serve
     *    /  /llm-proxy/  /metrics   the dashboard and figures, see `llm_proxy.faces.dashboard.app`
+    *    /v1/responses/ID       passed to the backend that made the response, see `llm_proxy.faces._kept`
     *                           passed to the default backend, streaming both ways; WebSockets too
 """
 
@@ -33,6 +34,7 @@ from ._asgi_io import BROKEN, OWN_HEADERS, WHOLE, Caller, Refused, relay
 from ._bodies import Unfinished
 from ._headers import end_to_end, read_headers
 from ._http import httpx
+from ._kept import about, keeper_of
 from ._models import list_models, named_model
 from ._refusals import Refusals
 from ._upstream import NO_WEBSOCKETS, Upstream, passed_url, translated
@@ -196,7 +198,7 @@ class ProxyApp:
             served = await self._models(path, headers, holder)
             if served is not None:
                 return served
-        return await self._pass(scope, headers, caller, holder)
+        return await self._pass(scope, headers, passed, caller, holder)
 
     async def _feedback(
         self, method: str, passed: Mapping[str, str], caller: Caller, holder: Holder | None, announced: str
@@ -243,22 +245,26 @@ class ProxyApp:
             rows = named_model(self._runtime, name)
         return None if rows is None else _json(200, rows)
 
-    async def _pass(self, scope: Scope, headers: Mapping[str, str], caller: Caller, holder: Holder | None) -> Served:
-        """Hand a request that is not ours to the default backend, body and answer streaming."""
+    async def _pass(
+        self, scope: Scope, headers: Mapping[str, str], passed: Mapping[str, str], caller: Caller, holder: Holder | None
+    ) -> Served:
+        """Hand a request that is not ours to the default backend, or to who keeps what it is about; it streams."""
         if headers.get("upgrade", "").lower() == "websocket":  # a server that knows them would not have brought it here
             raise Refused(501, NO_WEBSOCKETS, code="websockets_missing")
         raw = None
         is_model = f"{scope['path']}/".startswith(MODELS + "/") and scope["method"] == "GET"  # that was looked at
         if holder is not None and not is_model:
             raw = await self.admission.body_to_pass(holder, scope, caller, self.limits.max_body_bytes)
-        name = self._runtime.selector.default_backend
-        backend = self._runtime.config.backends[name]
         path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        one, default = about(scope["method"], path), self._runtime.selector.default_backend
+        keeper = await self._runtime.async_driver.run(keeper_of(self._runtime, one, passed, holder))
+        name = keeper or default
+        backend = self._runtime.config.backends[name]
         has_body = "content-length" in headers or "transfer-encoding" in headers
         length = [("content-length", headers["content-length"])] if "content-length" in headers else []
         outgoing = Outgoing(
             url=passed_url(backend, path, scope["query_string"].decode("latin-1")),
-            headers=[*headers_for(backend, end_to_end(scope["headers"]), is_default=True), *length],
+            headers=[*headers_for(backend, end_to_end(scope["headers"]), is_default=name == default), *length],
             body=raw or b"",
             backend=name,
             timeout_s=backend.timeout_s,
@@ -268,7 +274,7 @@ class ProxyApp:
         content = caller.chunks() if has_body and raw is None else None
         head = await self._upstream.send(outgoing, method=scope["method"], content=content)
         caller.watch()
-        outcome = Outcome("bypass", detail="path", backend=name)
+        outcome = Outcome("bypass", detail=f"path; kept-by={keeper}" if keeper else "path", backend=name)
         return Served(head.status, (*head.headers, *outcome.headers), outcome, b"", head.body, head.body.aclose)
 
     def _readiness(self, headers: Mapping[str, str], passed: Mapping[str, str]) -> Served:

@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
+from llm_proxy.backends.openai_compatible import headers_for
 from llm_proxy.errors import WireError
-from llm_proxy.types import Head
+from llm_proxy.types import Head, Outgoing
 from llm_proxy.wire.apis import parse_call
 
 from . import feedback
@@ -21,11 +22,15 @@ from ._apis import api_at
 from ._engine import runtime_for
 from ._headers import decoded, merged
 from ._http import alone, byte_streams, httpx, module_of
+from ._kept import about, keeper_of
 
 if TYPE_CHECKING:
     from llm_proxy.drive import Served
+    from llm_proxy.engine.effects import Flow
     from llm_proxy.runtime import Runtime, Settings
-    from llm_proxy.types import ChatRequest, HeaderList, Outgoing
+    from llm_proxy.types import ChatRequest, HeaderList
+
+    from ._kept import About
 
 __all__ = ["AsyncProxyTransport", "ProxyTransport", "users_of"]
 
@@ -59,6 +64,10 @@ class ProxyTransport(httpx.BaseTransport):
         api = _api_of(request)
         call = _parsed(request, request.read(), self.runtime, api) if api else None
         if call is None:
+            one = _about(request)
+            if one is not None:
+                request.read()
+                request = self.runtime.driver.run(_turned(request, one, self.runtime))
             response: httpx.Response = alone(inner.handle_request(request))
             return response
 
@@ -100,6 +109,10 @@ class AsyncProxyTransport(httpx.AsyncBaseTransport):
         api = _api_of(request)
         call = _parsed(request, await request.aread(), self.runtime, api) if api else None
         if call is None:
+            one = _about(request)
+            if one is not None:
+                await request.aread()
+                request = await self.runtime.async_driver.run(_turned(request, one, self.runtime))
             response: httpx.Response = alone(await inner.handle_async_request(request))
             return response
 
@@ -167,6 +180,27 @@ def _parsed(request: httpx.Request, raw: bytes, runtime: Runtime, api: str) -> C
         return None
 
 
+def _about(request: httpx.Request) -> About | None:
+    return about(request.method, request.url.raw_path.partition(b"?")[0].decode("latin-1"))
+
+
+def _turned(request: httpx.Request, one: About, runtime: Runtime) -> Flow[httpx.Request]:
+    """A request about a response as its backend gets it; the request itself where that is not known."""
+    headers = merged(decoded(request.headers.raw))
+    name = yield from keeper_of(runtime, one, headers)
+    if not name:
+        return request
+    backend, query = runtime.config.backends[name], request.url.query.decode("latin-1")
+    outgoing = Outgoing(
+        url=backend.base_url + one.path + (f"?{query}" if query else ""),
+        headers=headers_for(backend, headers.items(), is_default=name == runtime.selector.default_backend),
+        body=request.content,
+        backend=name,
+        timeout_s=backend.timeout_s,
+    )
+    return _rebuilt(request, outgoing)
+
+
 def _rebuilt(request: httpx.Request, outgoing: Outgoing) -> httpx.Request:
     """The request to send: the caller's own object unless the engine changed where it goes or what it says."""
     if not outgoing.url and outgoing.body == request.content and outgoing.timeout_s is None:
@@ -179,7 +213,7 @@ def _rebuilt(request: httpx.Request, outgoing: Outgoing) -> httpx.Request:
         waits, limit_s = extensions.get("timeout", {}), outgoing.timeout_s
         extensions["timeout"] = {**waits, "read": limit_s, "connect": min(waits.get("connect") or limit_s, limit_s)}
     rebuilt: httpx.Request = module_of(request).Request(
-        "POST", outgoing.url or request.url, headers=headers, content=outgoing.body, extensions=extensions
+        request.method, outgoing.url or request.url, headers=headers, content=outgoing.body, extensions=extensions
     )
     return rebuilt
 

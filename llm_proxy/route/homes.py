@@ -7,7 +7,8 @@
 
 A mark is a hash of the response's id and of whose call it was (`llm_proxy.engine.fingerprint.owner_of`): nobody finds
 what was answered to somebody else, and the rows tell nothing by themselves. They lie in a SQLite file that all
-processes of a cache directory share, or in the memory of one.
+processes of a cache directory share, or in the memory of one. A damaged file is left behind, see
+`llm_proxy.route.shared_file`.
 
 Source: OpenAI, "Conversation state": responses are kept for 30 days.
 """
@@ -15,18 +16,19 @@ Source: OpenAI, "Conversation state": responses are kept for 30 days.
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from llm_proxy.errors import CacheError
 from llm_proxy.forking import working
 
 from .base import Home
+from .shared_file import SharedFile
 
 __all__ = ["HOMES_NAME", "KEPT_S", "MOST_HOMES", "FileHomes", "MemoryHomes", "address_of"]
 
@@ -49,8 +51,14 @@ _KEEP = "INSERT OR REPLACE INTO homes (mark, backend, model, address, at_s) VALU
 _FIND = "SELECT backend, model, address FROM homes WHERE mark = ? AND at_s >= ?"
 _TOO_OLD = "DELETE FROM homes WHERE at_s < ?"
 _TOO_MANY = "DELETE FROM homes WHERE number <= (SELECT MAX(number) FROM homes) - ?"
-_BUSY_S = 1.0
 _MOST_CHARS = 200
+_BUSY_S = 0.25  # longest wait of an answer for another process's lock
+_REST_S = 0.5  # how long a file that was locked for longer is left alone
+_MOMENT_S = 0.02  # longest wait from then on, until it can be written again; about ten writes of other processes
+_PATIENT_S = 1.0  # longest wait of a call that goes on from a response, refused where that is not known; and of the end
+_MOST_WAITING = 1000
+
+Row = tuple[str, str, str, str, float]
 
 
 def address_of(base_url: str) -> str:
@@ -91,32 +99,49 @@ class MemoryHomes:
 class FileHomes:
     """The same in a file, for all processes that use it; thread-safe, usable on both sides of a fork.
 
+    What can't be written waits in memory, is known in this process, and is written with what comes next, or at the
+    end. A file that was locked is tried now and then only, and hardly waited for: answers must not wait for it.
+
     Args:
-        path: The SQLite file; made, with its folder, by the first `keep`, readable by its owner only.
+        path: The SQLite file, see `llm_proxy.route.shared_file.SharedFile`.
         time: Unix time, seconds.
+        note: Counts a damaged file.
+        monotonic: Clock, seconds.
         most: Most responses that are known, > 0.
     """
 
-    def __init__(self, path: Path, *, time: Callable[[], float], most: int = MOST_HOMES) -> None:
-        self._path, self._time, self._most = path, time, most
-        self._open: tuple[sqlite3.Connection, int, tuple[int, int]] | None = None
-        self._lock = threading.Lock()
+    def __init__(
+        self,
+        path: Path,
+        *,
+        time: Callable[[], float],
+        note: Callable[[Exception], object],
+        monotonic: Callable[[], float],
+        most: int = MOST_HOMES,
+    ) -> None:
+        self._path, self._time, self._monotonic, self._most = path, time, monotonic, most
+        # Two, so that what keeps does not wait for what looks for something, which has more patience.
+        self._keeping, self._finding = threading.Lock(), threading.Lock()
+        self._to_keep = SharedFile(path, application_id=APPLICATION_ID, note=note)
+        self._to_find = SharedFile(path, application_id=APPLICATION_ID, note=note)
+        self._waiting: OrderedDict[str, Row] = OrderedDict()
+        self._locked_until: float | None = None
 
     def keep(self, mark: str, home: Home) -> None:
         """Have it known where a response is kept; for other processes, too, once this has returned.
 
         Raises:
-            CacheError: It can't be written.
+            CacheError: It can't be written now.
         """
-        now_s = self._time()
-        values = (mark, *(value[:_MOST_CHARS].encode("utf-8", "replace").decode() for value in home), now_s)
-        with self._opened() as connection:
-            _lay_out(connection, self._path)
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(_KEEP, values)
-            connection.execute(_TOO_OLD, (now_s - KEPT_S,))
-            connection.execute(_TOO_MANY, (self._most,))
-            connection.execute("COMMIT")
+        backend, model, address = (value[:_MOST_CHARS].encode("utf-8", "replace").decode() for value in home)
+        with working, self._keeping:  # in this order: a child of a fork must not find the lock taken
+            self._waiting[mark] = mark, backend, model, address, self._time()
+            self._waiting.move_to_end(mark)
+            if len(self._waiting) > _MOST_WAITING:
+                self._waiting.popitem(last=False)
+            if self._locked_until is not None and self._monotonic() < self._locked_until:
+                raise CacheError(f"where responses are kept, {self._path}, was locked: it is written later")
+            self._write(_BUSY_S if self._locked_until is None else _MOMENT_S)
 
     def find(self, mark: str) -> Home | None:
         """Where a response is kept; None where that is not known.
@@ -124,53 +149,61 @@ class FileHomes:
         Raises:
             CacheError: It can't be read.
         """
-        if not self._path.exists():
-            return None
-        with self._opened() as connection:
-            if not _is_laid_out(connection, self._path):
+        since_s = self._time() - KEPT_S
+        waiting = self._waiting.get(mark)
+        if waiting is not None:
+            return Home(*waiting[1:4]) if waiting[4] >= since_s else None
+        with working, self._finding, _translated(self._path):
+            if not self._to_find.path.exists():
                 return None
-            row = connection.execute(_FIND, (mark, self._time() - KEPT_S)).fetchone()
-        return None if row is None else Home(*row)
+            return self._to_find.do(partial(_found, self._path, (mark, since_s)), busy_s=_PATIENT_S)
 
     def close(self) -> None:
-        """Release the file; a later call opens it again."""
-        with working, self._lock:
-            if self._open is not None and self._open[1] == os.getpid():
-                self._open[0].close()
-                self._open = None
+        """Write what waits, and release the file; a later call opens it again."""
+        with working, self._keeping, self._finding:
+            if self._waiting:
+                with suppress(CacheError):  # that it waits was counted when it came
+                    self._write(_PATIENT_S)
+            self._to_keep.close()
+            self._to_find.close()
 
-    @contextmanager
-    def _opened(self) -> Iterator[sqlite3.Connection]:
-        with working, self._lock:  # in this order: a child of a fork must not find the lock taken
+    def _write(self, busy_s: float) -> None:
+        rows, now_s = list(self._waiting.values()), self._time()
+        with _translated(self._path):
             try:
-                yield self._connection()
-            except (sqlite3.Error, OSError) as exc:
-                raise CacheError(f"where responses are kept, {self._path}, can't be used: {exc}") from exc
-            finally:
-                if self._open is not None and self._open[0].in_transaction:
-                    self._open[0].execute("ROLLBACK")
-
-    def _connection(self) -> sqlite3.Connection:
-        """Open, and left so: to close the last one writes the log of changes back, which takes ten times a row."""
-        if not self._path.exists():
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.close(os.open(self._path, os.O_CREAT | os.O_WRONLY, 0o600))
-        found = self._path.stat()
-        here = os.getpid(), (found.st_dev, found.st_ino)
-        if self._open is not None:
-            if self._open[1:] == here:
-                return self._open[0]
-            if self._open[1] == here[0]:  # the file was taken away
-                self._open[0].close()
-            else:
-                _left_open.append(self._open)  # a parent's connection must not be closed here
-        connection = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA synchronous = NORMAL")
-        self._open = connection, *here
-        return connection
+                self._to_keep.do(partial(_written, self._path, rows, (now_s - KEPT_S,), (self._most,)), busy_s=busy_s)
+            except sqlite3.Error as exc:
+                if getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                    self._locked_until = self._monotonic() + _REST_S
+                raise
+        self._waiting.clear()
+        self._locked_until = None
 
 
-_left_open: list[object] = []
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as exc:
+        raise CacheError(f"where responses are kept, {path}, can't be used: {exc}") from exc
+
+
+def _written(
+    path: Path, rows: list[Row], too_old: tuple[float], most: tuple[int], connection: sqlite3.Connection
+) -> None:
+    _lay_out(connection, path)
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(_KEEP, rows)
+    connection.execute(_TOO_OLD, too_old)
+    connection.execute(_TOO_MANY, most)
+    connection.execute("COMMIT")
+
+
+def _found(path: Path, values: tuple[str, float], connection: sqlite3.Connection) -> Home | None:
+    if not _is_laid_out(connection, path):
+        return None
+    row = connection.execute(_FIND, values).fetchone()
+    return None if row is None else Home(*row)
 
 
 def _lay_out(connection: sqlite3.Connection, path: Path) -> None:

@@ -352,6 +352,41 @@ class TestSentTo:
         assert error_of(trip)["message"] == "'auto' leads to the route 'auto'; name a model for /completions"
 
 
+class TestKeeper:
+    """Who is asked about a response: to read it, to delete it, to cancel it."""
+
+    def found(self, made: Rig, named: str = "resp_a", **more: Any) -> tuple[str, list[type]]:
+        """The backend, and what was done to find it."""
+        flow, done = made.chains.keeper(call(**more), named), []
+        try:
+            effect = next(flow)
+            while True:
+                done.append(type(effect))
+                effect = flow.send(effect.call() if isinstance(effect, Compute) else None)
+        except StopIteration as stop:
+            return stop.value, done
+
+    def test_who_answered_keeps_it(self) -> None:
+        made = rig()
+        Trip(made, call("spare/mid"), said(NAMED))
+        assert self.found(made) == ("spare", [Compute])
+
+    @pytest.mark.parametrize(("named", "key"), [("resp_x", "k"), ("resp_a", "other"), ("..", "k"), ("\0", "k")])
+    def test_what_is_not_known(self, named: str, key: str) -> None:
+        made = rig()
+        Trip(made, call("spare/mid"), said(NAMED))
+        assert self.found(made, named, key=key) == ("", [Compute, Pause, Compute])
+
+    def test_a_backend_that_is_no_more(self) -> None:
+        made = rig()
+        made.homes.keep(made.chains._mark(call(), "resp_a"), Home("gone", "m", "address"))
+        assert self.found(made) == ("", [Compute])
+
+    def test_where_one_server_makes_all_of_them(self) -> None:
+        made = Rig({"cache": {"semantic": False}, "backends": BACKENDS}, encoder=None)
+        assert self.found(made) == ("", [])
+
+
 def test_the_end_releases_what_is_kept_open() -> None:
     class Open(MemoryHomes):
         is_closed = False
