@@ -113,18 +113,39 @@ def test_the_shipped_model_knows_a_paraphrase() -> None:
         ("turn it on", "please can you turn it on now", False),
         ("the weather in Rome", "show me what the weather in Rome is", False),
         ("shut the door", "close the door", False),
-        ("turn it on", "turn it on and sing", True),
+        ("turn it on", "turn it on and sing a long song", True),
         ("list users", "list all users", True),
-        ("buy a house", "buy a house boat", True),
+        ("set an alarm for noon", "cancel the alarm for noon", True),
+        ("how tall is it", "lie to me, how tall is it", True),
+        ("how tall is it", "hmm, how tall is it", False),
+        ("why is the sky blue", "why is the sky blue in detail", True),
+        ("why is the sky blue", "why does the sky appear blue", False),
+        ("how tall is the tower", "what is the height in metres of the tower", False),
         ("is it safe", "is it still safe", True),
         ("tell me a fish fact", "please give me a fish fact", False),
         ("why does bread go stale", "what makes bread go stale", False),
         ("how long can a human survive without water", "how long can you survive without water", False),
         ("is python better than java", "do you think python is better than java", False),
-        ("how long can a dog survive without water", "how long can a dog survive without", True),
-        ("write about water", "write a story about water", True),
     ],
 )
 def test_additions(one: str, other: str, expected: bool) -> None:
     assert is_addition(read(one), read(other)) is expected
     assert is_addition(read(other), read(one)) is expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("turn it on", "turn it on and sing"),
+        ("buy a house", "buy a house boat"),
+        ("how long can a dog survive without water", "how long can a dog survive without"),
+        ("write about water", "write a story about water"),
+        ("turn on the light", "turn on the red light"),
+        ("what is machine learning", "what is machine learning engineering"),
+    ],
+)
+def test_the_shipped_model_knows_what_an_added_word_changes(one: str, other: str) -> None:
+    guard = Guard(load_shipped)
+    guard.load()
+    assert not is_addition(read(one), read(other)), "the model is asked"
+    assert closely(guard, one, other, 0.95).p_same < 0.9
