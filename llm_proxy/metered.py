@@ -21,8 +21,8 @@ def metered(send: Callable[[Outgoing], Head]) -> Callable[[Outgoing], Head]:
             return send(outgoing)
         try:
             head = send(outgoing)
-        except BaseException:
-            permit.dropped()
+        except BaseException as exc:
+            permit.dropped(exc)
             raise
         permit.opened(head)
         return replace(head, body=_Metered(head.body, permit))
@@ -39,8 +39,8 @@ def metered_async(send: Callable[[Outgoing], Awaitable[Head]]) -> Callable[[Outg
             return await send(outgoing)
         try:
             head = await send(outgoing)
-        except BaseException:
-            permit.dropped()
+        except BaseException as exc:
+            permit.dropped(exc)
             raise
         permit.opened(head)
         return replace(head, body=_MeteredAsync(head.body, permit))

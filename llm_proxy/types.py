@@ -238,8 +238,8 @@ class Permit(Protocol):
     def ended(self) -> None:
         """The body came to its end; without effect once the permit is given back."""
 
-    def dropped(self) -> None:
-        """Nobody reads any further, or it broke off, or no answer came; likewise."""
+    def dropped(self, error: BaseException | None = None) -> None:
+        """Nobody reads any further, or it broke off, or no answer came, for this error; likewise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from llm_proxy.holders import Holder
 
-__all__ = ["Ask"]
+__all__ = ["MODEL_CHARS", "Ask"]
+
+MODEL_CHARS = 200
+"""Of a model's name, where anything is remembered by it: callers may send megabytes. Longer ones that begin alike share
+what is known of them."""
 
 
 class Ask(NamedTuple):

@@ -13,6 +13,8 @@ import threading
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
+from .base import MODEL_CHARS
+
 __all__ = ["AT_LEAST", "Delays"]
 
 AT_LEAST = 20
@@ -53,6 +55,7 @@ class Delays:
             key: Backend, model, and whether it was streamed.
             delay_s: Time since its request was sent, seconds.
         """
+        key = _short(key)
         with self._lock:
             known = self._known.setdefault(key, _Known())
             self._known.move_to_end(key)
@@ -64,7 +67,7 @@ class Delays:
     def rival_after_s(self, key: Key) -> float | None:
         """After how many seconds a call gets a rival; None for never. Counts the call."""
         with self._lock:
-            known = self._known.get(key)
+            known = self._known.get(_short(key))
             if known is None or len(known.delays_s) < AT_LEAST:
                 return None
             known.calls += 1
@@ -80,6 +83,10 @@ class Delays:
     def rivalled(self, key: Key) -> None:
         """A call got a rival."""
         with self._lock:
-            known = self._known.get(key)
+            known = self._known.get(_short(key))
             if known is not None:
                 known.rivals += 1
+
+
+def _short(key: Key) -> Key:
+    return key[0], key[1][:MODEL_CHARS], key[2]

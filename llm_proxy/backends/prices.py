@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from llm_proxy.types import Usage
 
+from .base import MODEL_CHARS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -124,6 +126,8 @@ class Prices:
     def _quoted(
         self, prompt_tokens: int, *, model: str, backend: str, base_url: str
     ) -> tuple[float, float, float] | None:
+        if len(model) > MODEL_CHARS:  # not to be remembered, and the price of no other
+            return self._rates(prompt_tokens, model=model, backend=backend, base_url=base_url)
         key = backend or base_url, model, prompt_tokens.bit_length()
         if key not in self._quotes:
             if len(self._quotes) >= _MOST_QUOTES:

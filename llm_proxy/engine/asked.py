@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, TypedDict
 
 from llm_proxy.backends.openai_compatible import credentials_of
+from llm_proxy.observe.events import NAME_CHARS
 
 if TYPE_CHECKING:
     from llm_proxy.types import ChatRequest
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["CALLER_CHARS", "AskedBy", "asked_by", "caller_name"]
 
 CALLER_CHARS = 8
-_MODEL_CHARS = 200
 _QUESTION_CHARS = 2_000
 _TRACEPARENT_CHARS = 128
 
@@ -39,7 +39,7 @@ def asked_by(request: ChatRequest, *, keeps_questions: bool) -> AskedBy:
     holder, presented = request.holder, credentials_of(request.headers)
     named = caller_name(presented[0][1]) if presented else ""
     return {
-        "requested": request.model[:_MODEL_CHARS],
+        "requested": request.model[:NAME_CHARS],
         "caller": named if holder is None else holder.id,
         "traceparent": request.headers.get("traceparent", "")[:_TRACEPARENT_CHARS],
         "question": request.question[:_QUESTION_CHARS] if keeps_questions else "",

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llm_proxy.backends.delays import Delays
 from llm_proxy.backends.retry import Attempt, Failure, Tries, failed, failed_by
@@ -30,9 +30,11 @@ from llm_proxy.types import CHARS_PER_TOKEN, CHAT, Head, Outcome, Outgoing, Usag
 from llm_proxy.wire.failure import Said, error_in_event, said_in
 from llm_proxy.wire.splice import may_be_continued
 
+from .call import said_of
 from .effects import Flow, Held, forward, mend, pause, race, read
 from .gate import COLD_PAUSE_S
 from .splicing import Splicing
+from .vain import is_late, noted
 
 if TYPE_CHECKING:
     from llm_proxy.config import Config
@@ -112,6 +114,7 @@ class Attempts:
                     self._note(call, f"{call.outcome.backend}/{call.outcome.model}")
                 return (yield from self._kept_going(call, answer))
             call.is_over, now_s = True, self._clock.monotonic()
+            self._spend(call, outgoing, answer)
             tries.note((outgoing.backend, outgoing.model), answer, now_s)
             self._note(call, f"{outgoing.backend}/{outgoing.model} {answer.words}")
             others = self._dispatcher.fallbacks(call.request, call.destination, answer.cause) if answer.cause else ()
@@ -150,11 +153,16 @@ class Attempts:
         second = self._outgoing(call, rival)
         second = replace(second, headers=[row for row in second.headers if row[0] != _KEY])
         beside, started_s = _Beside(), self._clock.monotonic()
-        raced = yield from race((first, self._sent(call, second, beside)), after_s, _is_answer)
+        came: tuple[list[Any], list[Any]] = [], []
+        flows = noted(first, came[0]), noted(self._sent(call, second, beside), came[1])
+        raced = yield from race(flows, after_s, _is_answer)
         if raced.is_both:
             self._delays.rivalled(key)
             loser, sent = (second, beside) if raced.index == 0 else (outgoing, call.sent)
-            self._let_go(call, loser, sent, is_answered=_is_answer(raced.value))
+            if _is_answer(raced.value):  # else it has failed by itself
+                self._settler.let_go(replace(call.outcome, backend=loser.backend, model=loser.model), sent)
+            if loser is outgoing or not beside.is_kept_back:
+                self._spend(call, loser, *came[1 - raced.index])
         if raced.index == 1:
             self._delays.note(key, self._clock.monotonic() - started_s)  # at least so long
             self._note(call, f"{outgoing.backend}/{outgoing.model} overtaken")
@@ -162,15 +170,16 @@ class Attempts:
         answer: Head | Failure = raced.value
         return answer
 
-    def _let_go(self, call: Call, loser: Outgoing, sent: object, *, is_answered: bool) -> None:
-        """Book the slower of two requests: what its backend made of it until it was cancelled, nobody tells."""
-        asked = replace(call.outcome, backend=loser.backend, model=loser.model)
-        if is_answered:  # else it has failed by itself
-            self._settler.let_go(asked, sent)
-        if isinstance(sent, _Beside) and sent.is_kept_back:
+    def _spend(self, call: Call, outgoing: Outgoing, came: Head | Failure | None = None) -> None:
+        """Book a request whose answer nobody gets: its prompt, since nobody tells what else its backend made of it.
+
+        Nothing where it has failed by itself, and was not given up.
+        """
+        if isinstance(came, Failure) and not (isinstance(came.brought, Exception) and is_late(came.brought)):
             return
+        asked = replace(call.outcome, backend=outgoing.backend, model=outgoing.model)
         chars = sum(len(str(message.get("content") or "")) for message in call.request.messages)
-        call.spent_usd += self._settler.price_usd(Usage(chars // CHARS_PER_TOKEN, 0), asked)
+        call.spent_usd += self._settler.price_usd(Usage(chars // CHARS_PER_TOKEN), asked)
         if call.ticket is not None:
             call.ticket.outcome = call.outcome
 
@@ -302,7 +311,7 @@ class Attempts:
     def _note(self, call: Call, words: str) -> None:
         call.attempts += (words,)
         if call.ticket is not None:
-            call.ticket.outcome = call.ticket.outcome.with_changes(attempts=", ".join(call.attempts))
+            call.ticket.outcome = call.ticket.outcome.with_changes(attempts=said_of(call.attempts))
 
     def _tries(self, call: Call) -> Tries:
         settings = self._config.attempts

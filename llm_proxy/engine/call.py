@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from .flights import Flight, Seat, Ticket
     from .shadow import Hit
 
-__all__ = ["Call", "Grade"]
+__all__ = ["Call", "Grade", "said_of"]
+
+_ATTEMPT_CHARS, _END_CHARS = 200, 60
 
 
 class Grade(NamedTuple):
@@ -85,7 +87,7 @@ class Call:
             cost_usd=self.spent_usd or None,
             cascade=", ".join(self.tried),
             call_id=self.call_id,
-            attempts=", ".join(self.attempts),
+            attempts=said_of(self.attempts),
         )
 
     @property
@@ -107,3 +109,11 @@ class Call:
         if self.flight is not None and self.seat is not None:
             self.flight.leave(self.seat)
         self.flight = self.seat = None
+
+
+def said_of(attempts: tuple[str, ...]) -> str:
+    """What became of each request, for a header as well: of a name as long as its caller pleases, both ends."""
+    return ", ".join(
+        words if len(words) <= _ATTEMPT_CHARS else f"{words[: _ATTEMPT_CHARS - _END_CHARS]}...{words[-_END_CHARS:]}"
+        for words in attempts
+    )

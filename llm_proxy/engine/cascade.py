@@ -26,7 +26,7 @@ Source: FrugalGPT, arXiv 2305.05176; agreement: arXiv 2407.02348.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,11 +44,12 @@ from .copies import plainly, raw_of, within, without_key
 from .effects import Flow, Held, Late, background, compute, forward, hold
 from .exemplars import TAUGHT
 from .sight import Thought, at_sight, reply_of, text_of
+from .vain import came_of, is_late, prompt_of
 
 if TYPE_CHECKING:
     from llm_proxy.config import Config, RouteConfig
     from llm_proxy.observe.events import Troubles
-    from llm_proxy.types import ChatRequest, Head, Outgoing
+    from llm_proxy.types import ChatRequest, Head, Outgoing, Usage
 
     from .call import Call
     from .flights import Ticket
@@ -64,7 +65,6 @@ SCORING_S = 2.0
 
 _UNSEEN, _KEPT_BACK = "unseen", ("busy", "over-budget")
 _STREAM_OVERHEAD = 16  # as in `llm_proxy.wire.recorder`
-
 
 Steps = tuple[tuple[str, str], ...]
 
@@ -179,6 +179,8 @@ class Cascade:
             if completion is not None:
                 text = text_of(completion) if thought.is_whole else ""
                 usd = 0.0 if thought.is_good else (yield from self._book(call, outgoing, completion, took_s))
+            elif held.head.status == 200:
+                yield from self._spend(call, outgoing, came_of(outgoing, held.head, held.body))
         call.tried += (f"{outgoing.model} {thought.words}",)
         if thought.source is not None:
             call.grades += (Grade(*step, thought.source, thought.p_right or 0.0, thought.tokens),)
@@ -207,10 +209,10 @@ class Cascade:
             held = yield from hold(admitted, limit_bytes=limit_bytes, limit_s=limit_s, wait_s=wait_s)
         except LimitReached as exc:
             return None, Thought(False, exc.word)
-        except Late:
-            return None, Thought(False, "late")
-        except Exception:  # noqa: BLE001 - of any HTTP library: the next candidate is asked
-            return None, Thought(False, "failed")
+        except Exception as exc:  # noqa: BLE001 - of any HTTP library: the next candidate is asked
+            if is_late(exc):
+                yield from self._spend(call, outgoing, prompt_of(outgoing))
+            return None, Thought(False, "late" if isinstance(exc, Late) else "failed")
         return held, Thought(True, _UNSEEN, None)
 
     def _is_loading(self, backend: str, held: Held) -> bool:
@@ -237,8 +239,9 @@ class Cascade:
             why = f"status-{status}"
         except LimitReached as exc:
             why = exc.word
-        except Exception:  # noqa: BLE001 - of any HTTP library: there is an answer at hand
-            pass
+        except Exception as exc:  # noqa: BLE001 - of any HTTP library: there is an answer at hand
+            if is_late(exc):
+                yield from self._spend(call, outgoing, prompt_of(outgoing))
         if why in _KEPT_BACK:
             self._settler.withdrawn(call.outcome, call.sent)
         else:
@@ -345,18 +348,35 @@ class Cascade:
         outgoing = within(without_key(outgoing), wait_s, None)
         started_s = self._clock.monotonic()
         admitted = yield from self._gate.enter(call, outgoing)
-        held = yield from hold(admitted, limit_bytes=limit_bytes, limit_s=wait_s, keeps_rest=False, wait_s=wait_s)
-        completion = self._completion(held) if held.head.status == 200 else None
+        try:
+            held = yield from hold(admitted, limit_bytes=limit_bytes, limit_s=wait_s, keeps_rest=False, wait_s=wait_s)
+        except Exception as exc:
+            if is_late(exc):
+                yield from self._spend(call, outgoing, prompt_of(outgoing))
+            raise
+        if held.head.status != 200:
+            return None
+        completion = self._completion(held)
         if completion is None:
+            yield from self._spend(call, outgoing, came_of(outgoing, held.head, held.body))
             return None
         yield from self._book(call, outgoing, completion, self._clock.monotonic() - started_s)
         return None if admission.rejection(completion) else completion
 
     def _book(self, call: Call, outgoing: Outgoing, completion: JSON, took_s: float) -> Flow[float]:
         """Book an answer that the caller does not get; what it cost, dollars."""
-        asked, usd = Outcome("miss", backend=outgoing.backend, model=outgoing.model), 0.0
+        asked = Outcome("miss", backend=outgoing.backend, model=outgoing.model)
+        return (yield from self._paid(call, partial(self._settler.tried, call.request, asked, completion, took_s)))
+
+    def _spend(self, call: Call, outgoing: Outgoing, usage: Usage) -> Flow[float]:
+        """Book a request without an answer; what it cost, dollars."""
+        asked = Outcome("miss", backend=outgoing.backend, model=outgoing.model)
+        return (yield from self._paid(call, partial(self._settler.price_usd, usage, asked)))
+
+    def _paid(self, call: Call, usd_of: Callable[[], float]) -> Flow[float]:
+        usd = 0.0
         try:
-            usd = yield from compute(partial(self._settler.tried, call.request, asked, completion, took_s))
+            usd = yield from compute(usd_of)
             call.spent_usd += usd
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the call goes on
             self._troubles.note("cascade", exc)

@@ -21,6 +21,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from llm_proxy.backends.base import MODEL_CHARS
 from llm_proxy.draft.goodput import FREE, Goodput, Price, Way
 from llm_proxy.draft.greedy import is_greedy
 from llm_proxy.draft.template import prompt_for
@@ -125,7 +126,7 @@ class Drafting:
             drafter=self._dispatcher.request(call.request, Destination("", backend=drafter, model=model)),
             prompt=prompt,
             draft_prompt=draft_prompt,
-            way=Way(outgoing.backend, outgoing.model, "verified", f"size-{size}"),
+            way=Way(outgoing.backend, outgoing.model[:MODEL_CHARS], "verified", f"size-{size}"),
             greedy={"temperature": 0, **backend.greedy_when},
             draft_greedy={"temperature": 0, **drafts.greedy_when},
             wait_s=self._config.draft.wait_s,

@@ -96,6 +96,7 @@ class Ticket:
         is_storable: Whether it may be stored, as far as is known before it is complete.
         is_learnt: Whether the estimates know of it already.
         usage: Token counts of the answer where they are known without its saying them.
+        parted: Those of its parts that broke off: its own hold them too, and they are booked at their own price.
         look: What a cascade saw of it, where the last candidate's answer tells more.
         is_settled: Whether it is booked: `settle` or ``lost`` came.
         is_left: Whether its caller left before the upstream answered; the flight then books the call.
@@ -122,6 +123,7 @@ class Ticket:
     is_storable: bool = True
     is_learnt: bool = False
     usage: Usage | None = None
+    parted: Usage | None = None
     look: Look | None = None
     is_settled: bool = False
     is_left: bool = False

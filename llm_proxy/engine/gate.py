@@ -263,11 +263,11 @@ class Gate:
             call.ticket.asked_s = self._clock.monotonic()
         return turn
 
-    def _over(self, taken: _Taken, usage: Usage | None) -> None:
+    def _over(self, taken: _Taken, usage: Usage | None, model: str) -> None:
         """A request is over; may come from the garbage collector."""
         if taken.line is not None:
             taken.line.leave(taken.turn)
-        self._settle(taken, usage)
+        self._settle(taken, usage, model)
 
     # -- the budgets -----------------------------------------------------------------------------------------------
 
@@ -302,7 +302,7 @@ class Gate:
         if taken.is_left:
             self._settle(taken, Usage())
 
-    def _settle(self, taken: _Taken, usage: Usage | None) -> None:
+    def _settle(self, taken: _Taken, usage: Usage | None, model: str = "") -> None:
         if taken.purse is None:
             return
         try:
@@ -311,15 +311,17 @@ class Gate:
             return
         usage = usage or Usage(taken.size.prompt_tokens, taken.size.most_tokens)
         try:
-            usd, _ = self._usd(taken, usage)
+            usd, _ = self._usd(taken, usage, model)
             taken.purse.settle(reservation, usd, usage.prompt_tokens + usage.completion_tokens)
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: a caller never pays for the budget
             self._troubles.note("budget", exc)
 
-    def _usd(self, taken: _Taken, usage: Usage) -> tuple[float, bool]:
-        """Dollars, and whether a price is known."""
+    def _usd(self, taken: _Taken, usage: Usage, model: str = "") -> tuple[float, bool]:
+        """Dollars, and whether a price is known; as the ledger has it, by the model that answered."""
         asked = taken.outgoing
-        usd = self._prices.cost_usd(usage, model=asked.model, backend=asked.backend, base_url=taken.base_url)
+        usd = self._prices.cost_usd(
+            usage, model=model or asked.model, asked=asked.model, backend=asked.backend, base_url=taken.base_url
+        )
         if usd is not None:
             return usd, True
         tokens = usage.prompt_tokens + usage.completion_tokens

@@ -16,7 +16,6 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from llm_proxy.backends.retry import failed_by
 from llm_proxy.draft.prediction import Draft, draft_in
 from llm_proxy.errors import LimitReached, WireError
 from llm_proxy.route.base import Destination
@@ -24,7 +23,8 @@ from llm_proxy.types import CHARS_PER_TOKEN, Outcome, Usage
 from llm_proxy.wire.recorder import recorder_for
 
 from .copies import plainly, within, without_key
-from .effects import Flow, Held, Late, compute, hold
+from .effects import Flow, Held, compute, hold
+from .vain import is_late
 
 if TYPE_CHECKING:
     from llm_proxy.config import Config
@@ -116,7 +116,7 @@ class Nearby:
         try:
             held = yield from hold(asked, limit_bytes=limit_bytes, limit_s=math.inf, keeps_rest=False, wait_s=left_s)
         except Exception as exc:
-            if _is_late(exc):
+            if is_late(exc):
                 self._in_vain(call, outgoing, b"")
             raise
         self._gate.saw(backend, held.head.status)
@@ -154,9 +154,3 @@ class Nearby:
         call.spent_usd += usd
         call.attempts += (f"{outgoing.backend}/{outgoing.model} ahead",)
         return usd
-
-
-def _is_late(exc: Exception) -> bool:
-    """Whether a request was sent, and its answer not waited for any longer."""
-    failure = failed_by(exc)
-    return isinstance(exc, Late) or (failure is not None and failure.cause == "timeout" and not failure.is_refused)

@@ -4,7 +4,7 @@
 
     opened ── passed ... ── the terminal event, or the end: what the answer says it took
        │                  └ dropped: what came of it
-       └ an error, no answer: nothing
+       └ an error, no answer: nothing; one that was not waited for any longer: the prompt (`llm_proxy.engine.vain`)
 
 It is over at the first of these, and when nobody holds the permit any more. The driver tells it (`llm_proxy.metered`).
 """
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 from llm_proxy.types import CHAT, Usage
 from llm_proxy.wire.apis import recorder_for
-from llm_proxy.wire.chat import answer_tokens, usage_of
+from llm_proxy.wire.chat import answering_model, usage_of
+
+from .vain import estimated, is_late
 
 if TYPE_CHECKING:
     from llm_proxy.types import Head
@@ -26,22 +28,21 @@ __all__ = ["Permit"]
 
 _EVENT = b"data:"
 _NOTHING = Usage()
-_NOT_YET = frozenset({"queued", "in_progress"})  # of a response made in the background: what it takes, nobody knows
 
 
 class Permit:
     """See the module's text.
 
     Args:
-        over: Called once; takes the tokens, or None where an answer came and nobody knows how long it is. Must be quick
-            and not raise.
+        over: Called once; takes the tokens, or None where an answer came and nobody knows how long it is, and the model
+            that answered, empty where it does not say. Must be quick and not raise.
         prompt_tokens: About the length of the prompt, >= 0.
         limit_bytes: Longest answer to be read for what it says of itself.
         api: Which API the request is of.
     """
 
     def __init__(
-        self, over: Callable[[Usage | None], object], *, prompt_tokens: int, limit_bytes: int, api: str = CHAT
+        self, over: Callable[[Usage | None, str], object], *, prompt_tokens: int, limit_bytes: int, api: str = CHAT
     ) -> None:
         self._over = [over]  # a list gives its item to one caller only, whatever thread it is in
         self._prompt_tokens, self._limit_bytes = prompt_tokens, limit_bytes
@@ -64,19 +65,20 @@ class Permit:
         if recorder.is_stream:
             self._events += chunk.count(_EVENT)
         if recorder.feed(chunk):
-            self._give_back(self._whole(recorder))
+            self._give_back(*self._whole(recorder))
 
     def ended(self) -> None:
         """The body came to its end; without effect once the permit is given back."""
         recorder = self._recorder
         if recorder is not None and self._over and recorder.end():
-            self._give_back(self._whole(recorder))
+            self._give_back(*self._whole(recorder))
         self.dropped()
 
-    def dropped(self) -> None:
-        """Nobody reads any further, or it broke off, or no answer came; likewise."""
+    def dropped(self, error: BaseException | None = None) -> None:
+        """Nobody reads any further, or it broke off, or no answer came, for this error; likewise."""
         if not self._is_answered:
-            self._give_back(_NOTHING)
+            is_sent = error is not None and is_late(error)
+            self._give_back(Usage(self._prompt_tokens) if is_sent else _NOTHING)
         elif self._events:  # of a stream: about one token each
             self._give_back(Usage(self._prompt_tokens, self._events))
         else:
@@ -85,17 +87,15 @@ class Permit:
     def __del__(self) -> None:
         self.dropped()
 
-    def _whole(self, recorder: Recorder) -> Usage | None:
+    def _whole(self, recorder: Recorder) -> tuple[Usage | None, str]:
         completion = recorder.completion() or {}  # a recorder that is complete has one
         usage = usage_of(completion, prompt_tokens=self._prompt_tokens)
-        if usage is None and completion.get("status") in _NOT_YET:
-            return None
-        return usage or Usage(self._prompt_tokens, answer_tokens(completion))
+        return usage or estimated(completion, self._prompt_tokens), answering_model(completion)
 
-    def _give_back(self, usage: Usage | None) -> None:
+    def _give_back(self, usage: Usage | None, model: str = "") -> None:
         try:
             over = self._over.pop()
         except IndexError:
             return
         self._recorder = None
-        over(usage)
+        over(usage, model)

@@ -22,15 +22,17 @@ from typing import TYPE_CHECKING
 from llm_proxy.backends.delays import Delays
 from llm_proxy.errors import LimitReached
 from llm_proxy.types import CHARS_PER_TOKEN, CHAT, Head, Usage
-from llm_proxy.wire.chat import usage_of
 from llm_proxy.wire.recorder import recorder_for
 
 from .cascade import SCORING_S
 from .copies import without_key
 from .effects import Flow, compute, forward, hold, race, read
 from .sight import at_sight, reply_of, text_of
+from .vain import came_of, counted, is_late, noted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llm_proxy.config import BackendConfig, Config
     from llm_proxy.observe.events import Troubles
     from llm_proxy.types import JSON, Outcome, Outgoing
@@ -54,6 +56,7 @@ class _Local:
     outgoing: Outgoing
     asked: Outcome
     is_begun: bool = False
+    is_answered: bool = False
     usd: float = 0.0
 
 
@@ -100,7 +103,8 @@ class Racing:
     def _asking(self, call: Call, outgoing: Outgoing, plain: Flow[Head] | None, backend: BackendConfig) -> Flow[Head]:
         key = outgoing.backend, outgoing.model, call.request.is_stream
         after_s = self._delays.rival_after_s(key) if backend.race_after_s is None else backend.race_after_s
-        remote = self._remote(call, outgoing, plain)
+        came: list[Head | BaseException] = []  # of the remote one, if that
+        remote = noted(self._remote(call, outgoing, plain), came)
         local = None if after_s is None else self._local(call, backend)
         if local is None or after_s is None:
             return (yield from remote)
@@ -115,7 +119,7 @@ class Racing:
             self._delays.rivalled(key)
         if raced.index == 1:
             self._delays.note(key, self._clock.monotonic() - began_s)  # at least so long
-            self._turn(call, outgoing, local)
+            self._turn(call, outgoing, local, came)
         elif raced.is_both:
             self._lost(call, local)
         return _head_of(raced)
@@ -154,22 +158,33 @@ class Racing:
             admitted = yield from self._gate.enter(call, local.outgoing)
             local.usd = self._prompt_usd(call, local.asked)
             held = yield from hold(admitted, limit_bytes=limit_bytes, limit_s=math.inf, keeps_rest=False)
+            local.is_answered = True
             self._gate.saw(local.asked.backend, held.head.status)
-            return held.head if (yield from self._is_good(call, local, held, bar)) else None
+            is_whole = held.is_whole and held.head.status == 200
+            completion = self._completion(held) if is_whole else None
+            local.usd = self._local_usd(call, local, held, completion)
+            return held.head if (yield from self._is_good(call, completion, bar)) else None
         except LimitReached:
             self._settler.withdrawn(local.asked, local)
             return None
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the remote one answers
+            if not local.is_answered and not is_late(exc):
+                local.usd = 0.0
             self._troubles.note("race", exc)
             return None
 
-    def _is_good(self, call: Call, local: _Local, held: Held, bar: float) -> Flow[bool]:
-        completion = self._completion(held) if held.is_whole and held.head.status == 200 else None
+    def _local_usd(self, call: Call, local: _Local, held: Held, completion: JSON | None) -> float:
+        """What the local answer cost, whether or not it is of use; an error costs nothing."""
+        if held.head.status != 200:
+            return 0.0
+        if completion is None:
+            return self._settler.price_usd(came_of(local.outgoing, held.head, held.body), local.asked)
+        usage = counted(completion, _prompt_tokens(call))
+        return self._settler.price_usd(usage, local.asked)
+
+    def _is_good(self, call: Call, completion: JSON | None, bar: float) -> Flow[bool]:
         if completion is None:
             return False
-        usage = usage_of(completion, prompt_tokens=len(local.outgoing.body) // CHARS_PER_TOKEN)
-        if usage is not None:
-            local.usd = self._settler.price_usd(usage, local.asked)
         seen = at_sight(call.request, 200, completion)
         if seen is not None:
             return seen.is_good
@@ -186,7 +201,7 @@ class Racing:
         recorder.end()
         return recorder.completion()
 
-    def _turn(self, call: Call, outgoing: Outgoing, local: _Local) -> None:
+    def _turn(self, call: Call, outgoing: Outgoing, local: _Local, came: Sequence[Head | BaseException]) -> None:
         """The local answer is taken: the call is its own from here on."""
         asked = replace(call.outcome, backend=outgoing.backend, model=outgoing.model)
         self._settler.let_go(asked, call.sent)
@@ -195,7 +210,7 @@ class Racing:
             f"{local.asked.backend}/{local.asked.model}",
         )
         call.destination = replace(call.destination, backend=local.asked.backend, model=local.asked.model)
-        self._book(call, self._prompt_usd(call, asked))
+        self._book(call, self._prompt_usd(call, asked) if all(map(_is_paid, came)) else 0.0)
         if call.ticket is not None:
             route = self._config.routes.get(call.destination.route)
             named = f"{local.asked.backend}/{local.asked.model}"
@@ -213,8 +228,17 @@ class Racing:
             call.ticket.outcome = call.outcome
 
     def _prompt_usd(self, call: Call, asked: Outcome) -> float:
-        chars = sum(len(str(message.get("content") or "")) for message in call.request.messages)
-        return self._settler.price_usd(Usage(chars // CHARS_PER_TOKEN, 0), asked)
+        return self._settler.price_usd(Usage(_prompt_tokens(call)), asked)
+
+
+def _prompt_tokens(call: Call) -> int:
+    chars = sum(len(str(message.get("content") or "")) for message in call.request.messages)
+    return chars // CHARS_PER_TOKEN
+
+
+def _is_paid(came: Head | BaseException) -> bool:
+    """Whether the remote one has its price, which came to an end beside the one that is taken."""
+    return is_late(came) if isinstance(came, BaseException) else came.status == 200
 
 
 def _is_answer(value: Head | None) -> bool:

@@ -10,13 +10,14 @@ from llm_proxy.errors import CacheError, LLMProxyError
 from llm_proxy.observe.events import CallEvent
 from llm_proxy.route.base import Expected, Finished
 from llm_proxy.types import CHARS_PER_TOKEN, Usage
-from llm_proxy.wire.chat import answer_tokens, response_says_no_store, unpredicted, usage_of, without_prediction
+from llm_proxy.wire.chat import answering_model, response_says_no_store, unpredicted, usage_of, without_prediction
 
 from . import admission
 from .asked import asked_by
 from .effects import Flow, background, compute
 from .fingerprint import narrowed
 from .ports import as_shared
+from .vain import counted, estimated, less
 
 if TYPE_CHECKING:
     from llm_proxy.cache.base import AnswerCache, Attachable
@@ -223,8 +224,7 @@ class Settler:
         if usage is not None and self._appraiser is not None:
             counts = usage.prompt_tokens, usage.completion_tokens
             self._appraiser.observe(Finished(asked.backend, asked.model, *counts, latency_s))
-        counted = usage or _estimate(request, completion)
-        return self.price_usd(counted, asked)
+        return self.price_usd(usage or counted(completion, _prompt_tokens(request)), asked)
 
     def let_go(self, outcome: Outcome, call: object) -> None:
         """Have it known that a request was cancelled, which says nothing of its backend."""
@@ -274,8 +274,9 @@ class Settler:
 
     def _all_usd(self, ticket: Ticket, completion: JSON | None) -> float | None:
         """What a call cost whose answer is not stored, the tries of a cascade included; None where nobody knows."""
-        usage = _counted(ticket, completion)
-        cost_usd = None if usage is None else self._cost_usd(usage, ticket.outcome.model, ticket)
+        usage = _counted(ticket, completion) or estimated(completion, _all_prompt_tokens(ticket))
+        model = answering_model(completion or {}) or ticket.outcome.model
+        cost_usd = None if usage is None else self._cost_usd(usage, model, ticket)
         return None if cost_usd is None else cost_usd + (ticket.outcome.cost_usd or 0.0)
 
     def _admit(self, ticket: Ticket, completion: JSON, cache: AnswerCache) -> bool:
@@ -292,11 +293,10 @@ class Settler:
         usage = usage_of(completion, prompt_tokens=_prompt_tokens(request))
         raw = (ticket.recorder.raw_completion() if ticket.recorder else None) or b""
         raw = without_prediction(completion) if ticket.is_predicted else raw
-        model = completion.get("model")
-        model = model if isinstance(model, str) and model else outcome.model
+        model = answering_model(completion) or outcome.model
         text = "" if print_.text is None or admission.is_call_for(request, completion) else print_.text
         encoding = ticket.encoding if text and self._encoder is not None else None
-        counts = usage or ticket.usage or _estimate(request, completion)
+        counts = usage or ticket.usage or counted(completion, _all_prompt_tokens(ticket))
         cost_usd = self._cost_usd(counts, model, ticket)
         again, again_usd = counts, cost_usd
         if ticket.is_predicted:
@@ -325,9 +325,9 @@ class Settler:
         )
 
     def _cost_usd(self, usage: Usage, model: str, ticket: Ticket) -> float | None:
-        asked = ticket.outcome
+        asked, own = ticket.outcome, less(usage, ticket.parted)
         return self._prices.cost_usd(
-            usage, model=model, asked=asked.model, backend=asked.backend, base_url=ticket.request.base_url
+            own, model=model, asked=asked.model, backend=asked.backend, base_url=ticket.request.base_url
         )
 
     def _learn(self, ticket: Ticket, usage: Usage | None) -> None:
@@ -391,9 +391,9 @@ def _counted(ticket: Ticket, completion: JSON | None) -> Usage | None:
     return usage_of(completion, prompt_tokens=_prompt_tokens(ticket.request)) or ticket.usage
 
 
-def _estimate(request: ChatRequest, completion: JSON) -> Usage:
-    return Usage(_prompt_tokens(request), answer_tokens(completion))
-
-
 def _prompt_tokens(request: ChatRequest) -> int:
     return len(request.raw) // CHARS_PER_TOKEN
+
+
+def _all_prompt_tokens(ticket: Ticket) -> int:
+    return _prompt_tokens(ticket.request) + (ticket.parted.prompt_tokens if ticket.parted else 0)

@@ -18,6 +18,7 @@ from llm_proxy.types import CHARS_PER_TOKEN, Head, Outcome, Usage
 from llm_proxy.wire.splice import Sent, Splice, body_for_rest
 
 from .effects import Flow, forward, read
+from .vain import is_late
 
 if TYPE_CHECKING:
     from llm_proxy.config import Config
@@ -144,6 +145,8 @@ class Splicing:
             call.attempts += (f"{words} {exc.word}",)
             return False
         except Exception as exc:  # noqa: BLE001 - of any HTTP library: the next one is asked
+            if is_late(exc):
+                call.spent_usd += self._settler.price_usd(Usage(self._prompt_tokens), call.outcome)
             failure = failed_by(exc)
             call.attempts += (f"{words} {failure.words if failure else 'broken'}",)
             return True
@@ -160,8 +163,8 @@ class Splicing:
         call, ticket = self._call, self._call.ticket
         if ticket is None:
             return
-        usage = Usage(self._prompt_tokens, sent.pieces)
-        call.spent_usd += self._settler.price_usd(usage, before)
-        if call.request.wants_usage:  # then the counts that are read at the end hold these tokens as well
-            call.spent_usd -= self._settler.price_usd(usage, call.outcome)
+        parted = ticket.parted or Usage()
+        own = Usage(self._prompt_tokens, max(0, sent.pieces - parted.completion_tokens))
+        call.spent_usd += self._settler.price_usd(own, before)
+        ticket.parted = Usage(parted.prompt_tokens + own.prompt_tokens, sent.pieces)
         ticket.outcome = call.outcome

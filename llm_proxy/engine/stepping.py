@@ -11,18 +11,20 @@ from llm_proxy.draft.confirmed import Confirmed
 from llm_proxy.draft.greedy import stops_of
 from llm_proxy.errors import Interrupted
 from llm_proxy.types import Head, Usage
-from llm_proxy.wire.chat import usage_of
 from llm_proxy.wire.drafted import JSON_HEADERS, STREAM_HEADERS, Frame, Remainder
 from llm_proxy.wire.scored import Scored, read_chat, read_echo
 
 from .drafted import Said
 from .effects import Flow, hold, read
+from .vain import is_late, prompt_of, said_by
 
 if TYPE_CHECKING:
     from llm_proxy.draft.goodput import Goodput
     from llm_proxy.observe.events import Troubles
+    from llm_proxy.types import Outcome, Outgoing
 
     from .drafted import Plan
+    from .effects import Held
     from .gate import Gate
     from .ports import Clock
     from .settle import Settler
@@ -241,15 +243,11 @@ class Stepping:
         plan = self._plan
         try:
             asked = plan.drafting(self._confirmed.text, length)
-            admitted = yield from self._gate.enter(plan.call, asked, wait_s=plan.wait_s)
-            held = yield from hold(
-                admitted, limit_bytes=_LIMIT_BYTES, limit_s=math.inf, keeps_rest=False, wait_s=plan.wait_s
-            )
+            held = yield from self._held(asked, plan.drafter_outcome, wait_s=plan.wait_s)
+            if held.head.status == 200:
+                self._bill(said_by(asked, held.body), plan.drafter_outcome)
             said = json.loads(held.body) if held.head.status == 200 else {}
             text: str = said["choices"][0]["text"]
-            usage = usage_of(said)
-            if usage is not None:
-                self._billed_usd += self._settler.price_usd(usage, plan.drafter_outcome)
             return text[: length * _TOKEN_CHARS].rstrip("\ufffd")  # whatever it made of `max_tokens`
         except Exception as exc:  # noqa: BLE001 - the fail-open boundary: the target goes on by itself
             self._troubles.note("draft", exc)
@@ -260,8 +258,8 @@ class Stepping:
     def _scored(self, draft: str, most_tokens: int) -> Flow[Scored]:
         """What the target says of all so far and a draft, and what it goes on with."""
         plan, text = self._plan, self._confirmed.text + draft
-        admitted = yield from self._gate.enter(plan.call, plan.scoring(text, most_tokens))
-        held = yield from hold(admitted, limit_bytes=_LIMIT_BYTES, limit_s=math.inf, keeps_rest=False)
+        asked = plan.scoring(text, most_tokens)
+        held = yield from self._held(asked, plan.target_outcome)
         self._gate.saw(plan.target.backend, held.head.status)
         if held.head.status != 200:
             is_lasting = 400 <= held.head.status < 500 and held.head.status not in (408, 429)
@@ -270,13 +268,28 @@ class Stepping:
             )
         scored = read_echo(held.body, plan.prompt + text) if plan.prompt else read_chat(held.body)
         if scored is None:
+            echoed_chars = len(plan.prompt + text) if plan.prompt else 0
+            self._bill(said_by(asked, held.body, echoed_chars=echoed_chars), plan.target_outcome)
             raise _StuckError(f"{plan.target.backend} does not score the text that it is given", is_lasting=True)
-        self._billed_usd += self._settler.price_usd(scored.usage, plan.target_outcome)
+        self._bill(scored.usage, plan.target_outcome)
         if not self._frame.id:
             name = scored.id if scored.id.startswith("chatcmpl-") else f"chatcmpl-{scored.id.removeprefix('cmpl-')}"
             has_usage = plan.call.request.wants_usage
             self._frame = Frame(name, scored.model or plan.target.model, scored.created, has_usage)
         return scored
+
+    def _held(self, outgoing: Outgoing, asked: Outcome, *, wait_s: float | None = None) -> Flow[Held]:
+        """What a request brings; of one that is late its prompt is booked."""
+        admitted = yield from self._gate.enter(self._plan.call, outgoing, wait_s=wait_s)
+        limit_s = math.inf if wait_s is None else wait_s
+        try:
+            return (
+                yield from hold(admitted, limit_bytes=_LIMIT_BYTES, limit_s=math.inf, keeps_rest=False, wait_s=limit_s)
+            )
+        except Exception as exc:
+            if is_late(exc):
+                self._bill(prompt_of(outgoing), asked)
+            raise
 
     # -- what comes of them ----------------------------------------------------------------------------------------
 
@@ -308,11 +321,21 @@ class Stepping:
             self._goodput.finished(plan.way, max(1, self._confirmed.tokens), seconds, load=plan.load, is_drafted=True)
             words = f"drafted={self._drafted} kept={self._kept} steps={self._steps}"
             call.attempts += (f"{plan.target.backend}/{plan.target.model} {words}",)
-        call.spent_usd += spent_usd - self._booked_usd  # not all of it: what ran beside may have been booked meanwhile
-        self._booked_usd = spent_usd
+        self._spend(spent_usd)
+        if call.ticket is not None:
+            call.ticket.usage = self._usage() if self._confirmed.finish else None
+
+    def _bill(self, usage: Usage, asked: Outcome) -> None:
+        """Book a request at once: nothing may come of its step, or of the next one."""
+        self._billed_usd += self._settler.price_usd(usage, asked)
+        self._spend(self._billed_usd)
+
+    def _spend(self, usd: float) -> None:
+        call = self._plan.call
+        call.spent_usd += usd - self._booked_usd  # not all of it: what ran beside may have been booked meanwhile
+        self._booked_usd = usd
         if call.ticket is not None:
             call.ticket.outcome = call.outcome
-            call.ticket.usage = self._usage() if self._confirmed.finish else None
 
     def _extra_usd(self) -> float:
         """What the steps cost more than their answer would by itself, dollars."""

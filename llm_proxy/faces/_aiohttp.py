@@ -24,6 +24,7 @@ _MAX_LINE_BYTES = 64 << 10
 _HEARTBEAT_S, _CLOSE_S = 30.0, 5.0  # of a WebSocket: between pings, and for the other side to say goodbye
 _BUFFER_BYTES = 64 << 10  # of one answer: reading stops at twice as many until its caller has taken them
 _STATUS_LINE, _END_OF_HEADERS, _LENGTH = b"HTTP/", b"\r\n\r\n", b"\r\ncontent-length:"
+_STATUS = slice(9, 12)  # of a status line, behind "HTTP/1.1 "
 _MADE_BY_CLIENT = ("user-agent", "accept", "accept-encoding", "content-type")  # what the library adds unasked
 
 
@@ -183,28 +184,54 @@ def _by_parts() -> type[ResponseHandler]:
 
         Where the answer is followed by what is no answer, aiohttp's parser raises and gives nothing of that packet. The
         answer is whole, and was paid for. Read apart, it is there by then; its connection is closed all the same.
+        Before its headers may come those of others (``103 Early Hints``), and in several packets.
         """
 
+        _heads: _Heads | None = None
+
         def data_received(self, data: bytes) -> None:
-            end = _headers_end(data) if data.startswith(_STATUS_LINE) else 0
-            if end:
+            while data and (self._heads is not None or data.startswith(_STATUS_LINE)):
+                self._heads = self._heads or _Heads(data)
+                end = self._heads.end(data)
+                if not end:
+                    break
                 super().data_received(data[:end])
-                data = data[end:]
                 if self.exception() is not None:  # they can't be read: nor what follows
                     return
-            super().data_received(data)
+                data, is_interim = data[end:], self._heads.are_interim
+                self._heads = None
+                if not is_interim:
+                    break
+            if data:
+                super().data_received(data)
 
     return ByParts
 
 
-def _headers_end(data: bytes) -> int:
-    """Where the headers in a packet end, if more may follow in it than their answer; else 0."""
-    end = data.find(_END_OF_HEADERS) + len(_END_OF_HEADERS)
-    if not len(_END_OF_HEADERS) <= end < len(data):
-        return 0
-    _, _, length = data[:end].lower().partition(_LENGTH)  # most answers say it: one look, and they are read at once
-    digits = length.partition(b"\r\n")[0].strip()
-    return 0 if digits.isdigit() and end + int(digits[:18]) >= len(data) else end
+class _Heads:
+    """Headers that have begun; a body that happens to begin like them is cut once more, and else the same.
+
+    Args:
+        data: The packet that begins with them.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        status = data[_STATUS]
+        self.are_interim = status.startswith(b"1") and status != b"101"
+        self._tail = b""
+
+    def end(self, data: bytes) -> int:
+        """Where to cut a packet: behind them, or behind all where nothing but their answer follows; 0: they go on."""
+        seen = self._tail + data
+        end = seen.find(_END_OF_HEADERS) + len(_END_OF_HEADERS)
+        if end < len(_END_OF_HEADERS):
+            self._tail = seen[1 - len(_END_OF_HEADERS) :]
+            return 0
+        end -= len(self._tail)
+        _, _, length = data[:end].lower().partition(_LENGTH)  # most answers say it: one look, and they are read at once
+        digits = length.partition(b"\r\n")[0].strip()
+        is_alone = digits.isdigit() and end + int(digits[:18]) >= len(data)
+        return len(data) if is_alone and not self.are_interim else end
 
 
 def _watch(response: aiohttp.ClientResponse) -> None:

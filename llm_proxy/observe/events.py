@@ -15,14 +15,27 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["CallEvent", "CheckEvent", "GradeEvent", "GradeSource", "HitEvent", "RoutedEvent", "Sink", "Troubles"]
+__all__ = [
+    "NAME_CHARS",
+    "CallEvent",
+    "CheckEvent",
+    "GradeEvent",
+    "GradeSource",
+    "HitEvent",
+    "RoutedEvent",
+    "Sink",
+    "Troubles",
+]
+
+NAME_CHARS = 200
+"""Of a model's name in an event: callers and upstreams may send megabytes, and events wait for the disk."""
 
 logger = logging.getLogger("llm_proxy")
 
 
 @value
 class CallEvent:
-    """One finished call.
+    """One finished call. A model's name is cut to `NAME_CHARS` when it is made, for all who are told of it.
 
     Attributes:
         at_s: Unix time of arrival.
@@ -58,6 +71,12 @@ class CallEvent:
     question: str = ""
     api: str = CHAT
 
+    def __post_init__(self) -> None:
+        """Keep no long name."""
+        if len(self.outcome.model) > NAME_CHARS:
+            outcome = self.outcome.with_changes(model=self.outcome.model[:NAME_CHARS])
+            object.__setattr__(self, "outcome", outcome)
+
 
 @dataclass(frozen=True, slots=True)
 class CheckEvent:
@@ -89,6 +108,11 @@ class CheckEvent:
     p_wrong: float | None = None
     is_same: bool | None = None
     cost_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        """Keep no long name."""
+        if len(self.model) > NAME_CHARS:
+            object.__setattr__(self, "model", self.model[:NAME_CHARS])
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,7 @@ class History:
                 self._fold()
             sums = self._fresh.setdefault(start_s, Sums())
             _add_calls(sums, row)
+            _bound(sums)
             if outcome.status in _LATENCIES_OF and not is_error:
                 _add_latencies(sums, (start_s, outcome.status, place_of(event.latency_s), 1))
                 _add_latencies(sums, (start_s, "without", place_of(event.latency_s + event.saved_s), 1))
@@ -314,8 +315,8 @@ _QUERIES: tuple[tuple[str, str, Callable[[Sums, tuple[Any, ...]], None]], ...] =
 def _bound(sums: Sums) -> None:
     """Keep the models that were asked most: names are the callers'."""
     if len(sums.mix) > 2 * _MOST_PAIRS:
+        other = sums.mix.pop(_OTHER, Part())
         ordered = sorted(sums.mix.items(), key=lambda item: item[1].calls, reverse=True)
-        other = Part()
         for _, part in ordered[_MOST_PAIRS - 1 :]:
             other.add(part)
         sums.mix = {**dict(ordered[: _MOST_PAIRS - 1]), _OTHER: other}

@@ -18,7 +18,7 @@ from llm_proxy.errors import CacheError
 from llm_proxy.types import CHAT
 
 from .batches import Batches, Later, writable
-from .events import CallEvent, CheckEvent, Troubles
+from .events import NAME_CHARS, CallEvent, CheckEvent, Troubles
 from .totals import CALL_COLUMNS, totals
 
 __all__ = ["Ledger", "totals"]
@@ -57,7 +57,6 @@ _INSERTS = {
 _TRIM = "DELETE FROM {table} WHERE id <= (SELECT MAX(id) FROM {table}) - ?"
 APPLICATION_ID = 0x4C50_4C31  # "LPL1": tells a ledger from any other SQLite file. Source: sqlite.org/fileformat.html
 
-_MOST_CHARS = 200
 _MOST_COUNT = 1 << 53  # SQLite's integers end at 2^63, JSON's exact ones here; an upstream may claim any number
 
 
@@ -189,7 +188,7 @@ def _row(event: CallEvent) -> tuple[Any, ...]:
 
 def _text(value: str) -> str:
     """Text that SQLite takes: a model's name is whatever the caller sent, lone surrogates included."""
-    cut = value[:_MOST_CHARS]
+    cut = value[:NAME_CHARS]
     return cut if cut.isascii() else cut.encode("utf-8", "replace").decode()
 
 

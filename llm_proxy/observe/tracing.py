@@ -28,6 +28,8 @@ _PROVIDERS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic", "api
 _DURATIONS_S = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 _NS_PER_S = 1_000_000_000
+_MOST_MODELS, _OTHER = 200, "other"  # in measurements: each is a series, and callers may name any model
+_MODELS = ("gen_ai.request.model", "gen_ai.response.model")
 
 Attributes = dict[str, Any]
 
@@ -56,6 +58,7 @@ class Telemetry:
         self._tracer = trace.get_tracer(_NAME, tracer_provider=tracer_provider)
         self._propagator = TraceContextTextMapPropagator()
         self._servers = {name: _server_of(url) for name, url in base_urls.items()}
+        self._models: set[str] = set()
         meter = metrics.get_meter(_NAME, meter_provider=meter_provider)
         self._durations = meter.create_histogram(
             "gen_ai.client.operation.duration",
@@ -90,16 +93,16 @@ class Telemetry:
         span.end(start_ns + int(event.latency_s * _NS_PER_S))
         # The measurement is taken within its span, so that an exporter can give one as the other's example.
         context = self._trace.set_span_in_context(span)
-        own = {"llm_proxy.outcome": event.outcome.status}
-        self._durations.record(event.latency_s, {**shared, **ended, **own}, context=context)
+        own, measured = {"llm_proxy.outcome": event.outcome.status}, self._measured(shared)
+        self._durations.record(event.latency_s, {**measured, **ended, **own}, context=context)
         if event.usage is not None:
             for name, count in (("input", event.usage.prompt_tokens), ("output", event.usage.completion_tokens)):
-                self._tokens.record(count, {**shared, "gen_ai.token.type": name}, context=context)
+                self._tokens.record(count, {**measured, "gen_ai.token.type": name}, context=context)
         if event.outcome.saved_usd:
             self._saved.add(event.outcome.saved_usd, own)
 
     def _shared(self, event: CallEvent) -> Attributes:
-        """What spans and measurements say of a call; few values each, as far as models are few."""
+        """What spans and measurements say of a call."""
         outcome = event.outcome
         server, provider = self._servers.get(outcome.backend, ({}, ""))
         found = {
@@ -109,6 +112,17 @@ class Telemetry:
             "gen_ai.response.model": outcome.model,
         }
         return {**{name: value for name, value in found.items() if value}, **server}
+
+    def _measured(self, shared: Attributes) -> Attributes:
+        """The same with few values each: models beyond the first 200 that come are ``other``."""
+        return {**shared, **{name: self._few(shared[name]) for name in _MODELS if name in shared}}
+
+    def _few(self, model: str) -> str:
+        if model not in self._models:
+            if len(self._models) >= _MOST_MODELS:
+                return _OTHER
+            self._models.add(model)
+        return model
 
 
 def _server_of(url: str) -> tuple[Attributes, str]:

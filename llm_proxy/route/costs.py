@@ -35,6 +35,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
+from llm_proxy.backends.base import MODEL_CHARS
 from llm_proxy.types import Usage
 
 from .arms import PRIOR_OBSERVATIONS, ArmCosts
@@ -53,7 +54,6 @@ PRIOR_LATENCY_S = 5.0
 """Seconds expected of a model that was never seen."""
 
 _LEAST_SEEN = 3
-_MODEL_CHARS = 200  # upstreams name their models themselves
 _FLOOR_SHARE = 0.5
 _SCALE_SHARE = 1.0
 _MOST_ARMS = 16_384
@@ -338,7 +338,7 @@ def _predicted(learnt: ArmCosts, arm: Hashable, bucket: int, variance: float) ->
 
 def undated(model: str) -> str:
     """A model's name without the date, or ``latest``, that upstreams add to it; the beginning of a name without end."""
-    return _undated(model[:_MODEL_CHARS])
+    return _undated(model[:MODEL_CHARS])
 
 
 @lru_cache(maxsize=1024)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
+from llm_proxy.backends.base import MODEL_CHARS
 from llm_proxy.backends.breaker import Breakers
 
 __all__ = ["Health"]
@@ -43,7 +44,7 @@ class Health:
         """
         with self._lock:
             self._under_way.setdefault(backend, WeakSet()).add(call)
-        self._breakers.began((backend, model))
+        self._breakers.began((backend, model[:MODEL_CHARS]))
 
     def ended(
         self,
@@ -67,12 +68,13 @@ class Health:
         """
         with self._lock:
             self._under_way.get(backend, _NOBODY).discard(call)
+        pair = backend, model[:MODEL_CHARS]
         if is_well is None:
-            self._breakers.let_go((backend, model))
+            self._breakers.let_go(pair)
         elif is_well:
-            self._breakers.answered((backend, model))
+            self._breakers.answered(pair)
         else:
-            self._breakers.failed((backend, model), is_refused=is_refused, asked_s=asked_s)
+            self._breakers.failed(pair, is_refused=is_refused, asked_s=asked_s)
 
     def under_way(self, backend: str) -> int:
         """Calls that were sent to a backend and are not over."""
@@ -80,7 +82,7 @@ class Health:
 
     def resting_s(self, backend: str, model: str) -> float:
         """For how much longer a candidate should be passed over, seconds; 0 where it is well."""
-        return self._breakers.resting_s((backend, model))
+        return self._breakers.resting_s((backend, model[:MODEL_CHARS]))
 
 
 _NOBODY: WeakSet[Any] = WeakSet()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from llm_proxy.backends.base import MODEL_CHARS
 from llm_proxy.errors import RouterError
 
 from .base import NO_LIFT, Amounts, Decision, Destination
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Selector"]
 
 _REMEMBERED = 256  # destinations
-_REMEMBERED_CHARS = 256  # of a model's name: callers may send megabytes
 
 
 class Selector:
@@ -249,7 +249,7 @@ class Selector:
         if known is None:
             base_url = self._backends[backend].base_url if backend else ""
             known = Destination(identity=f"{base_url}|{model}", backend=backend, model=model)
-            if len(model) > _REMEMBERED_CHARS:
+            if len(model) > MODEL_CHARS:
                 return known
             if len(self._known) >= _REMEMBERED:  # callers may name anything
                 self._known.clear()

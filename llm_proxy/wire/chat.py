@@ -17,6 +17,7 @@ from llm_proxy.types import CHARS_PER_TOKEN, JSON, ChatRequest, Controls, Header
 __all__ = [
     "MAX_DEPTH",
     "answer_tokens",
+    "answering_model",
     "check_model",
     "error_body",
     "model_of",
@@ -206,14 +207,22 @@ def usage_of(completion: Mapping[str, Any], *, prompt_tokens: int | None = None)
     )
 
 
+def answering_model(completion: Mapping[str, Any]) -> str:
+    """The model that an answer says it is of, often a dated snapshot of the one asked; empty where it says none."""
+    model = completion.get("model")
+    return model if isinstance(model, str) else ""
+
+
 def answer_tokens(completion: Mapping[str, Any]) -> int:
     """About how many tokens an answer of any API has that does not say it; what is not in its form counts nothing."""
     chars = 0
     for choice in _rows(completion.get("choices")):
         message = choice.get("message")
         message = message if isinstance(message, dict) else {}
-        chars += sum(map(len, texts_of(choice.get("text")) + texts_of(message.get("content"))))
-        functions = [call.get("function") for call in _rows(message.get("tool_calls"))]
+        thought = message.get("reasoning_content") or message.get("reasoning")  # some servers say it under both names
+        said = choice.get("text"), message.get("content"), message.get("refusal"), thought
+        chars += sum(len(text) for value in said for text in texts_of(value))
+        functions = [call.get("function") for call in _rows(message.get("tool_calls"))] + [message.get("function_call")]
         chars += sum(len(str(function.get("arguments"))) for function in functions if isinstance(function, dict))
     for item in _rows(completion.get("output")):
         chars += sum(map(len, texts_of(item.get("content"))))

@@ -45,3 +45,12 @@ def test_memory_is_bounded() -> None:
         delays.note(("main", f"m{number}", False), 1.0)
     delays.rivalled(KEY)
     assert len(delays._known) == 1_024
+
+
+def test_a_long_name_is_not_kept() -> None:
+    delays, key = Delays(1.0), ("main", "m" * 1_000_000, False)
+    for _ in range(AT_LEAST):
+        delays.note(key, 1.0)
+    assert delays.rival_after_s(key) == 1.0
+    delays.rivalled(key)
+    assert [len(model) for _, model, _ in delays._known] == [200]

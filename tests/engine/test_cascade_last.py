@@ -109,6 +109,7 @@ class TestWaiting:
         effect = course.expect(Hold)
         assert (effect.wait_s, effect.outgoing.timeout_s) == (7, 7)
         course.hold(Late())
+        course.compute()
         course.expect(Forward)
         assert course.launch.flight.ticket.outcome.cascade == "small late, large"
         assert failures(made, "small") == 1

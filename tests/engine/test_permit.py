@@ -19,7 +19,12 @@ class Given:
 
     def __init__(self, limit_bytes: int = 1 << 20, api: str = CHAT) -> None:
         self.back: list[Usage | None] = []
-        self.permit = Permit(self.back.append, prompt_tokens=7, limit_bytes=limit_bytes, api=api)
+        self.model: str | None = None
+        self.permit = Permit(self.over, prompt_tokens=7, limit_bytes=limit_bytes, api=api)
+
+    def over(self, usage: Usage | None, model: str) -> None:
+        self.back.append(usage)
+        self.model = model
 
 
 @pytest.fixture
@@ -113,6 +118,14 @@ def test_a_text_that_is_streamed_counts_by_its_length() -> None:
         given.permit.passed(b"data: " + body_of(chunk) + b"\n\n")
     given.permit.passed(b"data: [DONE]\n\n")
     assert given.back == [Usage(7, 10)]
+
+
+@pytest.mark.parametrize(("model", "told"), [("m-2024", "m-2024"), (5, ""), (None, "")])
+def test_who_answered_is_told(given: Given, model: Any, told: str) -> None:
+    given.permit.opened(head())
+    given.permit.passed(body_of({**completion(), "model": model}))
+    given.permit.ended()
+    assert (given.back, given.model) == ([Usage(10, 5)], told)
 
 
 @pytest.mark.parametrize("choices", [5, ["x"], [{"message": "x"}], [{"message": {"tool_calls": [1, {"function": 2}]}}]])

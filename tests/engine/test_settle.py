@@ -285,6 +285,17 @@ class TestEntries:
         assert stored.cost_usd == pytest.approx(expected / 1e6)
         assert (stored.has_usage, rig.event.usage) == (True, None), "a plain answer has none, whoever asks"
 
+    @pytest.mark.parametrize("is_stored", [True, False])
+    def test_whether_or_not_it_is_stored(self, is_stored: bool) -> None:
+        rig = Rig(OWN)
+        value = completion("x" * 400, finish="stop" if is_stored else "length")
+        del value["usage"]
+        ticket = ticket_for(rig, value)
+        settled(rig, ticket)
+        expected = len(ticket.request.raw) // 4 * 100 + 100 * 1000
+        assert rig.event.outcome.is_stored is is_stored
+        assert rig.event.outcome.cost_usd == pytest.approx(expected / 1e6)
+
     @pytest.mark.parametrize(
         ("usage", "counts"),
         [

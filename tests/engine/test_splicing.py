@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from llm_proxy.boarding import Flights
+from llm_proxy.drive import Driver
 from llm_proxy.engine.effects import Forward, Held, Mend, Read
+from llm_proxy.errors import Interrupted
+from llm_proxy.faces._http import httpx
 from llm_proxy.types import Head
 from tests.engine.attempts_kit import BROKEN, JSON_TYPE, STREAM_TYPE, Attempting, rig
 from tests.fakes import request
@@ -181,16 +188,77 @@ def test_trouble_of_ours_ends_it() -> None:
     assert made.rig.troubles.counts == {"splice": 1}
 
 
-@pytest.mark.parametrize(("wants_usage", "expected"), [(False, 1.0 + 1), (True, 0.0)])
-def test_what_the_part_that_broke_off_cost(wants_usage: bool, expected: float) -> None:
-    """One token of prompt ("hihi"), one of answer; where counts are told at the end, they hold these as well."""
+@pytest.mark.parametrize("wants_usage", [False, True])
+def test_what_the_part_that_broke_off_cost(wants_usage: bool) -> None:
+    """One token of prompt ("hihi"), one of answer."""
     prices = {"prices": {"m": PRICES}}
     options = {"stream_options": {"include_usage": True}} if wants_usage else {}
     messages = [{"role": "user", "content": "hihi"}]
     made = Breaking(TEXT, main=prices, spare=prices, messages=messages, **options)
     made.breaks()
     made.begins()
-    assert (made.outcome.cost_usd or 0.0) == expected
+    assert made.outcome.cost_usd == 2.0
+
+
+@pytest.mark.parametrize(("failure", "cost_usd"), [(httpx.ReadTimeout(""), 1.0), (BROKEN, None)])
+def test_a_rest_that_is_late_costs_its_prompt(failure: Exception, cost_usd: float | None) -> None:
+    messages = [{"role": "user", "content": "hihi"}]
+    made = Breaking(TEXT, spare={"prices": {"m": PRICES}}, messages=messages)
+    made.breaks()
+    made.asked()
+    made.step(lambda: made.flow.throw(failure))
+    assert made.mending._call.outcome.cost_usd == cost_usd
+
+
+class TestBills:
+    """What a stream in parts costs in the end; each token is one dollar of the first backend, ten of the other."""
+
+    COUNTS = b'data: {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}}\n\n'
+    MORE = b'data: {"id": "c2", "choices": [{"index": 0, "delta": {"content": " we"}}]}\n\n'
+    END = b"data: [DONE]\n\n"
+
+    def read(self, *parts: tuple[bytes, ...], wants_usage: bool = False) -> Any:
+        """One call whose parts break off, but for one that comes to its end; what is booked of it."""
+        left = list(parts)
+        dear = {"input_usd_per_mtok": 1e7, "output_usd_per_mtok": 1e7}
+        main = {"fallbacks": [], "can_prefill": "trailing"} if len(parts) > 2 else {"fallbacks": ["spare"]}
+        spare = {"can_prefill": "trailing", "prices": {"m": dear}}
+        made = rig({"prices": {"m": PRICES}, **main}, spare)
+
+        def pieces(part: tuple[bytes, ...]) -> Any:
+            yield from part
+            if part[-1] != self.END:
+                raise BROKEN
+
+        options = {"stream_options": {"include_usage": True}} if wants_usage else {}
+        self.call = request("hihi", model="main/m", stream=True, **options)
+        with ThreadPoolExecutor(1) as pool:
+            driver = Driver(Flights(), lambda: pool)
+            served = driver.serve(made.engine.answer(self.call), lambda _: Head(200, STREAM_TYPE, pieces(left.pop(0))))
+            with contextlib.suppress(type(BROKEN), Interrupted):
+                list(served.rest or ())
+        assert left == []
+        return made.events[-1].outcome
+
+    @pytest.mark.parametrize("wants_usage", [False, True], ids=["not asked for", "asked for"])
+    def test_with_counts(self, wants_usage: bool) -> None:
+        told = self.read((ROLE, TEXT), (REST, self.COUNTS, self.END), wants_usage=wants_usage)
+        assert told.cost_usd == pytest.approx(2 + 70)
+
+    def test_without_counts(self) -> None:
+        told = self.read((ROLE, TEXT), (REST, self.END))
+        prompt, answer = len(self.call.raw) // 4, len("All is well") / 4
+        assert told.cost_usd == pytest.approx(2 + 10 * (prompt + math.ceil(answer) - 1))
+
+    @pytest.mark.parametrize("wants_usage", [False, True], ids=["not asked for", "asked for"])
+    def test_of_three_parts(self, wants_usage: bool) -> None:
+        parts = (ROLE, TEXT), (self.MORE,), (REST, self.COUNTS, self.END)
+        assert self.read(*parts, wants_usage=wants_usage).cost_usd == pytest.approx(2 + 2 + 7)
+
+    @pytest.mark.parametrize("wants_usage", [False, True], ids=["not asked for", "asked for"])
+    def test_of_one_that_has_no_end(self, wants_usage: bool) -> None:
+        parts = [(ROLE, TEXT), (self.MORE,), (self.MORE,), (self.MORE,)]
+        assert self.read(*parts, wants_usage=wants_usage).cost_usd == pytest.approx(2 + 2 + 2)
 
 
 def test_without_a_ticket_nothing_is_booked() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ from llm_proxy.types import Outgoing
 from tests.faces.asgi_kit import DONE, STREAM_HEAD, Raw, RawUpstream, chunked, completion, event, raw_response
 
 FAMILIES = list(dict.fromkeys([httpx.__name__, old_httpx.__name__]))
+EARLY = b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n"
 STOLEN = raw_response(completion("somebody else's"))
 pytestmark = pytest.mark.anyio
 
@@ -40,8 +42,10 @@ def runtime() -> Iterator[Runtime]:
 class Generous:
     """Answers each request by its number, and the first one with another answer behind its own."""
 
-    def __init__(self, *, is_stream: bool = False, extra: bytes = STOLEN) -> None:
-        self._is_stream, self._extra = is_stream, extra
+    def __init__(
+        self, *, is_stream: bool = False, extra: bytes = STOLEN, early: bytes = b"", cuts: tuple[int, ...] = ()
+    ) -> None:
+        self._is_stream, self._extra, self._early, self._cuts = is_stream, extra, early, cuts
         self._lock = threading.Lock()
         self._asked = 0
 
@@ -51,7 +55,13 @@ class Generous:
             number = self._asked
         text = f"answer {number}"
         whole = STREAM_HEAD + chunked(event(text), event(), DONE) if self._is_stream else raw_response(completion(text))
-        request.send(whole + (self._extra if number == 1 else b""))
+        whole = self._early + whole + (self._extra if number == 1 else b"")
+        at = 0
+        for cut in self._cuts:
+            request.send(whole[at:cut])
+            at = cut
+            time.sleep(0.05)  # a packet of its own
+        request.send(whole[at:])
 
 
 def connections(upstream: RawUpstream) -> int:
@@ -65,7 +75,40 @@ BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 @pytest.mark.parametrize("extra", [STOLEN, b"x", b"HTTP/1.1 OK\r\n\r\n", b"\x00" * 5000, b"\r\n"])
 @pytest.mark.parametrize("client", ["aiohttp", "httpx"])
 async def test_the_proxy_asks_again_on_another_connection(client: str, extra: bytes, is_stream: bool) -> None:
-    with RawUpstream(Generous(is_stream=is_stream, extra=extra)) as upstream:
+    await all_is_read(client, Generous(is_stream=is_stream, extra=extra), is_stream, extra)
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("extra", [STOLEN, b"x", b"HTTP/1.1 OK\r\n\r\n", b"\x00" * 5000])
+@pytest.mark.parametrize("early", [EARLY, EARLY + EARLY, b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["103", "two", "100"])
+@pytest.mark.parametrize("client", ["aiohttp", "httpx"])
+async def test_where_others_headers_come_before_the_answer(
+    client: str, early: bytes, extra: bytes, is_stream: bool
+) -> None:
+    await all_is_read(client, Generous(is_stream=is_stream, extra=extra, early=early), is_stream, extra)
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize(
+    ("early", "cuts"),
+    [
+        (b"", (20,)),
+        (b"", (8, 11)),
+        (EARLY, (len(EARLY),)),
+        (EARLY, (len(EARLY) - 1,)),
+        (EARLY, (len(EARLY) - 3, len(EARLY) - 2)),
+        (EARLY, (len(EARLY) + 30,)),
+        (EARLY, (20, len(EARLY) + 20)),
+    ],
+)
+async def test_where_headers_come_in_pieces(early: bytes, cuts: tuple[int, ...], is_stream: bool) -> None:
+    generous = Generous(is_stream=is_stream, extra=b"x", early=early, cuts=cuts)
+    await all_is_read("aiohttp", generous, is_stream, b"x")
+
+
+async def all_is_read(client: str, generous: Generous, is_stream: bool, extra: bytes) -> None:
+    """All answers are there, and the first one's connection is used no more."""
+    with RawUpstream(generous) as upstream:
         pool = Upstream(client=client)
         try:
             for number in range(1, 4):

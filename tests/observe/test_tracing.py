@@ -145,3 +145,13 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(MissingDependencyError, match=r"llm-proxy\[otel\]"):
         Telemetry({})
+
+
+def test_measurements_are_of_few_models(exported: Exported):
+    spans = exported.spans(*(replace(miss(model=f"m{number}"), requested=f"m{number}") for number in range(300)))
+    assert spans[-1].attributes["gen_ai.request.model"] == "m299", "a span is one call's"
+    points = exported.points("gen_ai.client.operation.duration")
+    models = {point.attributes["gen_ai.request.model"] for point in points}
+    assert len(models) == len({point.attributes["gen_ai.response.model"] for point in points}) == 201
+    assert "other" in models
+    assert sum(point.count for point in points) == 300

@@ -116,3 +116,13 @@ class TestUnderWay:
         for thread in threads:
             thread.join(30)
         assert bench.health.under_way("cloud") == 0
+
+
+def test_a_long_name_is_not_kept() -> None:
+    bench, pair = Bench(), ("cloud", "m" * 1_000_000)
+    assert bench.end(False, False, False, candidate=pair) > 0.0
+    assert [len(model) for _, model in bench.health._breakers._states] == [200]
+    bench.clock.advance(1_000.0)
+    bench.health.began("cloud", Sent(), model=pair[1])
+    assert bench.end(True, candidate=pair) == 0.0
+    assert not bench.health._breakers._states
