@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import socket
 import sqlite3
@@ -72,7 +73,7 @@ def test_the_rule_for_what_goes_up_and_down() -> None:
         return {name: row.is_flat for name, row in judged(found).items()}
 
     assert threads([0.0] * 1800)["threads"], "no growth"
-    assert not threads([s / 300 for s in range(1800)])["threads"], "one in five minutes"
+    assert not threads([s / 300 for s in range(1800)])["threads"], "one more in five minutes"
     assert not threads([6.0 * (s >= 1740) for s in range(1800)])["threads"], "six in the last minute"
 
 
@@ -92,6 +93,18 @@ def test_a_server_that_leaks(kind: str) -> None:
             process.kill()
     grown = {name for name, row in judged(samples).items() if not row.is_flat}
     assert grown == ({"rss_mib", "fds", "threads"} if kind == "leaks" else set())
+
+
+def test_connections_that_callers_hold_are_not_counted() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    caller = socket.create_connection(("127.0.0.1", port))
+    kept, _ = listener.accept()
+    with listener, kept:
+        both = sample(os.getpid(), 0.0).fds
+        assert sample(os.getpid(), 0.0, port=port).fds == both - 1
+        caller.close()
+        assert sample(os.getpid(), 0.0, port=port).fds == both - 1, "the caller's end is gone, and the other one counts"
 
 
 def test_questions_have_one_answer() -> None:

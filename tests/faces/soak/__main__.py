@@ -82,6 +82,7 @@ class Run:
 
     def __init__(self, callers: Callers, pid: int, settings: Path) -> None:
         self.callers, self.pid, self.settings = callers, pid, settings
+        self.port = int(callers.url.rpartition(":")[2])
         self.samples: list[Sample] = []
         self.crowded = self.evicted = self.reloads = 0
         self.troubles: dict[str, int] = {}
@@ -105,7 +106,7 @@ class Run:
     async def _sampling(self) -> None:
         while True:
             calls = sum(sum(row.values()) for row in self.callers.tally.statuses.values())
-            self.samples.append(sample(self.pid, time.monotonic() - self.began_s, calls))
+            self.samples.append(sample(self.pid, time.monotonic() - self.began_s, calls, port=self.port))
             await asyncio.sleep(1.0)
 
     async def _crowding(self, every_s: float) -> None:
