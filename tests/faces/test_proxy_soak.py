@@ -77,6 +77,20 @@ def test_the_rule_for_what_goes_up_and_down() -> None:
     assert not threads([6.0 * (s >= 1740) for s in range(1800)])["threads"], "six in the last minute"
 
 
+def test_the_rule_for_threads_at_rest() -> None:
+    def grown(more: int) -> set[str]:
+        rests = {1: range(600, 630), 2: range(1768, 1798)}
+        found = []
+        for s in range(1800):
+            rest = next((number for number, seconds in rests.items() if s in seconds), 0)
+            threads = 20 + s // 180 if not rest else 20 + (s % 30 < 15) * 5 + more * (rest == 2)
+            found.append(Sample(float(s), 200.0, 50 - 30 * bool(rest), threads, rest=rest))
+        return {name for name, row in judged(found).items() if not row.is_flat}
+
+    assert grown(2) == set(), "under load ten more, at rest two"
+    assert grown(3) == {"threads"}
+
+
 @pytest.mark.parametrize("kind", ["leaks", "does not"])
 def test_a_server_that_leaks(kind: str) -> None:
     with subprocess.Popen([sys.executable, "-c", SERVER, kind], stdout=subprocess.PIPE, text=True) as process:

@@ -12,7 +12,8 @@
 
 The provider is simulated (`tests.faces.soak.provider`). The cache is small, so that it evicts all the time; the
 backend has fewer slots than there are callers, and the proxy fewer connections than a crowd brings every twenty
-seconds. Settings are read anew every minute, and somebody looks at the dashboard and the metrics.
+seconds. Settings are read anew every minute, and somebody looks at the dashboard and the metrics. In a run of six
+minutes and more nobody calls for half a minute after a third of it, and before its end.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ SLOTS = 16
 _CROWD_S = 2.0
 _LOOK_EVERY_S = 5.0
 _REST_S = 12.0
+_PAUSE_S, _LONG_S = 30.0, 360.0  # pools of threads give back what was idle for ten seconds
 _MOST_FILES_MORE = SLOTS + 10  # after the load: connections to the provider that are kept for the next call, and stores
 _EVICTED = re.compile(r"^llm_proxy_cache_evicted_total (\d+)", re.MULTILINE)
 
@@ -84,7 +86,7 @@ class Run:
         self.callers, self.pid, self.settings = callers, pid, settings
         self.port = int(callers.url.rpartition(":")[2])
         self.samples: list[Sample] = []
-        self.crowded = self.evicted = self.reloads = 0
+        self.crowded = self.evicted = self.reloads = self.rest = 0
         self.troubles: dict[str, int] = {}
         self._watcher = {"authorization": f"Bearer {callers.keys['w']}"}
 
@@ -92,7 +94,7 @@ class Run:
         """The load, and all that goes on beside it; ends by itself."""
         self.began_s = time.monotonic()
         events = [self._crowding(options.crowd_s), self._reloading(options.reload_s)]
-        beside = [self._sampling(), *events, self._looking(), self._listening()]
+        beside = [self._sampling(), *events, self._looking(), self._listening(), self._resting(options.seconds)]
         tasks = [asyncio.ensure_future(one) for one in beside]
         load = asyncio.ensure_future(self.callers.run(options.callers, options.pause_ms / 1000))
         await asyncio.wait([load, *tasks], timeout=options.seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -106,8 +108,20 @@ class Run:
     async def _sampling(self) -> None:
         while True:
             calls = sum(sum(row.values()) for row in self.callers.tally.statuses.values())
-            self.samples.append(sample(self.pid, time.monotonic() - self.began_s, calls, port=self.port))
+            self.samples.append(
+                sample(self.pid, time.monotonic() - self.began_s, calls, port=self.port, rest=self.rest)
+            )
             await asyncio.sleep(1.0)
+
+    async def _resting(self, whole_s: float) -> None:
+        """In a long run nobody calls for a while, after a third of it and before its end."""
+        for number, at_s in enumerate((whole_s / 3, whole_s - _PAUSE_S - 2.0), 1):
+            await asyncio.sleep(max(0.0, self.began_s + at_s - time.monotonic()))
+            if whole_s >= _LONG_S:
+                self.callers.rests_until_s, self.rest = time.monotonic() + _PAUSE_S, number
+                await asyncio.sleep(_PAUSE_S)
+                self.rest = 0
+        await asyncio.sleep(whole_s)
 
     async def _crowding(self, every_s: float) -> None:
         """Now and then as many connections as the limit allows, beside those of the load."""

@@ -76,7 +76,7 @@ class Callers:
         self.tally = Tally()
         self.chance = random.Random(seed)
         self.is_over = False
-        self.crowded_until_s = 0.0
+        self.crowded_until_s = self.rests_until_s = 0.0
         self._numbers, self._uniques = itertools.count(1), itertools.count(_FIRST_UNIQUE)
         self._session: aiohttp.ClientSession
 
@@ -99,6 +99,9 @@ class Callers:
         kinds = self.weights()
         ways, shares = list(kinds), list(kinds.values())
         while not self.is_over:
+            if time.monotonic() < self.rests_until_s:
+                await asyncio.sleep(0.2)
+                continue
             way = self.chance.choices(ways, shares)[0]
             try:
                 await way()

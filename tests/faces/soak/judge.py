@@ -4,10 +4,12 @@ The rule: the first third of a run is to warm up. Of the rest, the rise of its r
 mean of its last minute less that of its first one, must both be at most `MOST`. In runs of less than six minutes a
 sixth of the run stands for the minute.
 
-A number of threads goes up and down with the load, as the pool keeps as many as were wanted at once: by 1.6 from minute
-to minute (standard deviation, over 20 minutes at 160 calls a second), so two minutes differ by more than 2 without any
-growth one time in five. So both may also be as high as chance explains: two standard deviations, by what the minutes
-between the first and the last one differ by from the line. A leak of one thread in five minutes is beyond both.
+So both may also be as high as chance explains: two standard deviations, by what the minutes between the first and the
+last one differ by from the line. A leak of one thread in five minutes is beyond both.
+
+A pool of threads grows with what waits at once, so with what else the machine does: by 7 where another load halved the
+calls a second. So where the load rested for a while, after the warm-up and before the end, threads are compared at
+rest, when the pool has given back what is idle.
 
 Connections that callers hold open are theirs, and not counted: they keep as many as they ever had at once. One that the
 proxy keeps when its caller has closed it is counted.
@@ -45,6 +47,7 @@ class Sample:
         fds: Open files and connections, without those that callers hold open.
         threads: Threads.
         calls: Calls that were answered so far.
+        rest: The how manieth rest of the load it is, from 1; 0 under load.
     """
 
     s: float
@@ -52,6 +55,7 @@ class Sample:
     fds: int
     threads: int
     calls: int = 0
+    rest: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def family(pid: int) -> list[int]:
     return [pid, *(one for child in children for one in family(int(child)))]
 
 
-def sample(pid: int, s: float, calls: int = 0, *, port: int = 0) -> Sample:
+def sample(pid: int, s: float, calls: int = 0, *, port: int = 0, rest: int = 0) -> Sample:
     """Look at a process and its children. Source: proc(5).
 
     Args:
@@ -97,6 +101,7 @@ def sample(pid: int, s: float, calls: int = 0, *, port: int = 0) -> Sample:
         s: Seconds since the load began.
         calls: Calls that were answered so far.
         port: That it listens on, if callers hold connections to it.
+        rest: The how manieth rest of the load it is.
 
     Raises:
         OSError: It is not there.
@@ -108,7 +113,7 @@ def sample(pid: int, s: float, calls: int = 0, *, port: int = 0) -> Sample:
         files += len(os.listdir(folder / "fd"))
         threads += len(os.listdir(folder / "task"))
     files -= _held(port) if port else 0
-    return Sample(s, pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20), files, threads, calls)
+    return Sample(s, pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20), files, threads, calls, rest)
 
 
 def _held(port: int) -> int:
@@ -122,7 +127,7 @@ def judged(samples: Sequence[Sample], most: Mapping[str, float] = MOST) -> dict[
     import numpy as np
 
     whole_s = samples[-1].s
-    kept = [row for row in samples if row.s >= whole_s / 3]
+    kept = [row for row in samples if row.s >= whole_s / 3 and not row.rest]
     seconds = np.array([row.s for row in kept])
     window_s = min(_WINDOW_S, whole_s / 6)
     is_first, is_last = seconds <= seconds[0] + window_s, seconds >= seconds[-1] - window_s
@@ -138,7 +143,17 @@ def judged(samples: Sequence[Sample], most: Mapping[str, float] = MOST) -> dict[
         rise = float(slope * (seconds[-1] - seconds[0]))
         chances = 2.0 * (12.0 / max(len(means), 1)) ** 0.5 * spread, 2.0 * 2.0**0.5 * spread
         found[name] = Flatness(float(values.mean()), rise, step, bound, *chances)
+    rests = [_at_rest(samples, number) for number in sorted({row.rest for row in samples} - {0})]
+    if len(rests) > 1 and "threads" in most:
+        grown = rests[-1] - rests[0]
+        found["threads"] = Flatness(sum(rests) / len(rests), grown, grown, most["threads"])
     return found
+
+
+def _at_rest(samples: Sequence[Sample], number: int) -> float:
+    """Mean threads in the last quarter of a rest."""
+    threads = [row.threads for row in samples if row.rest == number]
+    return sum(last := threads[-max(1, len(threads) // 4) :]) / len(last)
 
 
 def plot(samples: Sequence[Sample], path: Path) -> None:
