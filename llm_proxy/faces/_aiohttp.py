@@ -25,6 +25,7 @@ _HEARTBEAT_S, _CLOSE_S = 30.0, 5.0  # of a WebSocket: between pings, and for the
 _BUFFER_BYTES = 64 << 10  # of one answer: reading stops at twice as many until its caller has taken them
 _STATUS_LINE, _END_OF_HEADERS, _LENGTH = b"HTTP/", b"\r\n\r\n", b"\r\ncontent-length:"
 _STATUS = slice(9, 12)  # of a status line, behind "HTTP/1.1 "
+_FINAL = 200  # what has a lower status comes before an answer
 _MADE_BY_CLIENT = ("user-agent", "accept", "accept-encoding", "content-type")  # what the library adds unasked
 
 
@@ -176,10 +177,49 @@ class AiohttpBody:
 
 
 @lru_cache(maxsize=1)
-def _by_parts() -> type[ResponseHandler]:
+def _once() -> type[ResponseHandler]:
     from aiohttp.client_proto import ResponseHandler
 
-    class ByParts(ResponseHandler):
+    class Once(ResponseHandler):
+        """Takes one answer a request.
+
+        What comes once an answer is whole, in its last packet or later, aiohttp would take for the answer to the next
+        request on the connection, which may be somebody else's.
+        """
+
+        _is_answered = False  # the request, at least in part
+
+        def set_response_params(self, **params: Any) -> None:
+            """Another request takes the connection."""
+            self._is_answered = False
+            super().set_response_params(**params)
+
+        def feed_data(self, data: Any, *size: int) -> None:
+            """The headers of an answer came; a second one to the same request is nobody's."""
+            if self._is_answered:
+                self._give_up()
+                return
+            self._is_answered = data[0].code >= _FINAL
+            super().feed_data(data, *size)
+
+        def _give_up(self) -> None:
+            """Close the connection: at once where its answer was taken, and it may wait for the next request."""
+            self.force_close()
+            if not self._buffer:
+                self.close()
+
+        def data_received(self, data: bytes) -> None:
+            if not self._is_answered or (self._payload is not None and not self._payload.is_eof()):
+                super().data_received(data)
+            elif data.strip(b"\r\n"):  # empty lines are to be ignored: RFC 9112, section 2.2
+                self._give_up()
+
+    return Once
+
+
+@lru_cache(maxsize=1)
+def _by_parts() -> type[ResponseHandler]:
+    class ByParts(_once()):  # type: ignore[misc]
         """Reads the headers of an answer apart from what comes with them in one packet.
 
         Where the answer is followed by what is no answer, aiohttp's parser raises and gives nothing of that packet. The
@@ -190,9 +230,12 @@ def _by_parts() -> type[ResponseHandler]:
         _heads: _Heads | None = None
 
         def data_received(self, data: bytes) -> None:
+            if not data:  # aiohttp goes on with what it has, and held back while nobody read
+                super().data_received(data)
+                return
             while data and (self._heads is not None or data.startswith(_STATUS_LINE)):
                 self._heads = self._heads or _Heads(data)
-                end = self._heads.end(data)
+                end = self._heads.end(data, is_bare=self._skip_payload)
                 if not end:
                     break
                 super().data_received(data[:end])
@@ -220,8 +263,13 @@ class _Heads:
         self.are_interim = status.startswith(b"1") and status != b"101"
         self._tail = b""
 
-    def end(self, data: bytes) -> int:
-        """Where to cut a packet: behind them, or behind all where nothing but their answer follows; 0: they go on."""
+    def end(self, data: bytes, *, is_bare: bool) -> int:
+        """Where to cut a packet: behind them, or behind all where nothing but their answer follows; 0: they go on.
+
+        Args:
+            data: The packet.
+            is_bare: Whether no body belongs to them, whatever length they say: ``HEAD`` was asked.
+        """
         seen = self._tail + data
         end = seen.find(_END_OF_HEADERS) + len(_END_OF_HEADERS)
         if end < len(_END_OF_HEADERS):
@@ -231,7 +279,7 @@ class _Heads:
         _, _, length = data[:end].lower().partition(_LENGTH)  # most answers say it: one look, and they are read at once
         digits = length.partition(b"\r\n")[0].strip()
         is_alone = digits.isdigit() and end + int(digits[:18]) >= len(data)
-        return len(data) if is_alone and not self.are_interim else end
+        return len(data) if is_alone and not (self.are_interim or is_bare) else end
 
 
 def _watch(response: aiohttp.ClientResponse) -> None:

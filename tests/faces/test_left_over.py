@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import threading
 import time
@@ -106,7 +107,63 @@ async def test_where_headers_come_in_pieces(early: bytes, cuts: tuple[int, ...],
     await all_is_read("aiohttp", generous, is_stream, b"x")
 
 
-async def all_is_read(client: str, generous: Generous, is_stream: bool, extra: bytes) -> None:
+def first(is_stream: bool) -> bytes:
+    text = "answer 1"
+    return STREAM_HEAD + chunked(event(text), event(), DONE) if is_stream else raw_response(completion(text))
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("extra", [STOLEN, STOLEN + STOLEN, EARLY + STOLEN, b"x"])
+@pytest.mark.parametrize("early", [b"", EARLY], ids=["", "103"])
+@pytest.mark.parametrize("client", ["aiohttp", "httpx"])
+async def test_behind_a_body_that_comes_apart_from_its_headers(
+    client: str, early: bytes, extra: bytes, is_stream: bool
+) -> None:
+    head = len(early) + first(is_stream).index(b"\r\n\r\n") + 4
+    generous = Generous(is_stream=is_stream, extra=extra, early=early, cuts=(head,))
+    await all_is_read(client, generous, is_stream, extra, pause_s=0.02)
+
+
+@pytest.mark.parametrize("is_stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("extra", [STOLEN, STOLEN[:40], EARLY, b"x"])
+async def test_what_comes_while_nobody_asks(extra: bytes, is_stream: bool) -> None:
+    generous = Generous(is_stream=is_stream, extra=extra, cuts=(len(first(is_stream)),))
+    await all_is_read("aiohttp", generous, is_stream, extra, pause_s=0.2)
+
+
+@pytest.mark.parametrize("client", ["aiohttp", "httpx"])
+async def test_a_body_that_nobody_asked_for(client: str) -> None:
+    with RawUpstream(Generous(extra=b"")) as upstream:
+        pool = Upstream(client=client)
+        try:
+            for _ in range(2):
+                call = Outgoing(upstream.url + "/files", [], b"", backend="b", timeout_s=5.0)
+                head = await pool.send(call, method="HEAD")
+                assert (head.status, b"".join([chunk async for chunk in head.body])) == (200, b"")
+                await head.body.aclose()
+        finally:
+            await pool.aclose()
+        assert connections(upstream) == 2
+
+
+@pytest.mark.parametrize("most_bytes", [100_000, 500_000, 900_000])
+@pytest.mark.parametrize("client", ["aiohttp", "httpx"])
+async def test_long_answers_come_to_their_end(client: str, most_bytes: int) -> None:
+    """aiohttp holds back what nobody has read yet, and then goes on by a packet of no bytes."""
+    with RawUpstream(lambda request: request.send(raw_response(completion("a" * most_bytes)))) as upstream:
+        pool = Upstream(client=client)
+        try:
+            for _ in range(8):
+                call = Outgoing(upstream.url + "/chat/completions", [], b"{}", backend="b", timeout_s=5.0)
+                head = await pool.send(call)
+                body = b"".join([chunk async for chunk in head.body])
+                await head.body.aclose()
+                assert body == completion("a" * most_bytes)
+        finally:
+            await pool.aclose()
+
+
+async def all_is_read(client: str, generous: Generous, is_stream: bool, extra: bytes, *, pause_s: float = 0.0) -> None:
     """All answers are there, and the first one's connection is used no more."""
     with RawUpstream(generous) as upstream:
         pool = Upstream(client=client)
@@ -118,6 +175,7 @@ async def all_is_read(client: str, generous: Generous, is_stream: bool, extra: b
                 await head.body.aclose()
                 assert f"answer {number}".encode() in body
                 assert body.endswith(DONE if is_stream else b"}")
+                await asyncio.sleep(pause_s)
         finally:
             await pool.aclose()
         assert len(upstream.requests) == 3

@@ -4,7 +4,7 @@
 asks to turn it on". Where one text has words that mean something and the other has nothing in their place, only those
 may be added that a way of asking adds: "show me", "can you find", "now". One or two others are left to the model ("the
 height of", "appear"), unless one stands first, as orders do ("cancel", "lie to me"), turns what is said ("still",
-"all"), or says how to answer ("in detail").
+"all", "entirely"), or says how to answer ("in detail").
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ _TURNING = _words("""
     but than not no nor without except out away off up down before after until till since under over other another else
     only even yet still almost never always all every none each both either neither someone anyone everyone nobody
     inside outside against instead rather unless despite although while during between again if because
+    entirely fully completely totally wholly purely exclusively strictly perfectly absolutely partly partially mostly
+    largely mainly primarily chiefly barely hardly nearly solely slightly somewhat permanently temporarily immediately
+    instantly actively normally usually generally typically sometimes often rarely seldom regularly automatically
+    officially legally technically formally nominally well
 """)
 _MANNER = _words("""
     detail details depth length brief briefly short shortly step theory practice rhyme verse capitals bullets twice
