@@ -44,7 +44,7 @@ ENGINE_SEES = {
     "wire.failure", "wire.recorder", "wire.replay", "wire.responses", "wire.scored", "wire.splice",
 }  # fmt: skip
 PURE = {
-    "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "math", "numpy",
+    "__future__", "collections", "contextlib", "dataclasses", "functools", "hashlib", "json", "math", "numpy", "re",
     "typing", "weakref",
 }  # fmt: skip
 HEAVY = {

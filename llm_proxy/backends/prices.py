@@ -79,6 +79,8 @@ class Prices:
         if is_loopback(base_url):
             return 0.0
         for name in names:
+            if len(name) > MODEL_CHARS:  # none that is listed, and of a megabyte it takes long to find that out
+                continue
             with suppress(LookupError):
                 return _listed(usage, name, base_url)
         self._warn(model, base_url)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from llm_proxy.backends.delays import Delays
 from llm_proxy.backends.retry import Attempt, Failure, Tries, failed, failed_by
 from llm_proxy.errors import ASKED_ENOUGH, LimitReached
-from llm_proxy.types import CHARS_PER_TOKEN, CHAT, Head, Outcome, Outgoing, Usage
+from llm_proxy.types import CHAT, Head, Outcome, Outgoing, Usage
 from llm_proxy.wire.failure import Said, error_in_event, said_in
 from llm_proxy.wire.splice import may_be_continued
 
@@ -34,7 +34,7 @@ from .call import said_of
 from .effects import Flow, Held, forward, mend, pause, race, read
 from .gate import COLD_PAUSE_S
 from .splicing import Splicing
-from .vain import is_late, noted
+from .vain import is_late, noted, text_tokens
 
 if TYPE_CHECKING:
     from llm_proxy.config import Config
@@ -113,9 +113,12 @@ class Attempts:
                 if call.attempts:
                     self._note(call, f"{call.outcome.backend}/{call.outcome.model}")
                 return (yield from self._kept_going(call, answer))
-            call.is_over, now_s = True, self._clock.monotonic()
-            self._spend(call, outgoing, answer)
+            now_s = self._clock.monotonic()
             tries.note((outgoing.backend, outgoing.model), answer, now_s)
+            if (call.destination.backend, call.outcome.model) != (outgoing.backend, outgoing.model):
+                return _handed_on(tries)  # another one has won a race meanwhile: a thread could not be stopped
+            call.is_over = True
+            self._spend(call, outgoing, answer)
             self._note(call, f"{outgoing.backend}/{outgoing.model} {answer.words}")
             others = self._dispatcher.fallbacks(call.request, call.destination, answer.cause) if answer.cause else ()
             attempt = tries.next(others, now_s, self._chance())
@@ -178,8 +181,7 @@ class Attempts:
         if isinstance(came, Failure) and not (isinstance(came.brought, Exception) and is_late(came.brought)):
             return
         asked = replace(call.outcome, backend=outgoing.backend, model=outgoing.model)
-        chars = sum(len(str(message.get("content") or "")) for message in call.request.messages)
-        call.spent_usd += self._settler.price_usd(Usage(chars // CHARS_PER_TOKEN), asked)
+        call.spent_usd += self._settler.price_usd(Usage(text_tokens(call.request.messages)), asked)
         if call.ticket is not None:
             call.ticket.outcome = call.outcome
 

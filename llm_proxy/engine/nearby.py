@@ -24,7 +24,7 @@ from llm_proxy.wire.recorder import recorder_for
 
 from .copies import plainly, within, without_key
 from .effects import Flow, Held, compute, hold
-from .vain import is_late
+from .vain import is_late, sent_tokens
 
 if TYPE_CHECKING:
     from llm_proxy.config import Config
@@ -120,9 +120,12 @@ class Nearby:
                 self._in_vain(call, outgoing, b"")
             raise
         self._gate.saw(backend, held.head.status)
-        if held.head.status == 200 and not held.is_whole:
-            self._in_vain(call, outgoing, held.body)
-        recorder = self._recorded(name, held)
+        try:
+            recorder = self._recorded(name, held)
+        except WireError:
+            if held.head.status == 200:
+                self._in_vain(call, outgoing, held.body)
+            raise
         usd = yield from self._booked(call, outgoing, recorder.completion() or {}, self._clock.monotonic() - began_s)
         draft = draft_in(recorder.raw_completion() or b"")
         if draft is not None:
@@ -144,7 +147,7 @@ class Nearby:
     def _in_vain(self, call: Call, outgoing: Outgoing, body: bytes) -> None:
         """Book what nobody counts: the prompt, and what came of an answer."""
         asked = Outcome("miss", backend=outgoing.backend, model=outgoing.model)
-        usage = Usage(len(call.request.raw) // CHARS_PER_TOKEN, len(body) // CHARS_PER_TOKEN)
+        usage = Usage(sent_tokens(call.request.raw), len(body) // CHARS_PER_TOKEN)
         call.spent_usd += self._settler.price_usd(usage, asked)
         call.attempts += (f"{outgoing.backend}/{outgoing.model} ahead in vain",)
 

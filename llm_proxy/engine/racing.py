@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 
 from llm_proxy.backends.delays import Delays
 from llm_proxy.errors import LimitReached
-from llm_proxy.types import CHARS_PER_TOKEN, CHAT, Head, Usage
+from llm_proxy.types import CHAT, Head, Usage
 from llm_proxy.wire.recorder import recorder_for
 
 from .cascade import SCORING_S
 from .copies import without_key
 from .effects import Flow, compute, forward, hold, race, read
 from .sight import at_sight, reply_of, text_of
-from .vain import came_of, counted, is_late, noted
+from .vain import came_of, counted, is_late, noted, text_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -179,7 +179,7 @@ class Racing:
             return 0.0
         if completion is None:
             return self._settler.price_usd(came_of(local.outgoing, held.head, held.body), local.asked)
-        usage = counted(completion, _prompt_tokens(call))
+        usage = counted(completion, text_tokens(call.request.messages))
         return self._settler.price_usd(usage, local.asked)
 
     def _is_good(self, call: Call, completion: JSON | None, bar: float) -> Flow[bool]:
@@ -210,7 +210,8 @@ class Racing:
             f"{local.asked.backend}/{local.asked.model}",
         )
         call.destination = replace(call.destination, backend=local.asked.backend, model=local.asked.model)
-        self._book(call, self._prompt_usd(call, asked) if all(map(_is_paid, came)) else 0.0)
+        is_paid = not call.is_over and all(map(_is_paid, came))  # what is over is booked
+        self._book(call, self._prompt_usd(call, asked) if is_paid else 0.0)
         if call.ticket is not None:
             route = self._config.routes.get(call.destination.route)
             named = f"{local.asked.backend}/{local.asked.model}"
@@ -228,12 +229,7 @@ class Racing:
             call.ticket.outcome = call.outcome
 
     def _prompt_usd(self, call: Call, asked: Outcome) -> float:
-        return self._settler.price_usd(Usage(_prompt_tokens(call)), asked)
-
-
-def _prompt_tokens(call: Call) -> int:
-    chars = sum(len(str(message.get("content") or "")) for message in call.request.messages)
-    return chars // CHARS_PER_TOKEN
+        return self._settler.price_usd(Usage(text_tokens(call.request.messages)), asked)
 
 
 def _is_paid(came: Head | BaseException) -> bool:

@@ -9,7 +9,7 @@ from llm_proxy.cache.entry import Entry
 from llm_proxy.errors import CacheError, LLMProxyError
 from llm_proxy.observe.events import CallEvent
 from llm_proxy.route.base import Expected, Finished
-from llm_proxy.types import CHARS_PER_TOKEN, Usage
+from llm_proxy.types import Usage
 from llm_proxy.wire.chat import answering_model, response_says_no_store, unpredicted, usage_of, without_prediction
 
 from . import admission
@@ -17,7 +17,7 @@ from .asked import asked_by
 from .effects import Flow, background, compute
 from .fingerprint import narrowed
 from .ports import as_shared
-from .vain import counted, estimated, less
+from .vain import counted, estimated, less, sent_tokens
 
 if TYPE_CHECKING:
     from llm_proxy.cache.base import AnswerCache, Attachable
@@ -392,7 +392,7 @@ def _counted(ticket: Ticket, completion: JSON | None) -> Usage | None:
 
 
 def _prompt_tokens(request: ChatRequest) -> int:
-    return len(request.raw) // CHARS_PER_TOKEN
+    return sent_tokens(request.raw)
 
 
 def _all_prompt_tokens(ticket: Ticket) -> int:

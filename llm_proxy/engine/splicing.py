@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from llm_proxy.backends.retry import Attempt, failed_by
 from llm_proxy.errors import LimitReached
-from llm_proxy.types import CHARS_PER_TOKEN, Head, Outcome, Usage
+from llm_proxy.types import Head, Outcome, Usage
 from llm_proxy.wire.splice import Sent, Splice, body_for_rest
 
 from .effects import Flow, forward, read
-from .vain import is_late
+from .vain import is_late, less, text_tokens
 
 if TYPE_CHECKING:
     from llm_proxy.config import Config
@@ -61,8 +61,7 @@ class Splicing:
     ) -> None:
         self._config, self._call, self._dispatcher = config, call, dispatcher
         self._settler, self._gate, self._turned_to, self._troubles = settler, gate, turned_to, troubles
-        chars = sum(len(str(message.get("content") or "")) for message in call.request.messages)
-        self._prompt_tokens = chars // CHARS_PER_TOKEN
+        self._prompt_tokens = text_tokens(call.request.messages)
         limit_bytes = config.cache.max_entry_bytes * _STREAM_OVERHEAD
         self._splice = Splice(limit_bytes=limit_bytes, prompt_tokens=self._prompt_tokens)
         self._left = config.attempts.most - 1
@@ -121,7 +120,7 @@ class Splicing:
             begun = yield from self._begun(pair, sent)
             if isinstance(begun, Head):
                 self._splice.resume(sent, form)
-                self._book(before, sent)
+                self._book(before)
                 return begun
             is_booked = not begun
             if is_booked:
@@ -145,10 +144,12 @@ class Splicing:
             call.attempts += (f"{words} {exc.word}",)
             return False
         except Exception as exc:  # noqa: BLE001 - of any HTTP library: the next one is asked
-            if is_late(exc):
-                call.spent_usd += self._settler.price_usd(Usage(self._prompt_tokens), call.outcome)
             failure = failed_by(exc)
             call.attempts += (f"{words} {failure.words if failure else 'broken'}",)
+            if is_late(exc):
+                call.spent_usd += self._settler.price_usd(Usage(self._prompt_tokens), call.outcome)
+                if call.ticket is not None:  # nobody may go on
+                    call.ticket.outcome = call.outcome
             return True
         is_stream = head.header("content-type").lower().startswith("text/event-stream")
         if head.status != 200 or not is_stream or head.header("content-encoding") not in ("", "identity"):
@@ -158,13 +159,11 @@ class Splicing:
         call.attempts += (words,)
         return held.head
 
-    def _book(self, before: Outcome, sent: Sent) -> None:
+    def _book(self, before: Outcome) -> None:
         """Have the call cost what the part that broke off is taken to have cost, too; nobody counted its tokens."""
         call, ticket = self._call, self._call.ticket
         if ticket is None:
             return
-        parted = ticket.parted or Usage()
-        own = Usage(self._prompt_tokens, max(0, sent.pieces - parted.completion_tokens))
-        call.spent_usd += self._settler.price_usd(own, before)
-        ticket.parted = Usage(parted.prompt_tokens + own.prompt_tokens, sent.pieces)
-        ticket.outcome = call.outcome
+        all_parts, parted = Usage(*self._splice.parted), ticket.parted
+        call.spent_usd += self._settler.price_usd(less(all_parts, parted), before)
+        ticket.parted, ticket.outcome = all_parts, call.outcome

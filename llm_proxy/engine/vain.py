@@ -13,12 +13,13 @@ Source: as for `llm_proxy.wire.chat.usage_of`; four characters a token, of a str
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llm_proxy.backends.retry import failed_by
-from llm_proxy.types import CHARS_PER_TOKEN, Usage
+from llm_proxy.types import CHARS_PER_TOKEN, Usage, texts_of
 from llm_proxy.wire.chat import answer_tokens, usage_of
 
 from .effects import Late
@@ -28,11 +29,24 @@ if TYPE_CHECKING:
 
     from .effects import Flow
 
-__all__ = ["came_of", "counted", "estimated", "is_late", "less", "noted", "prompt_of", "said_by"]
+__all__ = [
+    "came_of",
+    "counted",
+    "estimated",
+    "is_late",
+    "less",
+    "noted",
+    "prompt_of",
+    "said_by",
+    "sent_tokens",
+    "text_tokens",
+]
 
 T = TypeVar("T")
 
 _EVENT = b"data:"
+_BLOB = re.compile(rb"[A-Za-z0-9+/_=-]{1000,}")  # no text has such words: the base64 of an image, a sound, a file
+_LEAST_BLOB = 1000
 _NOT_YET = frozenset({"queued", "in_progress"})  # of a response made in the background
 
 
@@ -61,7 +75,20 @@ def noted(flow: Flow[T], came: list[T | BaseException]) -> Flow[T]:
 
 def prompt_of(outgoing: Outgoing) -> Usage:
     """Token counts of a request that nobody answers, estimated."""
-    return Usage(len(outgoing.body) // CHARS_PER_TOKEN)
+    return Usage(sent_tokens(outgoing.body))
+
+
+def sent_tokens(body: bytes) -> int:
+    """About how many tokens a request's body has; an image has as many as its model pleases, none by its bytes."""
+    chars = len(body)
+    if chars > _LEAST_BLOB:
+        chars -= sum(found.end() - found.start() for found in _BLOB.finditer(body))
+    return chars // CHARS_PER_TOKEN
+
+
+def text_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
+    """About how many tokens the text of messages has, without images."""
+    return sum(len(text) for message in messages for text in texts_of(message.get("content"))) // CHARS_PER_TOKEN
 
 
 def came_of(outgoing: Outgoing, head: Head, body: bytes) -> Usage:
@@ -74,7 +101,7 @@ def came_of(outgoing: Outgoing, head: Head, body: bytes) -> Usage:
     """
     is_stream = head.header("content-type").lower().startswith("text/event-stream")
     tokens = body.count(_EVENT) if is_stream else len(body) // CHARS_PER_TOKEN
-    return Usage(len(outgoing.body) // CHARS_PER_TOKEN, tokens)
+    return Usage(sent_tokens(outgoing.body), tokens)
 
 
 def counted(completion: Mapping[str, Any], prompt_tokens: int) -> Usage:
@@ -110,7 +137,7 @@ def said_by(outgoing: Outgoing, body: bytes, *, echoed_chars: int = 0) -> Usage:
         body: The answer's, as it came.
         echoed_chars: How many characters of its text are the request's own.
     """
-    prompt_tokens = len(outgoing.body) // CHARS_PER_TOKEN
+    prompt_tokens = sent_tokens(outgoing.body)
     try:
         said = json.loads(body)
     except (ValueError, RecursionError):

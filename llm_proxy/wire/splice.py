@@ -148,6 +148,11 @@ class Splice:
         if before is not None:
             self._rest.add(before)
 
+    @property
+    def parted(self) -> Counts:
+        """What is added to the counts that the last part tells."""
+        return Counts(0, 0) if self._rest is None else self._rest.more
+
     def _passed(self, ready: bytes) -> bytes:
         if self._seen is not None:
             self._seen_bytes += len(ready)
@@ -181,12 +186,12 @@ class _Rest:
         self._least = len(text) if is_echoed else 0
         self._came = ""
         own_tokens = max(sent.pieces, len(sent.text) // (2 * CHARS_PER_TOKEN))
-        self._more = Counts(prompt_tokens, own_tokens)
+        self.more = Counts(prompt_tokens, own_tokens)
 
     def add(self, before: _Rest) -> None:
         """Count the tokens of the parts before the last one, too."""
-        more = before._more
-        self._more = Counts(self._more.prompt + more.prompt, max(self._more.answer, more.answer))
+        more = before.more
+        self.more = Counts(self.more.prompt + more.prompt, max(self.more.answer, more.answer))
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """The events to hand on, and whether an error came in the place of the next one."""
@@ -251,7 +256,7 @@ class _Rest:
 
     def _summed(self, usage: JSON) -> JSON:
         """Token counts of all parts: nobody counted those of a part that broke off, so they are estimates."""
-        prompt, answer = self._more
+        prompt, answer = self.more
         more = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": prompt + answer}
         return usage | {name: usage[name] + extra for name, extra in more.items() if type(usage.get(name)) is int}
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from llm_proxy.backends.base import MODEL_CHARS
 from llm_proxy.backends.prices import Prices, is_loopback
 from llm_proxy.config import Config
 from llm_proxy.types import Usage
@@ -106,6 +107,13 @@ class TestListed:
         assert [record.getMessage().split(";")[0] for record in caplog.records] == [
             f"no price is known for model 'unheard-of' at {OPENAI}", f"no price is known for model '' at {OPENAI}",
         ]  # fmt: skip
+
+    def test_a_name_without_end_is_not_looked_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """None is listed, and it would be compared with all that are."""
+        looked_up: list[str] = []
+        monkeypatch.setattr("llm_proxy.backends.prices._listed", lambda usage, name, url: looked_up.append(name) or 1.0)
+        assert cost("m" * (MODEL_CHARS + 1), asked="m" * MODEL_CHARS, backend="openai") == 1.0
+        assert looked_up == ["m" * MODEL_CHARS]
 
     def test_an_upstream_that_echoes_names_fills_no_log(self, caplog: pytest.LogCaptureFixture) -> None:
         prices = Prices(BACKENDS)

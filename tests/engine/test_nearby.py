@@ -235,6 +235,15 @@ class TestWhatItTakes:
         prompt = len(launch.flight.ticket.request.raw) // 4
         assert rig.near.predictions.extra_usd - before == pytest.approx((prompt + len(cut.body) // 4 * 10) / 1e6)
 
+    @pytest.mark.parametrize("body", [b"<html>odd page</html>", b'{"choices": [{"index": 0, "mess'])
+    def test_one_that_is_no_answer_costs_what_came(self, body: bytes) -> None:
+        rig = ahead({"prices": {"s": PRICE}})
+        before = rig.near.predictions.extra_usd
+        launch, _ = begun(rig)
+        on(launch, Held(Head(200, JSON_TYPE, iter((body,))), body, True))
+        prompt = len(launch.flight.ticket.request.raw) // 4
+        assert rig.near.predictions.extra_usd - before == pytest.approx((prompt + len(body) // 4 * 10) / 1e6)
+
     @pytest.mark.parametrize(
         "failure",
         [httpx.ConnectTimeout(""), httpx.ConnectError(""), httpx.ReadError(""), said(status=500, is_whole=False)],

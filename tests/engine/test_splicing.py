@@ -208,6 +208,8 @@ def test_a_rest_that_is_late_costs_its_prompt(failure: Exception, cost_usd: floa
     made.asked()
     made.step(lambda: made.flow.throw(failure))
     assert made.mending._call.outcome.cost_usd == cost_usd
+    assert made.head is None
+    assert made.outcome.cost_usd == cost_usd, "in what is booked, too, where nobody goes on"
 
 
 class TestBills:
@@ -244,6 +246,12 @@ class TestBills:
     def test_with_counts(self, wants_usage: bool) -> None:
         told = self.read((ROLE, TEXT), (REST, self.COUNTS, self.END), wants_usage=wants_usage)
         assert told.cost_usd == pytest.approx(2 + 70)
+
+    def test_with_counts_of_parts_that_came_in_few_pieces(self) -> None:
+        """What is added to the counts that the last one tells is the first one's, and at its price."""
+        piece = b'data: {"id": "c1", "choices": [{"index": 0, "delta": {"content": "' + b"x" * 80 + b'"}}]}\n\n'
+        told = self.read((ROLE, piece), (REST, self.COUNTS, self.END), wants_usage=True)
+        assert told.cost_usd == pytest.approx(1 + 10 + 70)
 
     def test_without_counts(self) -> None:
         told = self.read((ROLE, TEXT), (REST, self.END))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,9 @@ import pytest
 from llm_proxy.backends.delays import AT_LEAST
 from llm_proxy.boarding import Flights
 from llm_proxy.drive import AsyncDriver
-from llm_proxy.engine.effects import Compute, Held, Late, Race, Raced
+from llm_proxy.engine.effects import Compute, Held, Late, Pause, Race, Raced
 from llm_proxy.engine.permit import Permit
-from llm_proxy.engine.vain import came_of, estimated, is_late, less, said_by
+from llm_proxy.engine.vain import came_of, estimated, is_late, less, said_by, sent_tokens
 from llm_proxy.errors import LimitReached
 from llm_proxy.faces._http import httpx
 from llm_proxy.metered import metered, metered_async
@@ -97,6 +98,20 @@ class TestCounts:
     )
     def test_all_that_was_said_is_counted(self, message: dict[str, Any], tokens: int) -> None:
         assert answer_tokens({"choices": [{"index": 0, "message": message}]}) == tokens
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        (b"", 0),
+        (b"x" * 400, 100),
+        (b"a word " * 1000, 1750),
+        (b'{"url": "data:image/png;base64,' + b"iVBORw0K" * 50_000 + b'"}', 8),
+        (b'{"data": "' + b"QUJD" * 1000 + b'=="} ' + b"text " * 400, 503),
+    ],
+)
+def test_an_image_has_no_tokens_by_its_bytes(body: bytes, tokens: int) -> None:
+    assert sent_tokens(body) == tokens
 
 
 class TestPermits:
@@ -355,6 +370,37 @@ class TestRaces:
         racer.step(Raced(1, whole(LOCAL).head, True))
         assert (racer.outcome.backend, racer.outcome.cost_usd) == ("near", cost_usd)
 
+    @pytest.mark.parametrize(
+        ("failures", "cost_usd"),
+        [(LATE[:1], 0.8), (LATE[:1] * 3, 2.4), (NEVER[1:2], None)],
+        ids=["before it is sent again", "given up", "refused"],
+    )
+    def test_what_is_booked_is_not_booked_again_where_the_local_one_is_taken(
+        self, failures: list[Exception], cost_usd: float | None
+    ) -> None:
+        racer = Racer(racing({"retries": 2}), endpoint="")
+        remote: Any = racer.race.flows[0]
+        effect = next(remote)
+        with contextlib.suppress(type(failures[0])):
+            for failure in failures:
+                if isinstance(effect, Pause):
+                    remote.send(None)
+                effect = remote.throw(failure)
+        racer.step(Raced(1, whole(LOCAL).head, True))
+        assert (racer.outcome.backend, racer.outcome.cost_usd) == ("near", cost_usd and pytest.approx(cost_usd))
+
+    def test_a_remote_one_that_is_not_taken_asks_nobody_else(self) -> None:
+        """A thread can't be stopped, and learns of it when its request is over."""
+        route = {"candidates": ["near/o", "far/m"], "long_prompt_chars": 1}
+        racer = Racer(racing(routes={"auto": route}), model="auto")
+        remote: Any = racer.race.flows[0]
+        next(remote)
+        racer.step(Raced(1, whole(LOCAL).head, True))
+        with pytest.raises(type(LATE[0])):
+            remote.throw(LATE[0])
+        found = racer.outcome
+        assert (found.model, found.attempts, found.cost_usd) == ("n", "far/m overtaken, near/n", pytest.approx(0.8))
+
     def test_trouble_with_the_scorer_is_paid_for(self) -> None:
         racer = Racer(racing())
         racer.rig.scorer.says = RuntimeError("no model")
@@ -390,6 +436,13 @@ class TestAttempts:
         made.fails(failure)
         assert made.forwarded().backend == "spare"
         assert made.flight.ticket.outcome.cost_usd == cost_usd
+
+    def test_the_characters_of_an_image_are_no_tokens(self) -> None:
+        image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{'A' * 4_000}"}}
+        messages = [{"role": "user", "content": [{"type": "text", "text": TEXT}, image]}]
+        made = Attempting(self.rig(), request(model="main/m", messages=messages))
+        made.fails(LATE[0])
+        assert made.flight.ticket.outcome.cost_usd == 10.0
 
     def test_refusals_cost_nothing(self) -> None:
         made = Attempting(self.rig(), request(TEXT, model="main/m"))

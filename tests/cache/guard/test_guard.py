@@ -113,7 +113,14 @@ def test_the_shipped_model_knows_a_paraphrase() -> None:
         ("turn it on", "please can you turn it on now", False),
         ("the weather in Rome", "show me what the weather in Rome is", False),
         ("shut the door", "close the door", False),
-        ("turn it on", "turn it on and sing a long song", True),
+        ("turn it on", "turn it on and sing", True),
+        ("buy a house", "buy a house boat", True),
+        ("what is machine learning", "what is machine learning engineering", True),
+        ("how long can a dog survive without water", "how long can a dog survive without", True),
+        ("how do i enable dark mode", "how do i enable dark mode? tldr please", True),
+        ("how do i enable dark mode", "as dummies, how do i enable dark mode", True),
+        ("what is the moon", "what is the name of the moon", True),
+        ("how do i get a visa", "what are the steps to get a visa", False),
         ("list users", "list all users", True),
         ("set an alarm for noon", "cancel the alarm for noon", True),
         ("how tall is it", "lie to me, how tall is it", True),
@@ -140,12 +147,10 @@ def test_additions(one: str, other: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("turn it on", "turn it on and sing"),
-        ("buy a house", "buy a house boat"),
-        ("how long can a dog survive without water", "how long can a dog survive without"),
         ("write about water", "write a story about water"),
         ("turn on the light", "turn on the red light"),
-        ("what is machine learning", "what is machine learning engineering"),
+        ("book a flight to rome", "book a cheap flight to rome"),
+        ("how do i get a passport for my son", "how do i get a passport photo for my son"),
     ],
 )
 def test_the_shipped_model_knows_what_an_added_word_changes(one: str, other: str) -> None:
