@@ -49,7 +49,7 @@ _MANNER = _words("""
     yaml json xml csv opinion opinions guess guessing yes
 """)
 _INTERJECTIONS = _words("hmm um uh oh ah alright excuse sorry pls plz yo")
-_FRAMES = _words("steps procedure process meaning definition method methods")
+_FRAMES = _words("steps procedure meaning definition method methods")
 _MOST_WEIGHED = 2
 _HARMLESS = (_ASKING | _PASSING | QUESTIONS | PERSONS | FUNCTION) - _TURNING
 

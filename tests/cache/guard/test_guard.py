@@ -120,6 +120,7 @@ def test_the_shipped_model_knows_a_paraphrase() -> None:
         ("how do i enable dark mode", "how do i enable dark mode? tldr please", True),
         ("how do i enable dark mode", "as dummies, how do i enable dark mode", True),
         ("what is the moon", "what is the name of the moon", True),
+        ("what is photosynthesis", "describe the process of photosynthesis", True),
         ("how do i get a visa", "what are the steps to get a visa", False),
         ("list users", "list all users", True),
         ("set an alarm for noon", "cancel the alarm for noon", True),
