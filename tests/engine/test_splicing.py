@@ -212,6 +212,16 @@ def test_a_rest_that_is_late_costs_its_prompt(failure: Exception, cost_usd: floa
     assert made.outcome.cost_usd == cost_usd, "in what is booked, too, where nobody goes on"
 
 
+def test_a_late_rest_where_there_is_nothing_to_book_it_in() -> None:
+    messages = [{"role": "user", "content": "hihi"}]
+    made = Breaking(TEXT, spare={"prices": {"m": PRICES}}, messages=messages)
+    made.breaks()
+    made.asked()
+    made.mending._call.ticket = None
+    made.step(lambda: made.flow.throw(httpx.ReadTimeout("")))
+    assert made.mending._call.outcome.cost_usd == 1.0
+
+
 class TestBills:
     """What a stream in parts costs in the end; each token is one dollar of the first backend, ten of the other."""
 

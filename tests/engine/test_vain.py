@@ -392,7 +392,7 @@ class TestRaces:
     def test_a_remote_one_that_is_not_taken_asks_nobody_else(self) -> None:
         """A thread can't be stopped, and learns of it when its request is over."""
         route = {"candidates": ["near/o", "far/m"], "long_prompt_chars": 1}
-        racer = Racer(racing(routes={"auto": route}), model="auto")
+        racer = Racer(racing({"retries": 2}, routes={"auto": route}), model="auto", endpoint="")
         remote: Any = racer.race.flows[0]
         next(remote)
         racer.step(Raced(1, whole(LOCAL).head, True))
@@ -400,6 +400,17 @@ class TestRaces:
             remote.throw(LATE[0])
         found = racer.outcome
         assert (found.model, found.attempts, found.cost_usd) == ("n", "far/m overtaken, near/n", pytest.approx(0.8))
+
+    def test_a_refusal_that_is_not_taken_asks_nobody_else(self) -> None:
+        racer = Racer(racing({"retries": 2}), endpoint="")
+        remote: Any = racer.race.flows[0]
+        next(remote)
+        racer.step(Raced(1, whole(LOCAL).head, True))
+        refusal = whole("no", status=503)
+        remote.send(refusal.head)
+        with pytest.raises(StopIteration) as stopped:
+            remote.send(refusal)
+        assert stopped.value.value.status == 503, "and not a pause before the next request"
 
     def test_trouble_with_the_scorer_is_paid_for(self) -> None:
         racer = Racer(racing())
