@@ -14,7 +14,7 @@ JUDGED = frozenset({"", "words", "person", "question"})
 """What `compare.agree` may find, and the pair model may still call the same question; all else is refused."""
 
 # The score is the logit plus the cosine and the rules with weights of their own; P is .996 at a score of _SERVED_AT,
-# which no different pair of the slot sets reaches by .7, .003 of the different general questions that were kept out of
+# which no different pair of the slot sets reaches, .003 of the different general questions that were kept out of
 # training, and 3 of 888 near misses written for this (router_models/guard/card.md). Texts that are all but one to the
 # encoder need less of the model: above .9 the cosine counts more. So do questions that begin otherwise ("what does it
 # weigh", "how heavy is it"): the model is too strict with them. The weights were chosen by those sets, so that most of

@@ -5,7 +5,7 @@ mean of its last minute less that of its first one, must both be at most `MOST`.
 sixth of the run stands for the minute.
 
 So both may also be as high as chance explains: two standard deviations, by what the minutes between the first and the
-last one differ by from the line. A leak of one thread in five minutes is beyond both.
+last one differ by from the line.
 
 A pool of threads grows with what waits at once, so with what else the machine does: by 7 where another load halved the
 calls a second. So where the load rested for a while, after the warm-up and before the end, threads are compared at
