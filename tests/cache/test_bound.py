@@ -228,6 +228,16 @@ class TestAccount:
             bound.note_checked(0.001, 0.999, is_same=False)
         assert bound.limit < 0.02
 
+    def test_two_wrong_hits_must_be_affordable_before_more_is_risked(self) -> None:
+        bound = Bound(0.05, check_share=1.0)
+        limits = {}
+        for hits in range(1, 61):
+            bound.note_hit(Decision(True, 0.0, 0.0))
+            bound.note_checked(0.0, 0.999, is_same=True)
+            limits[hits] = bound.limit
+        assert limits[40] == pytest.approx(0.4 * 0.05), "2 / 0.05 hits"
+        assert 0.4 * 0.05 < limits[42] < limits[60]
+
     def test_a_hit_taken_back_narrows_it(self) -> None:
         bound = Bound(0.05)
         bound.note_undone(0.001, 0.999)

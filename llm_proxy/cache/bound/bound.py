@@ -5,7 +5,7 @@
     p_wrong = what the guard says, mended by what came of it on this route (population.py, an upper limit), and raised
               by what is known against the entry (entry_model.py)
     slack   = max_error_rate * hits - wrong hits, as the account below has it, at most a part of what was compared
-    limit   = max_error_rate * min(2, first + .4 max(0, slack - 1))     where slack >= 0
+    limit   = max_error_rate * min(2, first + .4 max(0, slack - 2))     where slack >= 0
             = max_error_rate * first / (1 - slack)^2                    where it is not
     first   = .4; where questions are asked by chance .1 without hits, and .4 from 5 / max_error_rate hits on
     p_wrong > limit: ask
@@ -16,8 +16,9 @@
     trials >= 50 and (failures + 1/2) / (trials + 1) <= max_error_rate
 
 So a new entry is served when guard and population alone are sure enough. More risk is taken only once enough was
-compared, and there were so many hits that a wrong one can be afforded; after too many wrong ones less is taken until
-the rate is kept again. While nothing is ever compared the limit is ``.4 max_error_rate``.
+compared, and there were so many hits that two wrong ones can be afforded, since the first may be asked for twice; after
+too many wrong ones less is taken until the rate is kept again. While nothing is ever compared the limit is
+``.4 max_error_rate``.
 
 **The same question again.** Its hits are one gamble, not many: if the answer is wrong they all are, and one popular
 mistake would outweigh hundreds of right ones. So a question is served an entry's answer a few times, fewer where that
@@ -76,6 +77,7 @@ _LIMIT_FIRST = 0.4  # of max_error_rate
 _LIMIT_PER_WRONG = 0.4  # the same, for each wrong hit that can be afforded
 _LIMIT_MOST = 2.0
 _LEAST_PART, _ENOUGH = 0.25, 5.0  # of the limit at first; wrong hits that could be afforded where it is whole
+_RESERVE = 2.0  # wrong hits that could be afforded before more is risked: one question may be asked several times
 _SLACK_PER_COMPARED = 0.2
 _REMEMBERED_HITS = 2_000.0  # so that the good years of a cache don't pay for a bad week
 _FORGIVEN_AFTER = 1_000.0  # comparisons
@@ -121,7 +123,7 @@ class Bound:
             first *= min(1.0, _LEAST_PART + (1.0 - _LEAST_PART) * self._max_error_rate * self._hits / _ENOUGH)
         if slack < 0.0:
             return self._max_error_rate * first / (1.0 - slack) ** 2
-        slack = min(max(0.0, slack - 1.0), _SLACK_PER_COMPARED * self._compared)
+        slack = min(max(0.0, slack - _RESERVE), _SLACK_PER_COMPARED * self._compared)
         return self._max_error_rate * min(_LIMIT_MOST, first + _LIMIT_PER_WRONG * slack)
 
     def p_wrong(self, similarity: float, p_same: float, observations: Sequence[Observed] = ()) -> float:
