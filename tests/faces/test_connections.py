@@ -7,7 +7,7 @@ import select
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import uvicorn
@@ -201,14 +201,14 @@ class TestBodies:
 @PARSERS
 def test_one_connection_too_many_is_told_so(parser):
     with served(parser, max_connections=2) as (port, upstream):
-        idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
-        until(lambda: http(port, WHOLE, until_closed=True)[0] == 503)
-        status, headers, body = http(port, WHOLE, until_closed=True)
-        assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "1")
-        assert error_of(body)["code"] == "too_many_connections"
-        before = len(upstream.requests)
-        for connection in idle:
-            connection.close()
+        with ExitStack() as stack:
+            for _ in range(2):
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            until(lambda: http(port, WHOLE, until_closed=True)[0] == 503)
+            status, headers, body = http(port, WHOLE, until_closed=True)
+            assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "1")
+            assert error_of(body)["code"] == "too_many_connections"
+            before = len(upstream.requests)
         until(lambda: http(port, WHOLE)[0] == 200)
         assert len(upstream.requests) <= before + 1
 
