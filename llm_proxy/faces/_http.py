@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from copy import copy
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -14,9 +15,11 @@ from llm_proxy.errors import MissingDependencyError
 if TYPE_CHECKING:
     import httpx2 as httpx
 
-__all__ = ["alone", "byte_streams", "family_name", "httpx", "module_of"]
+__all__ = ["alone", "byte_streams", "family_name", "httpx", "module_of", "renew"]
 
 _OTHER = {"httpx2": "httpx", "httpx": "httpx2"}
+_inherited: list[Any] = []
+"""What a child has of its parent's connections: it must not close them."""
 
 
 def family_name() -> str:
@@ -85,6 +88,23 @@ def alone(response: Any) -> Any:
         side = isinstance(response.stream, module.AsyncByteStream)
         response.stream = _last_streams(module)[side](response.stream, state)
     return response
+
+
+def renew(transport: Any) -> None:
+    """Have a transport of a family's own begin in a child without connections; any other is left as it is.
+
+    Parent and children would write into the same connections, and read each other's answers. Responses that are under
+    way keep the old pool. By private names, as in `_state_of`: `tests/faces/test_forked_clients.py` fails where a
+    version has others. Mutates the transport.
+    """
+    pool = getattr(transport, "_pool", None)
+    lock = getattr(pool, "_optional_thread_lock", None)
+    if lock is None or not hasattr(pool, "_connections") or not hasattr(pool, "_requests"):
+        return
+    fresh: Any = copy(pool)
+    fresh._connections, fresh._requests, fresh._optional_thread_lock = [], [], type(lock)()
+    transport._pool = fresh
+    _inherited.append(pool)
 
 
 def _state_of(stream: Any) -> Any:

@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from llm_proxy.backends.openai_compatible import headers_for
 from llm_proxy.errors import WireError
+from llm_proxy.forking import on_fork
 from llm_proxy.types import Head, Outgoing
 from llm_proxy.wire.apis import parse_call
 
@@ -21,7 +22,7 @@ from . import feedback
 from ._apis import api_at
 from ._engine import runtime_for
 from ._headers import decoded, merged
-from ._http import alone, byte_streams, httpx, module_of
+from ._http import alone, byte_streams, httpx, module_of, renew
 from ._kept import about, keeper_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class ProxyTransport(httpx.BaseTransport):
         self.runtime = runtime_for(llm_proxy)
         self.inner: Any = inner
         _used.add(self)
+        on_fork(_in_child)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer or forward one request; the outcome is in ``response.extensions["llm_proxy"]``."""
@@ -99,6 +101,7 @@ class AsyncProxyTransport(httpx.AsyncBaseTransport):
         self.runtime = runtime_for(llm_proxy)
         self.inner: Any = inner
         _used.add(self)
+        on_fork(_in_child)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer or forward one request; the outcome is in ``response.extensions["llm_proxy"]``."""
@@ -144,6 +147,11 @@ _used: WeakSet[ProxyTransport | AsyncProxyTransport] = WeakSet()
 def users_of(runtime: Runtime) -> list[ProxyTransport | AsyncProxyTransport]:
     """The transports of this process that go through an engine, as long as somebody keeps them."""
     return [transport for transport in list(_used) if transport.runtime is runtime]
+
+
+def _in_child(is_quiet: bool) -> None:
+    for inner in {id(transport.inner): transport.inner for transport in list(_used)}.values():
+        renew(inner)
 
 
 def _taken(request: httpx.Request) -> tuple[str, dict[str, str]]:

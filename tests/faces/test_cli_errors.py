@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faces.cli_kit import entry, invoke, seed, settled
+from tests.faces.cli_kit import entry, invoke, seed, settled, spawn
 
 ONE_ROUTE = """
 [backends.a]
@@ -55,3 +55,23 @@ def test_it_says_what_to_do(case: str, folder: Path) -> None:
     line = said.splitlines()[-1]
     assert line.startswith("llm-proxy: ")
     assert [part for part in parts if part not in line] == [], line
+
+
+@pytest.mark.parametrize(
+    "words", [("cache", "ls"), ("cache", "show", "0001"), ("route", "train", "--help")], ids=" ".join
+)
+def test_a_character_that_the_terminal_lacks_is_escaped(words: tuple[str, ...], folder: Path) -> None:
+    seed(folder / "cache", entry(1, "Wo liegt 東京…?"))
+    process = spawn(*words, variables={"PYTHONIOENCODING": "latin-1"})
+    said, complained = process.communicate(timeout=60)
+    assert (process.returncode, complained) == (0, "")
+    assert "\\u2026" in said
+
+
+def test_the_doctor_has_marks_for_every_terminal() -> None:
+    process = spawn("doctor", variables={"PYTHONIOENCODING": "ascii"})
+    said, complained = process.communicate(timeout=120)
+    assert process.returncode in {0, 1}
+    assert complained == ""
+    assert "+ python " in said
+    assert "\\u2713" not in said

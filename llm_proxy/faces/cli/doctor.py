@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["doctor"]
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "bold red")}
+_ASCII = {"✓": "+", "✗": "x", "→": "->"}
 
 
 def doctor(
@@ -89,14 +90,15 @@ def _show(found: list[Finding]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    screen = console()
+    signs = _ASCII if screen.options.ascii_only else {}
     rows = Table.grid(padding=(0, 1))
     for finding in found:
         mark, style = _MARKS[finding.state]
         message = Text(visible(finding.message))
         if finding.remedy:
-            message.append(f"\n→ {visible(finding.remedy)}", style="bold")
-        rows.add_row(Text(mark, style), Text(finding.topic, "bold"), message)
-    screen = console()
+            message.append(f"\n{signs.get('→', '→')} {visible(finding.remedy)}", style="bold")
+        rows.add_row(Text(signs.get(mark, mark), style), Text(finding.topic, "bold"), message)
     screen.print(rows)
     warnings = sum(finding.state == "warning" for finding in found)
     mendable = sum(bool(finding.fix) for finding in found)
