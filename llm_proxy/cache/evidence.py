@@ -23,6 +23,7 @@ __all__ = [
     "encode_evidence",
     "interval",
     "is_against",
+    "is_taken_back",
     "upper_limit",
     "with_observation",
 ]
@@ -44,6 +45,7 @@ OUTWEIGHED_BY = 16
 SURE = 0.9
 """Probability of the same answer from which on a wrong one means that the guard was misled."""
 
+_SAME_COSINE = 2e-6  # it is kept to six places
 _HALVINGS = 60
 _NEGLIGIBLE = 1e-17
 
@@ -84,6 +86,18 @@ def is_against(similarity: float, evidence: tuple[Observation, ...]) -> bool:
     last = max(at for at, seen in enumerate(evidence) if seen in wrong)
     later = sum(seen.is_same and seen.similarity <= similarity + MARGIN for seen in evidence[last + 1 :])
     return later < OUTWEIGHED_BY * len(wrong)
+
+
+def is_taken_back(similarity: float, evidence: tuple[Observation, ...]) -> bool:
+    """Whether somebody took a hit of this question back, and too few answers were right since to serve it again.
+
+    Args:
+        similarity: Cosine of the question and the entry's, in [-1, 1].
+        evidence: Observations of the entry, oldest first.
+    """
+    said = [at for at, seen in enumerate(evidence) if seen.source == "undo" and not seen.is_same]
+    same = [at for at in said if abs(evidence[at].similarity - similarity) < _SAME_COSINE]
+    return bool(same) and sum(seen.is_same for seen in evidence[same[-1] + 1 :]) < OUTWEIGHED_BY
 
 
 def with_observation(evidence: tuple[Observation, ...], observation: Observation) -> tuple[Observation, ...]:

@@ -54,13 +54,25 @@ def at_sight(request: ChatRequest, status: int, completion: JSON | None) -> Thou
         return Thought(False, "refusal" if message.get("refusal") else "empty")
     calls = [call.get("function") for call in message.get("tool_calls") or ()] or [message.get("function_call")]
     if any(calls) or message.get("tool_calls"):
-        is_sound = all(_is_json(call["arguments"]) for call in calls if call)
+        is_sound = _is_offered(request, message) and all(_is_json(call["arguments"]) for call in calls if call)
         return Thought(is_sound, "call" if is_sound else "bad-call", float(is_sound))
     form = request.body.get("response_format")
     if isinstance(form, dict) and str(form.get("type")).startswith("json"):
         is_sound = _is_json(text_of(completion))
         return Thought(is_sound, "json" if is_sound else "bad-json", float(is_sound))
     return None
+
+
+def _is_offered(request: ChatRequest, message: JSON) -> bool:
+    """Whether only tools are called that the request offers: small models make some up."""
+    offered = {_name_of(tool) for field in ("tools", "functions") for tool in request.body.get(field) or ()}
+    called = message.get("tool_calls") or [message.get("function_call")]
+    return "" in offered or offered.issuperset(map(_name_of, called))
+
+
+def _name_of(tool: JSON) -> str:
+    """The name of a tool, or of one that is called; empty where it has none."""
+    return str((tool.get("function") or tool.get("custom") or tool).get("name") or "")
 
 
 def _is_json(text: str) -> bool:

@@ -68,7 +68,7 @@ def needs_of(request: ChatRequest) -> Needs:
     chars, has_images = _measured(request.messages)
     longest = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens")
     return Needs(
-        has_tools=bool(body.get("tools")),
+        has_tools=bool(body.get("tools") or body.get("functions")),
         has_images=has_images,
         response_format=answer_form(body),
         prompt_tokens=math.ceil(chars / CHARS_PER_TOKEN),

@@ -123,10 +123,10 @@ def read_marked(path: Path) -> list[MarkedAnswer]:
     """
     found = []
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
-                    found.append(_marked(line, number))
+                    found.append(_marked(line, f"{path} line {number}"))
     except (OSError, UnicodeDecodeError) as exc:
         raise RouterError(f"{path} can't be read: {exc}") from exc
     return found
@@ -154,14 +154,16 @@ def adapted_to(rows: Sequence[MarkedAnswer], scorer: AnswerScorer, encode: Calla
     return fit(scorer.name, numpy.array(logits), numpy.array(shown, float).reshape(-1, len(FEATURES)), is_right)
 
 
-def _marked(line: str, number: int) -> MarkedAnswer:
+def _marked(line: str, place: str) -> MarkedAnswer:
     try:
         row = json.loads(line)
-        question, answer, good = row["question"], row["answer"], row["good"]
-        if not isinstance(question, str) or not isinstance(answer, str) or not 0 <= good <= 1:
-            raise ValueError("question and answer must be text, good a number from 0 to 1")
-    except (ValueError, KeyError, TypeError) as exc:
-        raise RouterError(f"line {number}: {exc!r}") from exc
+    except (ValueError, RecursionError) as exc:
+        raise RouterError(f"{place}: not JSON") from exc
+    question, answer, good = map(row.get, ("question", "answer", "good")) if isinstance(row, dict) else (None,) * 3
+    if not isinstance(question, str) or not isinstance(answer, str):
+        raise RouterError(f'{place}: must be an object with "question" and "answer", which are text, and "good"')
+    if not isinstance(good, (bool, int, float)) or not 0 <= good <= 1:
+        raise RouterError(f'{place}: "good" must be true, false or a number from 0 to 1')
     return MarkedAnswer(question, answer, good >= 0.5)
 
 

@@ -43,7 +43,7 @@ class RuleRouter:
             yield Score(1.0, f"prompt of {chars} characters")
         else:
             yield Score(0.5 * chars / self._long_prompt_chars, "short prompt")
-        if request.body.get("tools"):
+        if request.body.get("tools") or request.body.get("functions"):
             yield Score(0.7, "tools")
         if has_image(request.messages):
             yield Score(0.7, "image")

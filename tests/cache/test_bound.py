@@ -253,6 +253,20 @@ class TestAccount:
         assert before < 0.4 * bound.limit
         assert bound.limit <= 0.02
 
+    @pytest.mark.parametrize("shares", [{}, {"check_share": 0.1}, {"explore_share": 0.1}])
+    def test_where_nothing_is_compared_as_questions_are_withheld(self, shares: dict[str, float]) -> None:
+        bound = Bound(0.01, **shares)
+        for _ in range(4):
+            bound.note_undone(0.001, 0.999)
+        before = bound.limit
+        for _ in range(3_000):
+            bound.note_unsure(Decision(False, 0.0041, 1.0, "unsure"))
+        assert bound.limit == before, "that would not be served without a debt"
+        for _ in range(3_000):
+            bound.note_unsure(Decision(False, 0.001, 1.0, "unsure"))
+        assert (bound.limit > 0.0025) == (not shares)
+        assert bound.limit <= 0.004
+
     @pytest.mark.parametrize("is_checked", [False, True])
     def test_it_estimates_how_many_were_wrong(self, *, is_checked: bool) -> None:
         """Whatever the guard says: here .999 where .9 is true."""
@@ -324,6 +338,9 @@ class TestKeeping:
             {"bands": {"1": 1.0}},
             {"bands": {"1": [1.0, float("inf")]}},
             {"bands": {"1": [True, 1.0]}},
+            {"bands": {"1": [10**400, 0]}},
+            {"hits": 10**400},
+            {"wrong": 1e300},
             {"hits": -1.0},
             {"compared": -1},
             {"checked": -0.5},

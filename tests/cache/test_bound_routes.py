@@ -13,6 +13,7 @@ import pytest
 
 from llm_proxy.cache.bound import ErrorLimits, RouteBounds, routes
 from llm_proxy.cache.cache import Cache
+from llm_proxy.cache.evidence import Observation
 from llm_proxy.cache.stores.base import Store
 from llm_proxy.cache.stores.disk import DiskStore
 from llm_proxy.cache.stores.memory import MemoryStore
@@ -265,6 +266,38 @@ class TestInTheCache:
         assert (seen.is_same, seen.source) == (False, "shadow")
         assert find(cache, self.QUESTION).refusal == "evidence"
         assert cache._route_bounds.limit("") < 0.004
+
+    def test_a_hit_is_taken_back_once(self, cache: Cache) -> None:
+        weighed = find(cache, self.QUESTION).weighed
+        assert cache.learn(weighed, "undo", is_same=False)
+        limit = cache._route_bounds.limit("")
+        assert limit < 0.004
+        assert all(cache.learn(weighed, "undo", is_same=False) for _ in range(10))
+        assert cache._route_bounds.limit("") == limit, "it would shut the route for all callers"
+        assert len(cache.evidence(weighed.key)) == 1
+
+    def test_hits_taken_back_at_first_do_not_end_them_for_good(self) -> None:
+        bounds = bounds_of(limits=ErrorLimits(0.01))
+        for _ in range(4):
+            bounds.learn(decide(bounds), "undo", is_same=False)
+        asked = [decide(bounds, 0.9997).decision.is_served for _ in range(3_000)]
+        assert not any(asked[:100])
+        assert all(asked[-100:])
+
+    def test_one_that_is_served_again_is_taken_back_again(self, cache: Cache) -> None:
+        weighed = find(cache, self.QUESTION).weighed
+        for _ in range(2):
+            limit = cache._route_bounds.limit("")
+            assert cache.learn(weighed, "undo", is_same=False)
+            assert cache._route_bounds.limit("") < limit
+            for _ in range(16 * 2):
+                cache.observe(weighed.key, Observation(1.0, weighed.similarity, 0.999, True, "shadow"))
+
+    def test_one_whose_entry_is_gone_tells_nothing(self, cache: Cache) -> None:
+        weighed = find(cache, self.QUESTION).weighed
+        limit = cache._route_bounds.limit("")
+        assert not cache.learn(replace(weighed, key=key_of("gone")), "undo", is_same=False)
+        assert cache._route_bounds.limit("") == limit
 
     def test_it_outlives_the_process(self, tmp_path: Path) -> None:
         cache = new_cache(DiskStore(tmp_path))

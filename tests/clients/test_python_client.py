@@ -158,7 +158,9 @@ def play(case: Mapping[str, Any], proxy: Running, client: Any) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_sync(case: dict[str, Any], proxy: Running) -> None:
-    play(case, proxy, Sync(proxy.base_url))
+    asking = Sync(proxy.base_url)
+    with asking.client:
+        play(case, proxy, asking)
 
 
 ASYNC = [case for case in CASES if all("." in step["do"] and "bytes" not in step for step in case["steps"])]

@@ -73,8 +73,17 @@ class TestKept:
             ({"content": None, "function_call": {"name": "f", "arguments": '{"a": 1}'}}, "call"),
         ],
     )
-    def test_calls_of_tools(self, message: Any, thought: str) -> None:
-        course = Steps(rig(), tools=[{"type": "function"}])
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"tools": [{"type": "function"}]},  # whatever its name is
+            {"tools": [{"type": "function", "function": {"name": "f"}}]},
+            {"tools": [{"type": "custom", "custom": {"name": "f"}}]},
+            {"functions": [{"name": "f"}]},
+        ],
+    )
+    def test_calls_of_tools(self, message: Any, thought: str, fields: Any) -> None:
+        course = Steps(rig(), **fields)
         course.hold(held(with_message(message)))
         assert course.effect is None
         assert course.launch.flight.ticket.outcome.cascade == f"small {thought}"
@@ -161,8 +170,24 @@ class TestGivenUp:
 
     @pytest.mark.parametrize("arguments", ["{", "", "[" * 100_000])
     def test_a_damaged_call_of_a_tool(self, arguments: str) -> None:
-        course = Steps(rig())
+        course = Steps(rig(), functions=[{"name": "f"}])
         course.hold(held(with_message({"tool_calls": [{"function": {"name": "f", "arguments": arguments}}]})))
+        course.compute()
+        course.forwarded()
+        assert course.launch.flight.ticket.outcome.cascade == "small bad-call, large"
+
+    @pytest.mark.parametrize("fields", [{}, {"tools": [{"type": "function", "function": {"name": "g"}}]}])
+    @pytest.mark.parametrize(
+        "message",
+        [
+            {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]},
+            {"tool_calls": [{"custom": {"name": "f", "input": "x"}}]},
+            {"function_call": {"name": "f", "arguments": "{}"}},
+        ],
+    )
+    def test_a_call_of_a_tool_that_was_not_offered(self, message: Any, fields: Any) -> None:
+        course = Steps(rig(), **fields)
+        course.hold(held(with_message(message)))
         course.compute()
         course.forwarded()
         assert course.launch.flight.ticket.outcome.cascade == "small bad-call, large"

@@ -137,7 +137,7 @@ class TestWhoIsTaken:
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
         said = whole("", choices=[{"index": 0, "message": message, "finish_reason": "tool_calls"}])
         made = rig()
-        assert driven(Racer(made).race.flows[1], said) is said.head
+        assert driven(Racer(made, functions=[{"name": "f"}]).race.flows[1], said) is said.head
         assert made.scorer.asked == []
 
     def test_an_answer_that_is_no_json_or_not_whole(self) -> None:

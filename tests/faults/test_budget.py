@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import openai
@@ -20,10 +22,12 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
 
 
-def client(backends: dict[str, Any], **options: Any) -> openai.OpenAI:
+@contextmanager
+def client(backends: dict[str, Any], **options: Any) -> Iterator[openai.OpenAI]:
     config = Config(cache={"store": "memory", "semantic": False}, observe={"ledger": False}, backends=backends)
     url = backends["main"]["base_url"]
-    return OpenAI(base_url=url, api_key="k", llm_proxy=Runtime(config), **options)
+    with OpenAI(base_url=url, api_key="k", llm_proxy=Runtime(config), **options) as made:
+        yield made
 
 
 @pytest.mark.parametrize("fault", ["500", "429 asked to wait", "reset before headers", "reset in mid-body"])
@@ -36,8 +40,12 @@ def test_the_proxy_and_the_openai_client_share_one(max_retries: int, fault: str)
 
 @pytest.mark.parametrize(("max_retries", "requests"), [(0, 1), (2, 3)])
 def test_a_clients_own_retries_are_all_there_are(max_retries: int, requests: int) -> None:
-    with upstream(fault="500") as main, pytest.raises(openai.InternalServerError):
-        ask(client({"main": {"base_url": main.url, "retries": 5}}, max_retries=max_retries), model="main/m")
+    with (
+        upstream(fault="500") as main,
+        client({"main": {"base_url": main.url, "retries": 5}}, max_retries=max_retries) as asking,
+        pytest.raises(openai.InternalServerError),
+    ):
+        ask(asking, model="main/m")
     assert len(main.asked) == requests
 
 
@@ -45,8 +53,9 @@ def test_a_clients_own_retries_are_all_there_are(max_retries: int, requests: int
 def test_with_a_fallback_they_end_when_the_budget_does(max_retries: int, requests: int) -> None:
     with upstream(fault="500") as main, upstream(fault="503") as spare:
         backends = {"main": {"base_url": main.url, "fallbacks": ["spare"]}, "spare": {"base_url": spare.url}}
-        with pytest.raises(openai.InternalServerError, match="told to say 500"):
-            ask(client(backends, max_retries=max_retries), model="main/m")
+        is_told = pytest.raises(openai.InternalServerError, match="told to say 500")
+        with client(backends, max_retries=max_retries) as asking, is_told:
+            ask(asking, model="main/m")
     assert len(main.asked) + len(spare.asked) == requests
 
 
@@ -54,8 +63,8 @@ def test_with_a_fallback_they_end_when_the_budget_does(max_retries: int, request
 def test_where_no_answer_comes_at_all_nothing_is_added_to_a_clients_own(max_retries: int, requests: int) -> None:
     with upstream(fault="cut") as main, upstream(fault="cut") as spare:
         backends = {"main": {"base_url": main.url, "fallbacks": ["spare"]}, "spare": {"base_url": spare.url}}
-        with pytest.raises(openai.APIConnectionError):
-            ask(client(backends, max_retries=max_retries), model="main/m")
+        with client(backends, max_retries=max_retries) as asking, pytest.raises(openai.APIConnectionError):
+            ask(asking, model="main/m")
     assert len(main.asked) + len(spare.asked) == requests
 
 

@@ -170,6 +170,8 @@ def bench(way: str, fault: str, *, has_spare: bool = False) -> Iterator[Bench]:
         kind = AsyncOpenAI if way == "async" else OpenAI
         made = kind(base_url=url, api_key="k", max_retries=0, llm_proxy=runtime)
         yield Bench(faulty, events, way, made, wait_s)
+        if isinstance(made, OpenAI):
+            made.close()
         runtime.close()
 
 

@@ -30,6 +30,7 @@ class TestNeeds:
         [
             ({"tools": TOOLS}, "has_tools", True),
             ({"tools": []}, "has_tools", False),
+            ({"functions": [{"name": "f"}]}, "has_tools", True),  # as they were called before
             ({"messages": image("image_url")}, "has_images", True),
             ({"messages": image("input_image")}, "has_images", True),
             ({"messages": image("file")}, "has_images", False),

@@ -97,12 +97,17 @@ class TestFiles:
         [
             *('{"question": "q", "answer": 1, "good": 1}', '{"question": "q"}', "[]", "{"),
             *('{"question": "", "answer": "", "good": "x"}', '{"question": "", "answer": "", "good": 2}'),
+            *('{"question": "", "answer": "", "good": NaN}', "[" * 100_000, '"question"'),
         ],
     )
     def test_lines_that_are_wrong(self, tmp_path: Path, line: str) -> None:
         (tmp_path / "a.jsonl").write_text("\n" + line)
-        with pytest.raises(RouterError, match="line 2"):
+        with pytest.raises(RouterError, match=r"a\.jsonl line 2: (not JSON$|must be |\"good\" must be )"):
             read_marked(tmp_path / "a.jsonl")
+
+    def test_with_a_byte_order_mark(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jsonl").write_text('{"question": "q", "answer": "a", "good": 1}', encoding="utf-8-sig")
+        assert read_marked(tmp_path / "a.jsonl") == [MarkedAnswer("q", "a", True)]
 
     def test_an_absent_file(self, tmp_path: Path) -> None:
         with pytest.raises(RouterError, match="can't be read"):

@@ -22,6 +22,7 @@ def user(content: Any) -> dict[str, Any]:
         ({"text": "x" * 999}, Score(0.4995, "short prompt")),
         ({"text": "x" * 1000}, Score(1.0, "prompt of 1000 characters")),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, Score(0.7, "tools")),
+        ({"functions": [{"name": "f"}]}, Score(0.7, "tools")),
         ({"tools": []}, Score(0.001, "short prompt")),
         ({"messages": [user([IMAGE])]}, Score(0.7, "image")),
         ({"response_format": {"type": "json_schema", "json_schema": {}}}, Score(0.6, "json schema")),

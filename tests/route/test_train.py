@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,12 @@ class TestBaselines:
         assert (word_scores(prompts, gain, ["easy one", "hard one"]) > 0.5).tolist() == [True, False]
         assert word_scores(prompts, gain * 0, ["easy one"]).tolist() == [0.5]
         assert length_scores(["ab", ""]).tolist() == [2, 0]
+
+    @pytest.mark.parametrize("say", [lambda at: chr(0x4E00 + at) * 5, lambda at: "\U0001f600" * (at + 1)])
+    def test_no_words_to_learn_from(self, say: Callable[[int], str]) -> None:
+        """Of sentences without spaces between words no two share one."""
+        gain = np.array([at % 2 for at in range(120)], np.float32)
+        assert word_scores([say(at) for at in range(120)], gain, ["easy one", "x"]).tolist() == [0.5, 0.5]
 
     def test_without_scikit_learn(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "sklearn.feature_extraction.text", None)

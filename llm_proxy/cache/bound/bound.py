@@ -43,7 +43,8 @@ topics arrive, and the limit follows all the same. How soon depends on q, so q g
 - with the hits of this question that nobody checked;
 - while few have been compared on this route.
 
-A debt is forgiven slowly as questions are asked and compared, for while nothing is served no hit can pay for it.
+A debt is forgiven slowly as questions are asked and compared, for while nothing is served no hit can pay for it; where
+nothing is ever compared, as questions are asked that could be served without it.
 
 **Who keeps it.** One `Bound` for each route and max_error_rate, in `llm_proxy.cache.bound.routes`, which puts `to_json`
 into the store, beside the entries it learnt from. An entry's observations stay with the entry.
@@ -55,7 +56,6 @@ Asking with a probability instead of a threshold: `llm_proxy.cache.bound.vcache`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,7 @@ from llm_proxy.cache.evidence import MOST_OBSERVATIONS
 from llm_proxy.cache.weighed import Decision
 
 from .entry_model import pooled
-from .population import Population
+from .population import MOST_SEEN, Population
 
 if TYPE_CHECKING:
     from .entry_model import Observed
@@ -80,7 +80,7 @@ _LEAST_PART, _ENOUGH = 0.25, 5.0  # of the limit at first; wrong hits that could
 _RESERVE = 2.0  # wrong hits that could be afforded before more is risked: one question may be asked several times
 _SLACK_PER_COMPARED = 0.2
 _REMEMBERED_HITS = 2_000.0  # so that the good years of a cache don't pay for a bad week
-_FORGIVEN_AFTER = 1_000.0  # comparisons
+_FORGIVEN_AFTER = 1_000.0  # comparisons, or questions that were withheld
 _ASK_LEAST = 0.02
 _ASK_MOST = 0.9
 _ASK_UNCHECKED = 0.05
@@ -222,6 +222,15 @@ class Bound:
         )  # some that were drawn came to nothing
         self._wrong += ((not is_same) - p_wrong) / share
 
+    def note_unsure(self, decision: Decision) -> None:
+        """Forgive a little of a debt where nothing is compared, and a debt alone kept an answer from being served.
+
+        Else a few hits that were taken back before there were many would end them for good.
+        """
+        is_comparing = self._explore_share > 0.0 or self._check_share > 0.0
+        if not is_comparing and decision.p_wrong <= self._max_error_rate * _LIMIT_FIRST:
+            self._wrong += min(0.0, self._slack) / _FORGIVEN_AFTER
+
     def note_undone(self, p_wrong: float, p_same: float) -> None:
         """Learn from a hit that its user took back; it is no sample, so it never widens the limit.
 
@@ -249,7 +258,7 @@ class Bound:
         bands = value.get("bands")
         if not isinstance(bands, Mapping):
             raise ValueError("what a bound has learnt must have its bands")
-        found = [float(number) for number in numbers if isinstance(number, int | float) and math.isfinite(number)]
+        found = [float(number) for number in numbers if isinstance(number, int | float) and abs(number) <= MOST_SEEN]
         if len(found) < len(SUMS) or any(
             number < 0.0 for name, number in zip(SUMS, found, strict=True) if name != "wrong"
         ):

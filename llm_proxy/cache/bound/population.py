@@ -21,12 +21,16 @@ from functools import lru_cache
 from itertools import accumulate
 from statistics import NormalDist
 
-__all__ = ["Population"]
+__all__ = ["MOST_SEEN", "Population"]
 
 DOUBT = 2.0
 """Wrong answers that have to be seen before they weigh as much as the guard's word."""
 
 CONFIDENCE = 0.9
+
+MOST_SEEN = 1e15
+"""Of anything that is counted: more is damage, and its square would be too large for a float."""
+
 _DEVIATIONS = NormalDist().inv_cdf(CONFIDENCE)
 _REMEMBERED = 1_000.0  # comparisons of a band after which one counts a third
 _BAND_RATIO = 4.0
@@ -83,7 +87,7 @@ class Population:
         for name, seen in value.items():
             if name not in map(str, range(_BANDS)) or not isinstance(seen, list) or len(seen) != 2:
                 raise ValueError(f"a band of a population can't be {name}: {seen!r}")
-            if not all(type(each) in (int, float) and 0.0 <= each < math.inf for each in seen):
+            if not all(type(each) in (int, float) and 0.0 <= each <= MOST_SEEN for each in seen):
                 raise ValueError(f"a band of a population can't be {name}: {seen!r}")
             found._seen[int(name)] = float(seen[0]), float(seen[1])
         found._derive()

@@ -121,7 +121,10 @@ class RouteBounds:
         asked = hash((key, question))
         with self._lock:
             unchecked = self._unchecked.get(asked, 0) if may_explore else 0
-            decision = self._bound(route).decide(similarity, p_same, observations, coin=coin, unchecked=unchecked)
+            bound = self._bound(route)
+            decision = bound.decide(similarity, p_same, observations, coin=coin, unchecked=unchecked)
+            if decision.reason == "unsure":
+                bound.note_unsure(decision)
             if decision.reason == "repeated":  # where its own answer is not kept, it is served again
                 del self._unchecked[asked]
         return Weighed(key, asked, similarity, p_same, route, decision)

@@ -321,9 +321,17 @@ OPPOSITES = tuple(
         stop | terminate kill
         clean | wipe erase
         pause stop | resume continue unpause
+        adult | child kid teenager teen toddler infant baby newborn
+        teenager teen | child kid
+        child kid teenager teen | toddler infant baby newborn
+        toddler | infant baby newborn
+        newborn | infant
+        kill | killall
+        rm | rmdir
+        reverse | reversed
     """.strip().splitlines()
 )
-"""Words on one side of a bar against words on the other: two questions that mean the opposite."""
+"""Words on one side of a bar against words on the other: two questions that mean the opposite, or another thing."""
 
 ABOUT_WORDS = frozenset(
     _words("""

@@ -39,7 +39,8 @@ def word_scores(
         seed: Seed of the regression.
 
     Returns:
-        Shape ``(len(asked),)``, float64, in [0, 1]; .5 where all gains fall on one side.
+        Shape ``(len(asked),)``, float64, in [0, 1]; .5 where all gains fall on one side, and where no words are left to
+        learn from: emoji, single letters, or sentences without spaces between words of which no two are alike.
 
     Raises:
         MissingDependencyError: scikit-learn is not installed.
@@ -57,7 +58,10 @@ def word_scores(
     if is_better.all() or not is_better.any():
         return numpy.full(len(asked), 0.5)
     words: Any = TfidfVectorizer(ngram_range=(1, 2), min_df=2 if len(prompts) > 100 else 1, sublinear_tf=True)
-    found = words.fit_transform([prompt[:_MOST_CHARS] for prompt in prompts])
+    try:
+        found = words.fit_transform([prompt[:_MOST_CHARS] for prompt in prompts])
+    except ValueError:  # its word for an empty vocabulary
+        return numpy.full(len(asked), 0.5)
     model: Any = LogisticRegression(max_iter=1000, random_state=seed).fit(found, is_better)
     scores: NDArray[np.float64] = model.predict_proba(words.transform([prompt[:_MOST_CHARS] for prompt in asked]))[:, 1]
     return scores
