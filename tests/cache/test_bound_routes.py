@@ -293,6 +293,14 @@ class TestInTheCache:
             for _ in range(16 * 2):
                 cache.observe(weighed.key, Observation(1.0, weighed.similarity, 0.999, True, "shadow"))
 
+    def test_one_whose_evidence_cannot_be_read(self, cache: Cache) -> None:
+        weighed = find(cache, self.QUESTION).weighed
+        limit = cache._route_bounds.limit("")
+        cache._store.put_evidence(weighed.key, b"[")
+        assert cache.learn(weighed, "undo", is_same=False)
+        assert cache._route_bounds.limit("") < limit
+        assert [seen.source for seen in cache.evidence(weighed.key)] == ["undo"]
+
     def test_one_whose_entry_is_gone_tells_nothing(self, cache: Cache) -> None:
         weighed = find(cache, self.QUESTION).weighed
         limit = cache._route_bounds.limit("")

@@ -86,13 +86,16 @@ class Proxy:
     cache: Cache
     events: list[CallEvent]
     app: ProxyApp
+    opened: ExitStack
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, *, api_key: str = "sk-caller", **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, **{"max_retries": 0, **options})
+        """A client of its own connections, which close with the proxy."""
+        made = openai.OpenAI(base_url=f"{self.url}/v1", api_key=api_key, **{"max_retries": 0, **options})
+        return self.opened.enter_context(made)
 
 
 @contextmanager
@@ -104,8 +107,8 @@ def proxied(backends: str | Mapping[str, Any], *, encoder: Any = None, **section
     config = server_config(Config(backends=named, **sections))
     runtime = Runtime(config, cache=cache, encoder=encoder or FakeEncoder(), sinks=(events.append,))
     app = ProxyApp(runtime)
-    with running(app) as port:
-        yield Proxy(port, runtime, cache, events, app)
+    with running(app) as port, ExitStack() as opened:
+        yield Proxy(port, runtime, cache, events, app, opened)
 
 
 @contextmanager

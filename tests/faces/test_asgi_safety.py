@@ -271,8 +271,8 @@ class TestOnTheWire:
     def test_a_whole_chat_under_this_parser(self, sides):
         upstream, port = sides
         upstream.handler = lambda request: request.send(raw_response(completion("fine")))
-        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="k", max_retries=0)
-        assert ask(client) == "fine"
+        with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="k", max_retries=0) as client:
+            assert ask(client) == "fine"
 
 
 @pytest.mark.parametrize(

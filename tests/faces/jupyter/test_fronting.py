@@ -122,12 +122,12 @@ class TestUnloading:
         assert "llm_proxy's own clients" in capsys.readouterr().out
 
     def test_an_engine_of_before_goes_on(self, shell: Any, provider: Served) -> None:
-        own = llm_proxy.OpenAI()
-        load(shell)
-        unload(shell)
-        (runtime,) = alive()
-        assert users_of(runtime) == [transport(own)]
-        assert ask(own) == "llm-proxy; fwd=uri-miss; stored"
+        with llm_proxy.OpenAI() as own:
+            load(shell)
+            unload(shell)
+            (runtime,) = alive()
+            assert users_of(runtime) == [transport(own)]
+            assert ask(own) == "llm-proxy; fwd=uri-miss; stored"
 
     def test_a_magic_of_the_same_name_comes_back(self, shell: Any, provider: Served) -> None:
         def chat(line: str, cell: str) -> str:
