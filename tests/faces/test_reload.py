@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,6 +103,9 @@ class TestHandingOver:
         await app.app.aclose()
 
     async def test_the_former_one_goes_though_the_collector_was_to_leave_it_alone(self) -> None:
+        with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # of what earlier tests left
+            gc.unfreeze()
+            gc.collect()
         app = Reloading(ProxyApp(Runtime(server_config(config("http://127.0.0.1:9/v1")))), server_config)
         runtime = weakref.ref(app.app.runtime)
         settle()
