@@ -18,7 +18,7 @@ from llm_proxy.errors import CacheCorruptError
 
 from .bound import ErrorLimits, RouteBounds
 from .entry import Entry, decode_entry, encode_entry, readable
-from .evidence import Observation, decode_evidence, encode_evidence, is_taken_back, with_observation
+from .evidence import Observation, decode_evidence, encode_evidence, is_taken_back, readable_evidence, with_observation
 from .fill import by_worth
 from .guard import Guard
 from .matching import Matcher, Question
@@ -263,34 +263,23 @@ class Cache:
         Args:
             weighed: What was decided on the entry.
             source: Who compared.
-            is_same: Whether the answers said the same. A hit that was taken back is not learnt from again, nor one
-                whose entry is gone: whoever says so ten times would have everybody's route pay ten times.
+            is_same: Whether the answers said the same. Undone again, or its entry gone, a hit teaches nothing.
         """
         seen = Observation(self._clock.time(), weighed.similarity, weighed.p_same, is_same, source)
         if source == "undo":
             with self._store.writing():
-                if self._is_taken_back(weighed):
+                if is_taken_back(weighed.similarity, readable_evidence(self._store.evidence(weighed.key))):
                     return True
-                is_there = self.observe(weighed.key, seen)
-            if not is_there:
-                return False
+                if not self.observe(weighed.key, seen):
+                    return False
         self._route_bounds.learn(weighed, source, is_same=is_same)
         self._route_bounds.keep()
         return source == "undo" or self.observe(weighed.key, seen)
 
-    def _is_taken_back(self, weighed: Weighed) -> bool:
-        try:
-            return is_taken_back(weighed.similarity, self.evidence(weighed.key))
-        except CacheCorruptError:
-            return False
-
     def observe(self, key: str, observation: Observation) -> bool:
         """Add to the evidence of an entry, for all who share the store, at once; whether the entry is still there."""
         with self._store.writing():
-            try:
-                before = decode_evidence(self._store.evidence(key))
-            except CacheCorruptError:
-                before = ()
+            before = readable_evidence(self._store.evidence(key))
             return self._store.put_evidence(key, encode_evidence(with_observation(before, observation)))
 
     def evidence(self, key: str) -> tuple[Observation, ...]:

@@ -24,6 +24,7 @@ __all__ = [
     "interval",
     "is_against",
     "is_taken_back",
+    "readable_evidence",
     "upper_limit",
     "with_observation",
 ]
@@ -140,6 +141,14 @@ def decode_evidence(data: bytes) -> tuple[Observation, ...]:
         return tuple(_observation(*row) for row in json.loads(data))
     except (ValueError, TypeError, OverflowError, RecursionError) as exc:
         raise CacheCorruptError(f"the evidence of an entry can't be read: {exc}") from exc
+
+
+def readable_evidence(data: bytes) -> tuple[Observation, ...]:
+    """The same; none where they can't be read, for who is about to write them anew."""
+    try:
+        return decode_evidence(data)
+    except CacheCorruptError:
+        return ()
 
 
 def upper_limit(wrong: int, checked: int, confidence: float = 0.95) -> float:
