@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -228,10 +229,20 @@ class TestHeader:
         assert is_done.wait(30)
 
 
-class TestClients:
-    def client(self, runtime: Runtime, **options: Any) -> openai.OpenAI:
-        return llm_proxy.OpenAI(api_key="mine", base_url="http://127.0.0.1:1/v1", llm_proxy=runtime, **options)
+class Opening:
+    """Makes clients, which close with the test."""
 
+    @pytest.fixture(autouse=True)
+    def _closed(self) -> Iterator[None]:
+        with ExitStack() as self.opened:
+            yield
+
+    def client(self, runtime: Runtime, api_key: str = "mine") -> openai.OpenAI:
+        made = llm_proxy.OpenAI(api_key=api_key, base_url="http://127.0.0.1:1/v1", llm_proxy=runtime)
+        return self.opened.enter_context(made)
+
+
+class TestClients(Opening):
     def ask(self, client: Any, **headers: str) -> Any:
         create = client.chat.completions.with_raw_response.create
         return create(model="auto", messages=QUESTION, extra_headers={"cache-control": "no-cache", **headers})
@@ -295,11 +306,11 @@ class TestClients:
         assert scores(runtime) == [1.0]
 
 
-class TestHits:
+class TestHits(Opening):
     """A semantic hit that was bad is taken back."""
 
     def served(self, runtime: Runtime, key: str = "mine") -> tuple[Any, Any]:
-        client = llm_proxy.OpenAI(api_key=key, base_url="http://127.0.0.1:1/v1", llm_proxy=runtime)
+        client = self.client(runtime, key)
         create = client.chat.completions.with_raw_response.create
         assert runtime.cache is not None
         runtime.cache.open()
